@@ -1,0 +1,15 @@
+//! Memory inside an object: pages, slabs, and blocks in the custody of a slot.
+//!
+//! A block is, at every moment, in exactly one place: free in its slab, in a cell or on the pending list of
+//! one slot, or reachable. The moves between free and custody are mini-transactions; those between custody
+//! and reachable are part of the operation that makes them. So nothing leaks, wherever a process dies.
+//!
+//! - [`pages`]: runs of pages, growth of the file, giving memory back to the system.
+//! - [`slabs`]: blocks of the size classes.
+//! - [`custody`]: magazines, reserve and pending list of a slot; taking and freeing.
+
+pub(crate) mod custody;
+pub(crate) mod pages;
+mod slabs;
+
+pub(crate) use custody::{free_block, free_run, take_block, take_run};

@@ -1,0 +1,374 @@
+//! Runs of pages: free lists with boundary tags, growth, punching.
+//!
+//! Runs are kept in segregated free lists, merged with their neighbours when freed (boundary tags: Knuth,
+//! TAOCP 1, 2.5). Backed and unbacked free runs are kept apart: only the former have memory.
+
+use super::custody;
+use crate::error::{Damage, Error, Result};
+use crate::format::pages::{self, BINS, Head, Links, Purpose, bin, descriptor, segment_of};
+use crate::format::{Offset, PAGE_BYTES, Page, header};
+use crate::lock::Rank;
+use crate::os::time;
+use crate::writer::{Words, Writer};
+
+/// Pages by which an object grows on the path of an operation: 128 KiB, some 40 microseconds of fallocate.
+const STEP_PAGES: u32 = 32;
+/// Free runs that are looked at in one list before the next list is tried.
+const LOOKED_AT: u32 = 24;
+/// Freed pages are given back to the system this many seconds after they became free, so that readers that
+/// still copy from them have long finished.
+const QUARANTINE_SECONDS: u64 = 10;
+/// Runs shorter than this are not worth a system call.
+const PUNCH_PAGES: u32 = 16;
+/// Most pages that one punch takes: 1 MiB.
+const PUNCH_STEP: u32 = 256;
+
+/// Does a run have to have memory?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// Yes; it may hold leftovers.
+    Backed,
+    /// No: the taker backs it piece by piece, and finds zeros.
+    Reserved,
+}
+
+/// A free run found in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Found {
+    page: Page,
+    pages: u32,
+    unbacked: bool,
+}
+
+fn head_of(w: &Writer, page: Page) -> Head {
+    Head(w.word(descriptor(page)))
+}
+
+fn damaged(page: Page) -> Error {
+    Error::corrupt(Damage::PageMap, descriptor(page))
+}
+
+/// Takes a run of pages into the slot's reserve. Gives the run and the cell that holds it. What is backed
+/// has memory on return; an unbacked run stays marked so. There is room in the reserve.
+pub(super) fn take_into_reserve(
+    w: &mut Writer,
+    n: u32,
+    purpose: Purpose,
+    backing: Backing,
+) -> Result<(Offset, Offset)> {
+    loop {
+        let candidate = match backing {
+            Backing::Backed => find(w, n, false).or_else(|| find(w, n, true)),
+            Backing::Reserved => find(w, n, true),
+        };
+        let Some(candidate) = candidate else {
+            grow(w, n, backing)?;
+            continue;
+        };
+        if candidate.unbacked {
+            back_descriptors(w, candidate.page.add(n - 1), 2.min(candidate.pages - n + 1))?;
+        }
+        let carved = w.mini(|w| {
+            w.lock(header::PAGE_LOCK, Rank::Page)?;
+            if find(w, n, candidate.unbacked) != Some(candidate) {
+                return Ok(None);
+            }
+            carve(w, candidate, n, purpose)?;
+            let cell = custody::put_in_reserve(w, candidate.page.offset())?;
+            Ok(Some(cell))
+        })?;
+        let Some(cell) = carved else { continue };
+        let run = candidate.page.offset();
+        if candidate.unbacked && backing == Backing::Backed {
+            // The descriptors of backed pages have memory, too: the run may be cut up later.
+            let backed = back_descriptors(w, candidate.page, n)
+                .and_then(|()| w.segment.back(run, n as u64 * PAGE_BYTES));
+            if let Err(e) = backed {
+                custody::drop_reserved(w, cell)?;
+                return Err(e);
+            }
+            w.mini(|w| {
+                w.lock(header::PAGE_LOCK, Rank::Page)?;
+                w.put(descriptor(candidate.page), Head::run(n, purpose, false, false).0);
+                Ok(())
+            })?;
+        }
+        return Ok((run, cell));
+    }
+}
+
+/// The first fitting run of the free lists of one sort.
+fn find(w: &Writer, n: u32, unbacked: bool) -> Option<Found> {
+    for b in bin(n)..BINS {
+        let mut page = Page(w.word(header::free_list(b, unbacked)) as u32);
+        let mut looked_at = 0;
+        while page != Page::NONE && looked_at < LOOKED_AT {
+            let head = head_of(w, page);
+            if head.kind() != pages::FREE || head.unbacked() != unbacked {
+                break;
+            }
+            if head.number() >= n {
+                return Some(Found { page, pages: head.number(), unbacked });
+            }
+            page = Links(w.word(descriptor(page).word(1))).next();
+            looked_at += 1;
+        }
+    }
+    None
+}
+
+/// Cuts `n` pages off the front of a free run. The page lock is held.
+fn carve(w: &mut Writer, from: Found, n: u32, purpose: Purpose) -> Result<()> {
+    unlink(w, from.page, Head::free(from.pages, from.unbacked))?;
+    if from.pages > n {
+        let freed_at = w.word(descriptor(from.page).word(2));
+        link(w, from.page.add(n), from.pages - n, from.unbacked, freed_at);
+    }
+    w.put(descriptor(from.page), Head::run(n, purpose, from.unbacked, false).0);
+    if n > 1 {
+        w.put(descriptor(from.page.add(n - 1)), Head::run_tail(n).0);
+    }
+    Ok(())
+}
+
+/// Takes a free run off its list. The page lock is held.
+fn unlink(w: &mut Writer, page: Page, head: Head) -> Result<()> {
+    let at = descriptor(page);
+    let links = Links(w.word(at.word(1)));
+    let list = header::free_list(bin(head.number()), head.unbacked());
+    if links.previous() == Page::NONE {
+        if w.word(list) != page.0 as u64 {
+            return Err(Error::corrupt(Damage::FreeList, list));
+        }
+        w.put(list, links.next().0 as u64);
+    } else {
+        set_next(w, links.previous(), links.next());
+    }
+    if links.next() != Page::NONE {
+        set_previous(w, links.next(), links.previous());
+    }
+    count_free(w, head.unbacked(), -(head.number() as i64));
+    Ok(())
+}
+
+/// Changes the `next` of a run or slab in a list.
+pub(super) fn set_next(w: &mut Writer, of: Page, next: Page) {
+    let at = descriptor(of).word(1);
+    let links = Links(w.word(at));
+    w.put(at, Links::new(next, links.previous()).0);
+}
+
+/// Changes the `previous` of a run or slab in a list.
+pub(super) fn set_previous(w: &mut Writer, of: Page, previous: Page) {
+    let at = descriptor(of).word(1);
+    let links = Links(w.word(at));
+    w.put(at, Links::new(links.next(), previous).0);
+}
+
+/// Makes a free run and puts it at the head of its list. The page lock is held.
+fn link(w: &mut Writer, page: Page, n: u32, unbacked: bool, freed_at: u64) {
+    let at = descriptor(page);
+    let list = header::free_list(bin(n), unbacked);
+    let next = Page(w.word(list) as u32);
+    w.put(at, Head::free(n, unbacked).0);
+    w.put(at.word(1), Links::new(next, Page::NONE).0);
+    w.put(at.word(2), freed_at);
+    if n > 1 {
+        w.put(descriptor(page.add(n - 1)), Head::free_tail(n, unbacked).0);
+    }
+    if next != Page::NONE {
+        set_previous(w, next, page);
+    }
+    w.put(list, page.0 as u64);
+    count_free(w, unbacked, n as i64);
+}
+
+fn count_free(w: &mut Writer, unbacked: bool, delta: i64) {
+    let at = if unbacked { header::FREE_UNBACKED } else { header::FREE_BACKED };
+    let count = w.word(at);
+    w.put(at, count.wrapping_add_signed(delta));
+}
+
+/// Frees a run, merging it with its neighbours. The page lock is held.
+pub(super) fn release(w: &mut Writer, page: Page, n: u32, unbacked: bool) -> Result<()> {
+    let segment = segment_of(page.0 as u64);
+    let used = w.word(header::USED_PAGES);
+    if (page.0 as u64) < segment.data || page.0 as u64 + n as u64 > segment.end.min(used) || n == 0 {
+        return Err(damaged(page));
+    }
+    let (mut page, mut n) = (page, n);
+    if page.0 as u64 > segment.data {
+        let before = head_of(w, Page(page.0 - 1));
+        let is_free = before.kind() == pages::FREE_TAIL
+            || (before.kind() == pages::FREE && before.number() == 1);
+        if is_free && before.unbacked() == unbacked {
+            let len = before.number();
+            if len == 0 || len > page.0 - segment.data as u32 {
+                return Err(damaged(Page(page.0 - 1)));
+            }
+            let first = Page(page.0 - len);
+            let head = head_of(w, first);
+            if head.kind() != pages::FREE || head.number() != len {
+                return Err(damaged(first));
+            }
+            unlink(w, first, head)?;
+            (page, n) = (first, n + len);
+        }
+    }
+    let behind = page.0 as u64 + n as u64;
+    if behind < segment.end.min(used) {
+        let after = Page(behind as u32);
+        let head = head_of(w, after);
+        if head.kind() == pages::FREE && head.unbacked() == unbacked {
+            if head.number() == 0 || behind + head.number() as u64 > segment.end.min(used) {
+                return Err(damaged(after));
+            }
+            unlink(w, after, head)?;
+            n += head.number();
+        }
+    }
+    link(w, page, n, unbacked, time::coarse_seconds());
+    Ok(())
+}
+
+/// The run in use that begins at a page: its head.
+pub(super) fn run_at(w: &Writer, page: Page) -> Result<Head> {
+    let head = head_of(w, page);
+    let segment = segment_of(page.0 as u64);
+    let fits = page.0 as u64 + head.number() as u64 <= segment.end;
+    if head.kind() != pages::RUN || head.number() == 0 || !fits {
+        return Err(damaged(page));
+    }
+    Ok(head)
+}
+
+/// Gives the descriptors of `count` pages memory.
+fn back_descriptors(w: &Writer, first: Page, count: u32) -> Result<()> {
+    let from = descriptor(first);
+    let to = descriptor(first.add(count - 1)).0 + pages::DESCRIPTOR_BYTES;
+    w.segment.back(from, to - from.0)
+}
+
+/// Adds pages that were never used to the free lists, at least `n` in one run.
+#[cold]
+fn grow(w: &mut Writer, n: u32, backing: Backing) -> Result<()> {
+    let used = w.word(header::USED_PAGES);
+    let segment = segment_of(used);
+    let first = used.max(segment.data);
+    let room = segment.end.saturating_sub(first);
+    if first >= pages::MAX_PAGES || (segment.end >= pages::MAX_PAGES && room < n as u64) {
+        return Err(Error::NoSpace);
+    }
+    let first_page = Page(first as u32);
+    if room < n as u64 {
+        // What is left of this segment is free, without memory; the next one is larger.
+        if room > 0 {
+            back_descriptors(w, first_page, 1)?;
+            back_descriptors(w, Page(segment.end as u32 - 1), 1)?;
+        }
+        return add_pages(w, used, first_page, room as u32, true);
+    }
+    let max = w.word(Offset(8 * header::W_MAX_BYTES));
+    let allowed = if max == 0 { u64::MAX } else { max / PAGE_BYTES };
+    let reserved = backing == Backing::Reserved;
+    let mut step = if reserved { n } else { n.max(STEP_PAGES).min(room as u32) };
+    if first + step as u64 > allowed {
+        step = n;
+    }
+    if first + step as u64 > allowed {
+        return Err(Error::NoSpace);
+    }
+    loop {
+        let backed = back_for_growth(w, first_page, step, reserved);
+        match backed {
+            Ok(()) => break,
+            Err(Error::NoSpace) if step > n => step = n,
+            Err(e) => return Err(e),
+        }
+    }
+    add_pages(w, used, first_page, step, reserved)
+}
+
+fn back_for_growth(w: &Writer, first: Page, n: u32, reserved: bool) -> Result<()> {
+    if reserved {
+        back_descriptors(w, first, 1)?;
+        return back_descriptors(w, first.add(n - 1), 1);
+    }
+    back_descriptors(w, first, n)?;
+    let bytes = n as u64 * PAGE_BYTES;
+    w.segment.back(first.offset(), bytes)?;
+    if n <= STEP_PAGES {
+        w.segment.populate(first.offset(), bytes);
+    }
+    Ok(())
+}
+
+/// Publishes growth from `used` to the end of `n` pages from `first` on, unless somebody was faster.
+fn add_pages(w: &mut Writer, used: u64, first: Page, n: u32, unbacked: bool) -> Result<()> {
+    w.mini(|w| {
+        w.lock(header::PAGE_LOCK, Rank::Page)?;
+        if w.word(header::USED_PAGES) != used {
+            return Ok(());
+        }
+        w.put(header::USED_PAGES, first.0 as u64 + n as u64);
+        if n > 0 { release(w, first, n, unbacked) } else { Ok(()) }
+    })
+}
+
+/// Frees the run that a reserve cell holds, with the memory that it has.
+pub(super) fn release_run(w: &mut Writer, run: Offset) -> Result<()> {
+    let page = run.page();
+    let head = run_at(w, page)?;
+    release(w, page, head.number(), head.unbacked() || head.punching())
+}
+
+/// Gives one long-free run back to the system, if much is free. Tells whether there may be more to do.
+pub(crate) fn punch_step(w: &mut Writer) -> Result<bool> {
+    let free = w.segment.load(header::FREE_BACKED);
+    let used = w.segment.load(header::USED_PAGES);
+    if free < PUNCH_STEP as u64 || free < used / 16 {
+        return Ok(false);
+    }
+    let now = time::coarse_seconds();
+    let Some((page, n)) = long_free(w, now) else { return Ok(false) };
+    custody::make_reserve_room(w)?;
+    let taken = w.mini(|w| {
+        w.lock(header::PAGE_LOCK, Rank::Page)?;
+        let head = head_of(w, page);
+        if head.kind() != pages::FREE || head.unbacked() || head.number() < n {
+            return Ok(None);
+        }
+        if now.saturating_sub(w.word(descriptor(page).word(2))) < QUARANTINE_SECONDS {
+            return Ok(None);
+        }
+        carve(w, Found { page, pages: head.number(), unbacked: false }, n, Purpose::Record)?;
+        w.put(descriptor(page), Head::run(n, Purpose::Record, false, true).0);
+        custody::put_in_reserve(w, page.offset()).map(Some)
+    })?;
+    let Some(cell) = taken else { return Ok(false) };
+    let punched = w.segment.punch(page.offset(), n as u64 * PAGE_BYTES);
+    custody::drop_reserved(w, cell)?;
+    punched.map(|()| true)
+}
+
+/// A backed run, or the part of one, that has been free for the whole quarantine.
+fn long_free(w: &Writer, now: u64) -> Option<(Page, u32)> {
+    for b in (bin(PUNCH_PAGES)..BINS).rev() {
+        let mut page = Page(w.word(header::free_list(b, false)) as u32);
+        for _ in 0..LOOKED_AT {
+            if page == Page::NONE {
+                break;
+            }
+            let head = head_of(w, page);
+            if head.kind() != pages::FREE {
+                break;
+            }
+            let freed_at = w.word(descriptor(page).word(2));
+            if now.saturating_sub(freed_at) >= QUARANTINE_SECONDS && head.number() >= PUNCH_PAGES {
+                return Some((page, head.number().min(PUNCH_STEP)));
+            }
+            page = Links(w.word(descriptor(page).word(1))).next();
+        }
+    }
+    None
+}

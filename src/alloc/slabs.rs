@@ -1,0 +1,272 @@
+//! Slabs: 16 pages of blocks of one class, with a bitmap as the truth.
+//!
+//! A slab belongs to an arena, whose lock covers its descriptors. Arenas are chosen by slot, so that
+//! processes rarely meet; a busy arena is not waited for.
+
+use super::custody::{self, Cell};
+use super::pages;
+use crate::error::{Damage, Error, Result};
+use crate::format::pages::{self as page_format, Head, Links, Purpose, bitmap_word, descriptor};
+use crate::format::size_class::{self, CLASSES, SLAB_PAGES, class_bytes, slab_blocks};
+use crate::format::slot;
+use crate::format::{Offset, PAGE_BYTES, Page, header};
+use crate::lock::Rank;
+use crate::writer::{Words, Writer};
+
+/// A refill takes blocks of about this many bytes together.
+const REFILL_BYTES: u64 = 8192;
+/// Most pending blocks that one mini-transaction returns.
+const RETURNED_AT_ONCE: u32 = 16;
+
+/// Fills empty cells of the slot with blocks of a class.
+pub(super) fn refill(w: &mut Writer, class: u32) -> Result<()> {
+    let most = (REFILL_BYTES / class_bytes(class)).clamp(2, slot::MAGAZINE_CELLS) as usize;
+    let cells = custody::cells_to_fill(w, class, most)?;
+    if cells.is_empty() {
+        return Err(Error::TooLarge("a group allocates too much"));
+    }
+    let own = w.s.p.slot.0 as u64 % header::ARENAS;
+    let mut filled = 0;
+    for n in 0..header::ARENAS {
+        let arena = (own + n) % header::ARENAS;
+        if w.segment.load(header::arena_list(arena, class)) == 0 {
+            continue;
+        }
+        filled = w.mini(|w| {
+            if !w.try_lock(header::arena(arena), Rank::Arena)? {
+                return Ok(0);
+            }
+            match Page(w.word(header::arena_list(arena, class)) as u32) {
+                Page::NONE => Ok(0),
+                slab => fill_from(w, slab, class, &cells),
+            }
+        })?;
+        if filled > 0 {
+            break;
+        }
+    }
+    if filled == 0 {
+        filled = fill_from_new(w, own, class, &cells)?;
+    }
+    let reserved = cells[..filled].iter().filter(|cell| cell.reserve.is_some());
+    w.s.spares.extend(reserved.map(|cell| (class, cell.at)));
+    Ok(())
+}
+
+/// Makes a slab and fills cells from it.
+fn fill_from_new(w: &mut Writer, arena: u64, class: u32, cells: &[Cell]) -> Result<usize> {
+    custody::make_reserve_room(w)?;
+    let (run, cell) = pages::take_into_reserve(w, SLAB_PAGES, Purpose::Record, custody::Backing::Backed)?;
+    let slab = run.page();
+    w.mini(|w| {
+        w.lock(header::arena(arena), Rank::Arena)?;
+        w.put(cell, 0);
+        let at = descriptor(slab);
+        let list = header::arena_list(arena, class);
+        let next = Page(w.word(list) as u32);
+        w.put(at, Head::slab(class, arena).0);
+        w.put(at.word(1), Links::new(next, Page::NONE).0);
+        w.put(at.word(2), slab_blocks(class));
+        w.put(at.word(3), 0);
+        for distance in 1..SLAB_PAGES {
+            let body = descriptor(slab.add(distance));
+            w.put(body, Head::slab_body(distance).0);
+            for n in 1..4 {
+                w.put(body.word(n), 0);
+            }
+        }
+        if next != Page::NONE {
+            pages::set_previous(w, next, slab);
+        }
+        w.put(list, slab.0 as u64);
+        fill_from(w, slab, class, cells)
+    })
+}
+
+/// Moves free blocks of a slab into cells. The arena lock is held.
+fn fill_from(w: &mut Writer, slab: Page, class: u32, cells: &[Cell]) -> Result<usize> {
+    let at = descriptor(slab);
+    let head = Head(w.word(at));
+    let blocks = slab_blocks(class);
+    if head.kind() != page_format::SLAB || head.class() != class {
+        return Err(Error::corrupt(Damage::Slab, at));
+    }
+    let mut filled = 0;
+    for n in 0..blocks.div_ceil(64) {
+        let word_at = bitmap_word(slab, n);
+        let before = w.word(word_at);
+        let mut word = before;
+        while filled < cells.len() && word != u64::MAX {
+            let bit = word.trailing_ones() as u64;
+            if 64 * n + bit >= blocks {
+                break;
+            }
+            word |= 1 << bit;
+            let block = slab.offset().add((64 * n + bit) * class_bytes(class));
+            custody::fill_cell(w, cells[filled], block);
+            filled += 1;
+        }
+        if word != before {
+            w.put(word_at, word);
+        }
+        if filled == cells.len() {
+            break;
+        }
+    }
+    let free = w.word(at.word(2));
+    if filled == 0 || free < filled as u64 {
+        return Err(Error::corrupt(Damage::Slab, at));
+    }
+    w.put(at.word(2), free - filled as u64);
+    if free == filled as u64 {
+        unlink(w, slab, head)?;
+    }
+    Ok(filled)
+}
+
+/// Takes a slab off its arena's list. The arena lock is held.
+fn unlink(w: &mut Writer, slab: Page, head: Head) -> Result<()> {
+    let links = Links(w.word(descriptor(slab).word(1)));
+    let list = header::arena_list(head.arena(), head.class());
+    if links.previous() == Page::NONE {
+        if w.word(list) != slab.0 as u64 {
+            return Err(Error::corrupt(Damage::Slab, list));
+        }
+        w.put(list, links.next().0 as u64);
+    } else {
+        pages::set_next(w, links.previous(), links.next());
+    }
+    if links.next() != Page::NONE {
+        pages::set_previous(w, links.next(), links.previous());
+    }
+    Ok(())
+}
+
+/// The slab that a block lies in, with its head; none if the page is not part of a slab.
+fn slab_of(w: &Writer, block: Offset) -> Result<Option<(Page, Head)>> {
+    let page = block.page();
+    let head = Head(w.word(descriptor(page)));
+    let slab = match head.kind() {
+        page_format::SLAB => page,
+        page_format::SLAB_BODY if head.number() < SLAB_PAGES && head.number() < page.0 => {
+            Page(page.0 - head.number())
+        }
+        _ => return Ok(None),
+    };
+    let head = Head(w.word(descriptor(slab)));
+    if head.kind() != page_format::SLAB || head.class() >= CLASSES || head.arena() >= header::ARENAS {
+        return Err(Error::corrupt(Damage::Slab, descriptor(slab)));
+    }
+    Ok(Some((slab, head)))
+}
+
+/// Marks a block free. The arena lock is held.
+fn release_block(w: &mut Writer, slab: Page, head: Head, block: Offset) -> Result<()> {
+    let distance = block.0 - slab.offset().0;
+    let n = distance / class_bytes(head.class());
+    let word_at = bitmap_word(slab, n / 64);
+    let word = w.word(word_at);
+    let bit = 1 << (n % 64);
+    if distance % class_bytes(head.class()) != 0 || n >= slab_blocks(head.class()) || word & bit == 0 {
+        return Err(Error::corrupt(Damage::Slab, block));
+    }
+    w.put(word_at, word & !bit);
+    let free_at = descriptor(slab).word(2);
+    let free = w.word(free_at) + 1;
+    w.put(free_at, free);
+    if free == 1 {
+        let list = header::arena_list(head.arena(), head.class());
+        let next = Page(w.word(list) as u32);
+        w.put(descriptor(slab).word(1), Links::new(next, Page::NONE).0);
+        if next != Page::NONE {
+            pages::set_previous(w, next, slab);
+        }
+        w.put(list, slab.0 as u64);
+    }
+    Ok(())
+}
+
+/// Gives the pages of an empty slab back, unless it is the only one of its list. The arena lock is held.
+fn release_if_empty(w: &mut Writer, slab: Page, head: Head) -> Result<()> {
+    let at = descriptor(slab);
+    if w.word(at.word(2)) != slab_blocks(head.class()) {
+        return Ok(());
+    }
+    let links = Links(w.word(at.word(1)));
+    if links.next() == Page::NONE && links.previous() == Page::NONE {
+        return Ok(());
+    }
+    unlink(w, slab, head)?;
+    if !w.holds(header::PAGE_LOCK) {
+        w.lock(header::PAGE_LOCK, Rank::Page)?;
+    }
+    pages::release(w, slab, SLAB_PAGES, false)
+}
+
+/// Frees a block or a run in custody, inside of a mini-transaction. Waits for the arena.
+pub(super) fn release_any(w: &mut Writer, what: Offset) -> Result<()> {
+    match slab_of(w, what)? {
+        Some((slab, head)) => {
+            w.lock(header::arena(head.arena()), Rank::Arena)?;
+            release_block(w, slab, head, what)?;
+            release_if_empty(w, slab, head)
+        }
+        None => {
+            w.lock(header::PAGE_LOCK, Rank::Page)?;
+            pages::release_run(w, what)
+        }
+    }
+}
+
+/// Returns some of the slot's pending blocks. Tells whether it did.
+pub(super) fn return_pending(w: &mut Writer) -> Result<bool> {
+    let head_at = w.slot_word(slot::W_PENDING);
+    let first = Offset(w.segment.load(head_at));
+    if first.is_none() {
+        return Ok(false);
+    }
+    if first.0 % 16 != 0 || !w.segment.contains(first, 32) {
+        return Err(Error::corrupt(Damage::Slot, head_at));
+    }
+    w.mini(|w| {
+        let Some((slab, head)) = slab_of(w, first)? else {
+            w.lock(header::PAGE_LOCK, Rank::Page)?;
+            let next = w.word(first);
+            pages::release_run(w, first)?;
+            w.put(head_at, next);
+            return Ok(true);
+        };
+        let arena = head.arena();
+        if !w.try_lock(header::arena(arena), Rank::Arena)? {
+            return Ok(false);
+        }
+        let mut at = first;
+        let mut touched: Vec<(Page, Head)> = vec![(slab, head)];
+        for _ in 0..RETURNED_AT_ONCE {
+            let Some((slab, head)) = slab_of(w, at)? else { break };
+            if head.arena() != arena || at.0 % 16 != 0 {
+                break;
+            }
+            let next = Offset(w.word(at));
+            release_block(w, slab, head, at)?;
+            if !touched.iter().any(|t| t.0 == slab) {
+                if touched.len() == 4 {
+                    at = next;
+                    break;
+                }
+                touched.push((slab, head));
+            }
+            at = next;
+            if at.is_none() || !w.segment.contains(at, 32) {
+                break;
+            }
+        }
+        w.put(head_at, at.0);
+        for (slab, head) in touched {
+            release_if_empty(w, slab, head)?;
+        }
+        Ok(true)
+    })
+}
+
+const _: () = assert!(size_class::SLAB_BYTES == SLAB_PAGES as u64 * PAGE_BYTES);

@@ -1,0 +1,113 @@
+//! Cursors: walking over a table without callbacks.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::group;
+use crate::hashtbl::HashTable;
+use crate::txn;
+use crate::txn::cursor::{Binding, Part, Position, attempt, read_under_gate};
+use std::borrow::Cow;
+
+/// A walk over a table; see [`Bindings`](crate::Bindings) for what it sees.
+pub(crate) struct Cursor<'t> {
+    table: Cow<'t, HashTable>,
+    part: Part,
+    position: Position,
+    /// The bucket read last, in reverse order.
+    bindings: Vec<Binding>,
+    failed: bool,
+}
+
+impl std::fmt::Debug for Cursor<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cursor").field("part", &self.part).field("position", &self.position).finish()
+    }
+}
+
+impl<'t> Cursor<'t> {
+    pub(crate) fn new(table: &'t HashTable, part: Part) -> Cursor<'t> {
+        Cursor::over(Cow::Borrowed(table), part)
+    }
+
+    fn over(table: Cow<'t, HashTable>, part: Part) -> Cursor<'t> {
+        Cursor { table, part, position: Position::START, bindings: Vec::new(), failed: false }
+    }
+
+    /// Reads the next bucket that is not empty.
+    fn fill(&mut self) -> Result<()> {
+        while self.bindings.is_empty() && !self.position.is_end() {
+            self.position = if self.table.table.group_is_open()? {
+                self.read_in_group()?
+            } else {
+                self.read_alone()?
+            };
+            self.bindings.reverse();
+        }
+        Ok(())
+    }
+
+    fn read_in_group(&mut self) -> Result<Position> {
+        let table = &self.table.table;
+        let patience = table.patience();
+        let engine: &Engine = &table.engine;
+        let mut entered = engine.enter(patience)?;
+        let (position, part, into) = (self.position, self.part, &mut self.bindings);
+        group::operate(&mut entered, patience, |w| {
+            txn::reserve_lock(w)?;
+            w.lock_gate()?;
+            read_under_gate(w, &engine.table, position, part, into)
+        })
+    }
+
+    fn read_alone(&mut self) -> Result<Position> {
+        let table = &self.table.table;
+        let patience = table.patience();
+        let engine: &Engine = &table.engine;
+        let mut rounds = 0;
+        loop {
+            let obstacle = match attempt(
+                &engine.segment,
+                &engine.table,
+                self.position,
+                self.part,
+                &mut self.bindings,
+            ) {
+                Ok(position) => return Ok(position),
+                Err(obstacle) => obstacle,
+            };
+            if rounds > 2000 && engine.is_writable() {
+                // Writers are always faster: keep them out, for once.
+                let mut entered = engine.enter(patience)?;
+                let mut w = entered.writer(patience);
+                return txn::alone(&mut w, |w| {
+                    w.lock_gate()?;
+                    read_under_gate(w, &engine.table, self.position, self.part, &mut self.bindings)
+                });
+            }
+            engine.overcome(obstacle, &mut rounds, patience)?;
+        }
+    }
+}
+
+impl Cursor<'static> {
+    /// A cursor that keeps its table open by itself.
+    pub(crate) fn owning(table: HashTable, part: Part) -> Cursor<'static> {
+        Cursor::over(Cow::Owned(table), part)
+    }
+}
+
+impl Iterator for Cursor<'_> {
+    type Item = Result<Binding>;
+
+    fn next(&mut self) -> Option<Result<Binding>> {
+        if self.failed {
+            return None;
+        }
+        if let Err(e) = self.fill() {
+            // A failed walk would miss bindings if it went on; a time-out may be tried again.
+            self.failed = !matches!(e, Error::Timeout { .. } | Error::InCallback);
+            return Some(Err(e));
+        }
+        self.bindings.pop().map(Ok)
+    }
+}

@@ -1,0 +1,214 @@
+//! An object at work in this process: its mapping, its registration, its threads' sessions.
+//!
+//! Owns attaching (and attaching again after a fork), the choice of a session for each thread, and the end
+//! of it all. All handles of one process to one object share one engine, so that a group covers operations
+//! through any of them.
+//!
+//! - [`create`]: making an object, and judging one that is there.
+//! - [`sessions`]: which slot serves which thread.
+//! - [`registry`]: the engines of this process.
+
+pub(crate) mod create;
+mod registry;
+pub(crate) mod sessions;
+
+use crate::error::{Error, Result};
+use crate::format::header::Header;
+use crate::format::{Offset, header};
+use crate::format::slot::State;
+use crate::index::KeyHash;
+use crate::index::find::Obstacle;
+use crate::index::roots::Roots;
+use crate::lock::attachment::{self, Attachment, Life, all_slots};
+use crate::lock::Patience;
+use crate::os::shm::Files;
+use crate::os::process;
+use crate::recovery;
+use crate::segment::Segment;
+use crate::txn::TableView;
+use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicPtr, AtomicUsize};
+
+pub(crate) use registry::open;
+
+/// An object as this process uses it.
+pub(crate) struct Engine {
+    /// This engine, for threads that remember their sessions in it.
+    me: Weak<Engine>,
+    pub(crate) segment: Segment,
+    pub(crate) header: Header,
+    /// The unnamed table.
+    pub(crate) table: TableView,
+    /// The registration of the process that runs; null until something has to be locked. After a fork the
+    /// child replaces it, and leaves the parent's alone.
+    attached: AtomicPtr<sessions::Attached>,
+    /// Groups open in this process: as long as there is none, finds need not ask.
+    pub(crate) groups_open: AtomicUsize,
+}
+
+impl Engine {
+    fn new(files: Arc<Files>, header: Header, reserve: u64, writable: bool) -> Result<Arc<Engine>> {
+        let segment = Segment::map(files, reserve, writable && !header.must_be_read_only)?;
+        segment.require(Offset(0), header::FIXED_PAGES as u64 * crate::format::PAGE_BYTES)?;
+        Ok(Arc::new_cyclic(|me| Engine {
+            me: me.clone(),
+            segment,
+            table: TableView { roots: Roots::new(), key_hash: KeyHash::of(&header) },
+            header,
+            attached: AtomicPtr::new(std::ptr::null_mut()),
+            groups_open: AtomicUsize::new(0),
+        }))
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.segment.is_writable()
+    }
+
+    fn locks_exclude(&self) -> bool {
+        self.header.locking != crate::object::Locking::None as u64
+    }
+
+    /// Registers this process, and recovers what the dead have left in sight.
+    fn register(&self) -> Result<Attachment> {
+        let _creation = create::lock_creation(self.segment.files())?;
+        let me = Attachment::register(&self.segment, self.locks_exclude())?;
+        create::mark_in_use(&self.segment)?;
+        // Slots that name this registration were left by a former process that had it.
+        for (slot, base) in all_slots(&self.segment) {
+            let state = State(self.segment.load_acquire(base.word(crate::format::slot::W_STATE)));
+            if state.kind() != crate::format::slot::FREE && state.registration() == me.number() {
+                recovery::recover(&self.segment, &me, slot, base, state)?;
+            }
+        }
+        self.recover_the_dead(&me, 64)?;
+        Ok(me)
+    }
+
+    /// Recovers the slots of dead processes; looks at `most` processes at most.
+    pub(crate) fn recover_the_dead(&self, me: &Attachment, most: usize) -> Result<()> {
+        let mut looked_at = Vec::new();
+        for (slot, base) in all_slots(&self.segment) {
+            let state = State(self.segment.load_acquire(base.word(crate::format::slot::W_STATE)));
+            if state.kind() == crate::format::slot::FREE || looked_at.contains(&state.registration()) {
+                continue;
+            }
+            match attachment::life_at(&self.segment, base, Some(me.number()))? {
+                Life::Dead(state) => recovery::recover(&self.segment, me, slot, base, state)?,
+                _ if looked_at.len() >= most => return Ok(()),
+                _ => looked_at.push(state.registration()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Clears the way for the next attempt to read without a lock. `rounds` counts the attempts so far.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn overcome(&self, obstacle: Obstacle, rounds: &mut u32, patience: Patience) -> Result<()> {
+        *rounds += 1;
+        match obstacle {
+            Obstacle::Failed(e) => return Err(e),
+            Obstacle::Stale => return self.table.roots.refresh(&self.segment),
+            Obstacle::Changed => {}
+            Obstacle::Writing(at, owner) if *rounds % 64 == 0 => self.look_after(at, owner)?,
+            Obstacle::Writing(..) => {}
+        }
+        if *rounds < 30 {
+            std::hint::spin_loop();
+            return Ok(());
+        }
+        if *rounds < 64 {
+            std::thread::yield_now();
+            return Ok(());
+        }
+        if let Patience::Until(deadline) = patience {
+            if deadline.passed() {
+                return Err(match obstacle {
+                    Obstacle::Writing(_, owner) => {
+                        Error::Timeout { holder_pid: attachment::pid_of(&self.segment, owner) }
+                    }
+                    _ => Error::Busy("a value changed each time it was read"),
+                });
+            }
+        } else if *rounds > 1000 {
+            return Err(Error::Busy("a value changed each time it was read"));
+        }
+        crate::os::time::sleep(std::time::Duration::from_micros(50.min(*rounds as u64)));
+        Ok(())
+    }
+
+    /// A bucket has been marked WRITING for long: is its owner dead?
+    fn look_after(&self, at: Offset, owner: crate::format::SlotIndex) -> Result<()> {
+        let Some(base) = attachment::slot_base(&self.segment, owner) else {
+            return Err(Error::corrupt(crate::error::Damage::StrayLock, at));
+        };
+        if !self.is_writable() {
+            return Ok(());
+        }
+        let attached = self.attached()?;
+        if let Life::Dead(state) = attached.registration.life_of(&self.segment, owner)? {
+            recovery::recover(&self.segment, &attached.registration, owner, base, state)?;
+        }
+        Ok(())
+    }
+
+    /// Is this process the one that made `epoch`?
+    #[inline(always)]
+    pub(crate) fn is_this_process(epoch: u64) -> bool {
+        process::fork_epoch() == epoch
+    }
+}
+
+impl Engine {
+    /// Is there no table in the object?
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.segment.load_acquire(header::MAIN_ROOT) == 0
+    }
+
+    /// Runs the checker. If the object is open for writing, the dead are recovered first and everybody else
+    /// is kept out by the gate.
+    pub(crate) fn check(
+        &self,
+        report: &mut dyn FnMut(crate::check::Finding) -> bool,
+    ) -> Result<crate::check::Summary> {
+        let live = Live(&self.segment);
+        if !self.is_writable() {
+            return Ok(crate::check::check(&live, &crate::check::Options::default(), report));
+        }
+        let patience = Patience::from_millis(0);
+        let mut entered = self.enter(patience)?;
+        if entered.in_group() {
+            return Err(Error::InGroup("checking the object"));
+        }
+        let mut w = entered.writer(patience);
+        self.recover_the_dead(w.me, usize::MAX)?;
+        w.lock_gate()?;
+        let options =
+            crate::check::Options { own_slot: w.s.p.slot.0, ..crate::check::Options::default() };
+        let summary = crate::check::check(&live, &options, report);
+        w.abort();
+        Ok(summary)
+    }
+}
+
+/// A mapped object as the checker sees it.
+struct Live<'a>(&'a Segment);
+
+impl crate::check::Image for Live<'_> {
+    fn size(&self) -> u64 {
+        self.0.limit()
+    }
+    fn word(&self, offset: u64) -> Option<u64> {
+        let at = Offset(offset);
+        (offset % 8 == 0 && self.0.contains(at, 8)).then(|| self.0.load(at))
+    }
+    fn read(&self, offset: u64, into: &mut [u8]) -> Option<()> {
+        let at = Offset(offset);
+        if offset % 8 != 0 || !self.0.contains(at, (into.len() as u64 + 7) & !7) {
+            return None;
+        }
+        // SAFETY: the range lies inside of the object, and `into` has its length.
+        unsafe { self.0.copy_out(at, into.as_mut_ptr(), into.len()) };
+        Some(())
+    }
+}

@@ -1,0 +1,440 @@
+//! Which slot serves which thread.
+//!
+//! A thread keeps the session that it got with its first change until it ends; then other threads of the
+//! process take it over. A thread finds its session in thread-local storage, without a lock.
+
+use super::{Engine, create};
+use crate::alloc::custody;
+use crate::error::{Error, Result};
+use crate::format::slot::{self, State};
+use crate::format::{Offset, SlotIndex};
+use crate::lock::Patience;
+use crate::lock::attachment::{Attachment, Life, all_slots, life_at};
+use crate::lock::participant::Participant;
+use crate::os::{process, time};
+use crate::recovery;
+use crate::txn;
+use crate::txn::growth;
+use crate::writer::{Session, Writer};
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+
+/// A registration, with the sessions of the process that made it.
+pub(crate) struct Attached {
+    /// Unique in this process, so that thread-local memories of former ones never match.
+    id: u64,
+    epoch: u64,
+    pub(super) registration: Attachment,
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    all: Vec<NonNull<Seat>>,
+    idle: Vec<NonNull<Seat>>,
+}
+
+// SAFETY: seats are handed from thread to thread under the mutex, and used by one thread at a time.
+unsafe impl Send for Sessions {}
+
+/// A session and what is going on in it. It belongs to its `Attached`.
+pub(crate) struct Seat {
+    session: UnsafeCell<Session>,
+    state: Cell<SeatState>,
+    /// What an open group keeps here: see `group`.
+    pub(crate) group: RefCell<crate::group::Nest>,
+}
+
+/// What a session is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SeatState {
+    Idle,
+    /// In an operation, perhaps in a callback of it.
+    Busy,
+    /// A group is open, no operation is under way.
+    Group,
+    /// An operation of the open group is under way.
+    GroupBusy,
+}
+
+struct Remembered {
+    id: u64,
+    seat: NonNull<Seat>,
+    engine: Weak<Engine>,
+}
+
+/// All sessions of a thread; given back when it ends.
+struct Remember(RefCell<Vec<Remembered>>);
+
+thread_local! {
+    /// The session used last: attachment and seat.
+    static LAST: Cell<(u64, *const Seat)> = const { Cell::new((0, std::ptr::null())) };
+    static MINE: Remember = const { Remember(RefCell::new(Vec::new())) };
+}
+
+impl Drop for Remember {
+    fn drop(&mut self) {
+        for entry in self.0.get_mut().drain(..) {
+            let Some(engine) = entry.engine.upgrade() else { continue };
+            let Some(attached) = engine.attached_here() else { continue };
+            // SAFETY: seats live as long as their attachment, which the upgraded engine keeps.
+            let state = unsafe { entry.seat.as_ref() }.state.get();
+            if attached.id == entry.id && state == SeatState::Idle {
+                attached.sessions().idle.push(entry.seat);
+            }
+        }
+    }
+}
+
+/// Counts attachments.
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Attached {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread at work in a session.
+pub(crate) struct Entered<'e> {
+    engine: &'e Engine,
+    attached: &'e Attached,
+    seat: &'e Seat,
+    before: SeatState,
+}
+
+impl Drop for Entered<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.seat.state.set(self.before);
+    }
+}
+
+impl<'e> Entered<'e> {
+    /// Is a group open on this thread?
+    #[inline(always)]
+    pub(crate) fn in_group(&self) -> bool {
+        self.before == SeatState::Group
+    }
+
+    pub(crate) fn seat(&self) -> &'e Seat {
+        self.seat
+    }
+
+    #[inline(always)]
+    pub(crate) fn writer(&mut self, patience: Patience) -> Writer<'_> {
+        // SAFETY: the state says that nobody but this thread, here, uses the session.
+        let session = unsafe { &mut *self.seat.session.get() };
+        Writer { segment: &self.engine.segment, me: &self.attached.registration, s: session, patience }
+    }
+
+    /// Leaves the session in another state than it was found in.
+    pub(crate) fn leave_as(&mut self, state: SeatState) {
+        self.before = state;
+    }
+}
+
+impl Engine {
+    /// The registration of this process; makes it if need be.
+    #[inline(always)]
+    pub(super) fn attached(&self) -> Result<&Attached> {
+        match self.attached_here() {
+            Some(attached) => Ok(attached),
+            None => self.attach(),
+        }
+    }
+
+    /// The registration, if this very process has made one.
+    #[inline(always)]
+    fn attached_here(&self) -> Option<&Attached> {
+        // SAFETY: attachments are freed only by the engine's drop.
+        let attached = unsafe { self.attached.load(Ordering::Acquire).as_ref() }?;
+        Engine::is_this_process(attached.epoch).then_some(attached)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn attach(&self) -> Result<&Attached> {
+        if !self.is_writable() {
+            return Err(Error::ReadOnly);
+        }
+        loop {
+            let before = self.attached.load(Ordering::Acquire);
+            if let Some(attached) = self.attached_here() {
+                return Ok(attached);
+            }
+            // The registration of another process, if there is one, was this process's parent's. It is not
+            // freed: its parts may have been in use when the process forked.
+            let new = Box::into_raw(Box::new(Attached {
+                id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+                epoch: process::fork_epoch(),
+                registration: self.register()?,
+                sessions: Mutex::new(Sessions::default()),
+            }));
+            if self.attached.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                // SAFETY: it was made above and not published.
+                drop(unsafe { Box::from_raw(new) });
+            }
+        }
+    }
+
+    /// Begins to work in this thread's session.
+    #[inline(always)]
+    pub(crate) fn enter(&self, patience: Patience) -> Result<Entered<'_>> {
+        if let Some(attached) = self.attached_here() {
+            let (id, seat) = LAST.get();
+            if id == attached.id {
+                // SAFETY: the attachment is alive, so its seats are.
+                let seat = unsafe { &*seat };
+                return self.sit(attached, seat);
+            }
+        }
+        self.enter_slowly(patience)
+    }
+
+    #[inline(always)]
+    fn sit<'e>(&'e self, attached: &'e Attached, seat: &'e Seat) -> Result<Entered<'e>> {
+        let before = seat.state.get();
+        let now = match before {
+            SeatState::Idle => SeatState::Busy,
+            SeatState::Group => SeatState::GroupBusy,
+            SeatState::Busy | SeatState::GroupBusy => return Err(Error::InCallback),
+        };
+        seat.state.set(now);
+        Ok(Entered { engine: self, attached, seat, before })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_slowly(&self, patience: Patience) -> Result<Entered<'_>> {
+        if self.group_of_parent_is_open() {
+            return Err(Error::Forked);
+        }
+        let attached = self.attached()?;
+        let seat = match self.remembered(attached.id) {
+            Some(seat) => seat,
+            None => {
+                let idle = attached.sessions().idle.pop();
+                let seat = match idle {
+                    Some(seat) => seat,
+                    None => self.claim(attached, patience)?,
+                };
+                self.remember(attached, seat);
+                seat
+            }
+        };
+        LAST.set((attached.id, seat.as_ptr()));
+        // SAFETY: the attachment is alive, so its seats are.
+        self.sit(attached, unsafe { seat.as_ref() })
+    }
+
+    fn remembered(&self, id: u64) -> Option<NonNull<Seat>> {
+        MINE.with(|mine| mine.0.borrow().iter().find(|e| e.id == id).map(|e| e.seat))
+    }
+
+    fn remember(&self, attached: &Attached, seat: NonNull<Seat>) {
+        let engine = self.me.clone();
+        MINE.with(|mine| {
+            let mut mine = mine.0.borrow_mut();
+            mine.retain(|e| e.engine.strong_count() > 0);
+            mine.push(Remembered { id: attached.id, seat, engine });
+        });
+    }
+
+    /// Takes a seat away from this thread.
+    pub(crate) fn forget_seat(&self, seat: NonNull<Seat>) {
+        MINE.with(|mine| mine.0.borrow_mut().retain(|e| e.seat != seat));
+        if std::ptr::eq(LAST.get().1, seat.as_ptr()) {
+            LAST.set((0, std::ptr::null()));
+        }
+    }
+
+    /// Makes a seat, in which a group is open, this thread's. Fails if one is open here already.
+    pub(crate) fn adopt_seat(&self, seat: NonNull<Seat>) -> Result<()> {
+        let attached = self.attached()?;
+        if let Some(other) = self.remembered(attached.id) {
+            // SAFETY: the attachment is alive, so its seats are.
+            if unsafe { other.as_ref() }.state.get() != SeatState::Idle {
+                return Err(Error::InGroup("another group is open on this thread"));
+            }
+            self.forget_seat(other);
+            attached.sessions().idle.push(other);
+        }
+        self.remember(attached, seat);
+        LAST.set((attached.id, seat.as_ptr()));
+        Ok(())
+    }
+
+    /// Begins to work in a seat that no thread has.
+    pub(crate) fn enter_seat(&self, seat: NonNull<Seat>) -> Result<Entered<'_>> {
+        let Some(attached) = self.attached_here() else { return Err(Error::Forked) };
+        // SAFETY: the attachment is alive, so its seats are.
+        self.sit(attached, unsafe { seat.as_ref() })
+    }
+
+    /// Makes a seat that no thread has available to all.
+    pub(crate) fn give_seat_back(&self, seat: NonNull<Seat>) {
+        if let Some(attached) = self.attached_here() {
+            if self.remembered(attached.id) != Some(seat) {
+                attached.sessions().idle.push(seat);
+            }
+        }
+    }
+
+    /// The seat of this thread in which a group is open, if there is one. Asked only while groups are open.
+    pub(crate) fn seat_with_group(&self) -> Result<bool> {
+        if self.group_of_parent_is_open() {
+            return Err(Error::Forked);
+        }
+        let Some(attached) = self.attached_here() else { return Ok(false) };
+        let Some(seat) = self.remembered(attached.id) else { return Ok(false) };
+        // SAFETY: the attachment is alive, so its seats are.
+        match unsafe { seat.as_ref() }.state.get() {
+            SeatState::Group => Ok(true),
+            SeatState::GroupBusy => Err(Error::InCallback),
+            SeatState::Idle | SeatState::Busy => Ok(false),
+        }
+    }
+
+    /// Does this seat belong to this thread of this process?
+    pub(crate) fn owns_seat(&self, seat: NonNull<Seat>) -> bool {
+        self.attached_here().is_some_and(|attached| self.remembered(attached.id) == Some(seat))
+    }
+
+    /// Was a group open on this thread when the parent process forked, and has not been ended since?
+    fn group_of_parent_is_open(&self) -> bool {
+        // SAFETY: attachments are freed only by the engine's drop, and never those of a parent.
+        let Some(attached) = (unsafe { self.attached.load(Ordering::Acquire).as_ref() }) else { return false };
+        if Engine::is_this_process(attached.epoch) {
+            return false;
+        }
+        let Some(seat) = self.remembered(attached.id) else { return false };
+        // SAFETY: as above.
+        let state = unsafe { seat.as_ref() }.state.get();
+        matches!(state, SeatState::Group | SeatState::GroupBusy)
+    }
+
+    /// Claims a slot of the object for one more session of this process.
+    fn claim(&self, attached: &Attached, patience: Patience) -> Result<NonNull<Seat>> {
+        let (slot, base, last) = self.claim_slot(&attached.registration, patience)?;
+        let session = Session::new(Participant::new(&self.segment, slot, base));
+        let seat = Box::new(Seat {
+            session: UnsafeCell::new(session),
+            state: Cell::new(SeatState::Busy),
+            group: RefCell::default(),
+        });
+        let seat = NonNull::from(Box::leak(seat));
+        attached.sessions().all.push(seat);
+        // SAFETY: it was made above, and no other thread knows it.
+        let seat_ref = unsafe { seat.as_ref() };
+        let mut entered =
+            Entered { engine: self, attached, seat: seat_ref, before: SeatState::Idle };
+        let mut w = entered.writer(patience);
+        // What a dead owner had in its hands and could not use.
+        custody::settle_slowly(&mut w)?;
+        if last {
+            // For want of memory the next one will wait until a slot is free.
+            let _ = growth::add_slots(&mut w);
+        }
+        drop(entered);
+        Ok(seat)
+    }
+
+    /// Finds a free slot. Gives its number, its place, and whether it was the last one.
+    fn claim_slot(&self, me: &Attachment, patience: Patience) -> Result<(SlotIndex, Offset, bool)> {
+        let segment = &self.segment;
+        loop {
+            let mut claimed = None;
+            for (slot, base) in all_slots(segment) {
+                let at = base.word(slot::W_STATE);
+                let state = State(segment.load_acquire(at));
+                if state.kind() != slot::FREE {
+                    continue;
+                }
+                if claimed.is_some() {
+                    return Ok(claimed.map(|(slot, base)| (slot, base, false)).unwrap_or((slot, base, false)));
+                }
+                let mine = State::new(slot::ACTIVE, me.number(), state.generation());
+                if segment.compare_exchange(at, state.0, mine.0).is_ok() {
+                    segment.store(base.word(slot::W_PID), me.pid as u64);
+                    segment.store(base.word(slot::W_PID_NAMESPACE), me.pid_namespace);
+                    claimed = Some((slot, base));
+                }
+            }
+            if let Some((slot, base)) = claimed {
+                return Ok((slot, base, true));
+            }
+            // All taken: by the dead, perhaps.
+            let mut recovered = false;
+            for (_, base) in all_slots(segment) {
+                if let Life::Dead(state) = life_at(segment, base, Some(me.number()))? {
+                    let slot = all_slots(segment).find(|s| s.1 == base).map_or(SlotIndex::NOBODY, |s| s.0);
+                    recovery::recover(segment, me, slot, base, state)?;
+                    recovered = true;
+                }
+            }
+            if recovered {
+                continue;
+            }
+            let late = match patience {
+                Patience::Try => true,
+                Patience::Until(deadline) => deadline.passed(),
+            };
+            if late {
+                return Err(Error::Busy("all participant slots of the object are taken"));
+            }
+            time::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    /// Gives up everything that this process has in the object.
+    fn detach(&self, attached: Attached) -> Result<()> {
+        let mut outcome = Ok(());
+        let all = std::mem::take(&mut attached.sessions().all);
+        for seat in all {
+            // SAFETY: seats are made by Box::leak, and this is the end of their attachment.
+            let seat = unsafe { Box::from_raw(seat.as_ptr()) };
+            let mut session = seat.session.into_inner();
+            let mut w = Writer {
+                segment: &self.segment,
+                me: &attached.registration,
+                s: &mut session,
+                patience: Patience::from_millis(1000),
+            };
+            let result = if w.s.is_at_rest() { Ok(()) } else { txn::abort(&mut w) };
+            let result = result.and_then(|()| txn::retire_session(&mut w));
+            let base = session.p.base;
+            let state = State(self.segment.load(base.word(slot::W_STATE)));
+            let free = State::new(slot::FREE, 0, state.generation().wrapping_add(1));
+            self.segment.store(base.word(slot::W_AGE), 0);
+            self.segment.store(base.word(slot::W_STATE), free.0);
+            outcome = outcome.and(result);
+        }
+        let files_creation = create::lock_creation(self.segment.files());
+        // What others have left is nobody's once this process is gone.
+        let _ = self.recover_the_dead(&attached.registration, usize::MAX);
+        drop(attached);
+        if files_creation.is_ok() {
+            outcome = outcome.and(create::mark_clean(&self.segment));
+        }
+        outcome
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let attached = std::mem::replace(self.attached.get_mut(), std::ptr::null_mut());
+        // SAFETY: attachments are made by Box::into_raw, and the engine is the only one that frees them.
+        let Some(owned) = (unsafe { attached.as_ref() }) else { return };
+        if !Engine::is_this_process(owned.epoch) {
+            // The parent's: not ours to give up.
+            return;
+        }
+        // SAFETY: as above; nobody uses the engine any more.
+        let owned = unsafe { Box::from_raw(attached) };
+        // Nobody is left who could be told; what could not be given back is recovered by the next process.
+        let _ = self.detach(*owned);
+    }
+}

@@ -1,0 +1,110 @@
+//! A record: link to the next older binding of its key, lengths, key, value.
+
+use super::{Offset, PAGE_BYTES, UNIT_MASK, size_class};
+
+const LONG: u64 = 1 << 63;
+/// Bytes of a header with short lengths, and with long ones.
+pub(crate) const SHORT_HEADER_BYTES: u64 = 16;
+pub(crate) const LONG_HEADER_BYTES: u64 = 32;
+
+/// Lengths and layout of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) key_len: u64,
+    pub(crate) value_len: u64,
+    pub(crate) long: bool,
+}
+
+/// What holds a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// A block of a size class.
+    Block(u32),
+    /// A run of so many pages.
+    Run(u32),
+}
+
+#[inline(always)]
+pub(crate) const fn padded(bytes: u64) -> u64 {
+    (bytes + 7) & !7
+}
+
+impl Shape {
+    #[inline]
+    pub(crate) const fn new(key_len: u64, value_len: u64) -> Shape {
+        Shape { key_len, value_len, long: key_len > u32::MAX as u64 || value_len > u32::MAX as u64 }
+    }
+
+    /// The shape that the first two words announce; the lengths of a long one are in the next two.
+    #[inline(always)]
+    pub(crate) const fn is_long(w0: u64) -> bool {
+        w0 & LONG != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn from_lengths(w1: u64) -> Shape {
+        Shape { key_len: w1 & 0xffff_ffff, value_len: w1 >> 32, long: false }
+    }
+
+    #[inline(always)]
+    pub(crate) const fn header_bytes(&self) -> u64 {
+        if self.long { LONG_HEADER_BYTES } else { SHORT_HEADER_BYTES }
+    }
+
+    /// Distance of the value from the record's beginning.
+    #[inline(always)]
+    pub(crate) const fn value_at(&self) -> u64 {
+        self.header_bytes() + padded(self.key_len)
+    }
+
+    /// Bytes of the whole record; none if it exceeds what an object can hold.
+    #[inline]
+    pub(crate) const fn total(&self) -> Option<u64> {
+        if self.key_len > super::MAX_OBJECT_BYTES || self.value_len > super::MAX_OBJECT_BYTES {
+            return None;
+        }
+        Some(self.value_at() + padded(self.value_len))
+    }
+
+    /// What a record of this shape is kept in.
+    pub(crate) const fn holder(&self) -> Option<Holder> {
+        match self.total() {
+            None => None,
+            Some(bytes) => match size_class::class_for(bytes) {
+                Some(class) => Some(Holder::Block(class)),
+                None => {
+                    let pages = bytes.div_ceil(PAGE_BYTES);
+                    if pages > u32::MAX as u64 { None } else { Some(Holder::Run(pages as u32)) }
+                }
+            },
+        }
+    }
+
+    /// The first word: link to the next older record, and LONG.
+    #[inline(always)]
+    pub(crate) const fn first_word(&self, older: Offset) -> u64 {
+        older.units() | if self.long { LONG } else { 0 }
+    }
+
+    /// The second word.
+    #[inline(always)]
+    pub(crate) const fn lengths_word(&self) -> u64 {
+        if self.long { 0 } else { self.key_len | (self.value_len << 32) }
+    }
+}
+
+/// The next older record named by a record's first word.
+#[inline(always)]
+pub(crate) const fn older(w0: u64) -> Offset {
+    Offset::from_units(w0)
+}
+
+/// A first word with another link.
+pub(crate) const fn with_older(w0: u64, older: Offset) -> u64 {
+    (w0 & !UNIT_MASK) | older.units()
+}
+
+/// In-place replacement goes through the log; beyond this many bytes a new record is cheaper.
+pub(crate) const IN_PLACE_BYTES: u64 = 256;
+/// Values in runs at least this long may lie in pages that were given back to the system.
+pub(crate) const PUNCHABLE_BYTES: u64 = 16 * PAGE_BYTES;

@@ -1,0 +1,335 @@
+//! Groups: several operations as one transaction, nested, on one thread at a time.
+//!
+//! Owns what a group is besides its planned changes: its nesting, whether it is doomed by a deadlock, its
+//! age, and its way from thread to thread. The changes themselves are planned by `txn`.
+
+use crate::engine::Engine;
+use crate::engine::sessions::{Entered, Seat, SeatState};
+use crate::error::{Error, Result};
+use crate::format::slot;
+use crate::lock::Patience;
+use crate::log::Savepoint;
+use crate::os::{process, time};
+use crate::txn::{self, growth};
+use crate::writer::Writer;
+use std::marker::PhantomData;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// The open groups of a session, outermost first.
+#[derive(Default)]
+pub(crate) struct Nest {
+    /// For each inner group, where it goes back to.
+    savepoints: Vec<Savepoint>,
+    /// Tells the outermost groups of a session apart.
+    number: u64,
+    /// A deadlock was found in it: all that is left is to roll back.
+    doomed: bool,
+    /// Attempts that ended in a deadlock.
+    attempts: u32,
+}
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// An open group, begun by [`Table::begin`](crate::Table::begin).
+///
+/// While it is open, all operations of this thread on its object belong to it: they see each other's
+/// changes, and nobody else does until [`commit`](Transaction::commit). Dropping it rolls it back.
+pub struct Transaction {
+    engine: Arc<Engine>,
+    seat: NonNull<Seat>,
+    number: u64,
+    /// 0 for the outermost group.
+    level: usize,
+    timeout_ms: i32,
+    ended: bool,
+    /// A group belongs to a thread; see [`Transaction::detach`].
+    not_send: PhantomData<*const ()>,
+}
+
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transaction").field("level", &self.level).finish_non_exhaustive()
+    }
+}
+
+/// A group on its way from one thread to another. Dropping it rolls the group back.
+pub struct DetachedTransaction(Transaction);
+
+// SAFETY: a detached group's seat is nobody's until it is attached, by one thread.
+unsafe impl Send for DetachedTransaction {}
+
+impl std::fmt::Debug for DetachedTransaction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DetachedTransaction")
+    }
+}
+
+/// Begins a group, or an inner one if one is open on this thread.
+pub(crate) fn begin(engine: &Arc<Engine>, timeout_ms: i32) -> Result<Transaction> {
+    let mut entered = engine.enter(Patience::from_millis(timeout_ms))?;
+    let seat = entered.seat();
+    let mut nest = seat.group.borrow_mut();
+    let level = if entered.in_group() {
+        if nest.doomed {
+            return Err(Error::Deadlock);
+        }
+        let savepoint = entered.writer(Patience::Try).s.set().savepoint();
+        nest.savepoints.push(savepoint);
+        nest.savepoints.len()
+    } else {
+        *nest = Nest { number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed), ..Nest::default() };
+        let w = entered.writer(Patience::Try);
+        set_age(&w, time::monotonic_ns().max(1));
+        engine.groups_open.fetch_add(1, Ordering::Relaxed);
+        entered.leave_as(SeatState::Group);
+        0
+    };
+    Ok(Transaction {
+        engine: engine.clone(),
+        seat: NonNull::from(seat),
+        number: nest.number,
+        level,
+        timeout_ms,
+        ended: false,
+        not_send: PhantomData,
+    })
+}
+
+fn set_age(w: &Writer, age: u64) {
+    w.segment.store(w.slot_word(slot::W_AGE), age);
+}
+
+/// Runs an operation as part of the group that is open on this thread: wholly or not at all.
+pub(crate) fn operate<R>(
+    entered: &mut Entered<'_>,
+    patience: Patience,
+    operation: impl FnOnce(&mut Writer) -> Result<R>,
+) -> Result<R> {
+    let seat = entered.seat();
+    if seat.group.borrow().doomed {
+        return Err(Error::Deadlock);
+    }
+    let mut w = entered.writer(patience);
+    let savepoint = w.s.set().savepoint();
+    let added = w.s.net_added;
+    let result = operation(&mut w);
+    match &result {
+        Ok(_) => w.s.set().keep(savepoint),
+        Err(e) => {
+            w.s.set().roll_back(savepoint);
+            w.s.net_added = added;
+            if *e == Error::Deadlock {
+                seat.group.borrow_mut().doomed = true;
+            }
+        }
+    }
+    result
+}
+
+impl Transaction {
+    /// Makes the changes of this group permanent: all of them at once, if it is the outermost one; as part
+    /// of the enclosing group otherwise.
+    ///
+    /// # Errors
+    /// The group is rolled back and [`Error::Deadlock`] if it was chosen to give way, [`Error::NoSpace`] if
+    /// its log does not fit, [`Error::Aborted`] if an enclosing group has been ended already,
+    /// [`Error::Forked`] in a child process.
+    pub fn commit(mut self) -> Result<()> {
+        self.end(true)
+    }
+
+    /// Forgets the changes of this group.
+    ///
+    /// # Errors
+    /// Those of [`commit`](Transaction::commit) that tell about the handle, not about its changes.
+    pub fn abort(mut self) -> Result<()> {
+        self.end(false)
+    }
+
+    /// After a deadlock: rolls back, waits a moment, and begins again as the same, older group, which
+    /// others give way to more readily.
+    ///
+    /// # Errors
+    /// [`Error::InGroup`] for an inner group: the outermost one has to begin again.
+    pub fn restart(&mut self) -> Result<()> {
+        if self.level != 0 {
+            return Err(Error::InGroup("only the outermost group can begin again"));
+        }
+        let attempts = {
+            let mut entered = self.enter_own()?;
+            let attempts = {
+                let mut nest = entered.seat().group.borrow_mut();
+                nest.savepoints.clear();
+                nest.doomed = false;
+                nest.attempts += 1;
+                nest.attempts
+            };
+            let mut w = entered.writer(Patience::from_millis(self.timeout_ms));
+            txn::abort(&mut w)?;
+            attempts
+        };
+        time::sleep(back_off(attempts));
+        Ok(())
+    }
+
+    /// Takes the group off this thread.
+    ///
+    /// # Errors
+    /// [`Error::InGroup`] if it is an inner group, or not this thread's; it is rolled back then.
+    pub fn detach(self) -> Result<DetachedTransaction> {
+        self.leave_thread()?;
+        Ok(DetachedTransaction(self))
+    }
+
+    pub(crate) fn leave_thread(&self) -> Result<()> {
+        if self.level != 0 {
+            return Err(Error::InGroup("an inner group cannot be moved"));
+        }
+        drop(self.enter_own()?);
+        self.engine.forget_seat(self.seat);
+        Ok(())
+    }
+
+    pub(crate) fn join_thread(&self) -> Result<()> {
+        self.engine.adopt_seat(self.seat)
+    }
+
+    /// Has a deadlock been found in this group, so that all that is left is to roll back?
+    pub fn is_doomed(&self) -> bool {
+        // SAFETY: the engine, and with it the seat, lives; the group is this thread's.
+        self.is_here() && unsafe { self.seat.as_ref() }.group.borrow().doomed
+    }
+
+    /// Is this the outermost group?
+    pub(crate) fn is_outermost(&self) -> bool {
+        self.level == 0
+    }
+
+    /// Enters the group's own session.
+    fn enter_own(&self) -> Result<Entered<'_>> {
+        if !self.engine.owns_seat(self.seat) {
+            let forked = self.engine.seat_with_group().is_err_and(|e| e == Error::Forked);
+            return Err(if forked {
+                Error::Forked
+            } else {
+                Error::InGroup("it is not this thread's group")
+            });
+        }
+        let entered = self.engine.enter(Patience::from_millis(self.timeout_ms))?;
+        let nest = entered.seat().group.borrow();
+        let is_open =
+            entered.in_group() && nest.number == self.number && nest.savepoints.len() >= self.level;
+        drop(nest);
+        if is_open { Ok(entered) } else { Err(Error::Aborted) }
+    }
+
+    /// Does this thread, of this process, have the group?
+    pub(crate) fn is_here(&self) -> bool {
+        self.engine.owns_seat(self.seat)
+    }
+
+    pub(crate) fn end(&mut self, commit: bool) -> Result<()> {
+        self.ended = true;
+        let entered = match self.enter_own() {
+            Ok(entered) => entered,
+            Err(Error::Forked) => {
+                // The group is the parent's; this process only forgets it.
+                if self.level == 0 {
+                    self.engine.forget_seat(self.seat);
+                    self.engine.groups_open.fetch_sub(1, Ordering::Relaxed);
+                }
+                return Err(Error::Forked);
+            }
+            Err(e) => return Err(e),
+        };
+        self.end_in(entered, commit)
+    }
+
+    fn end_in(&self, mut entered: Entered<'_>, commit: bool) -> Result<()> {
+        let mut nest = entered.seat().group.borrow_mut();
+        let doomed = nest.doomed;
+        let mut w = entered.writer(Patience::from_millis(self.timeout_ms));
+        if self.level > 0 {
+            // Groups inside of this one that were not ended are rolled back with their handles' knowledge:
+            // they will be told that they are aborted.
+            while nest.savepoints.len() > self.level {
+                if let Some(savepoint) = nest.savepoints.pop() {
+                    w.s.set().roll_back(savepoint);
+                }
+            }
+            if let Some(savepoint) = nest.savepoints.pop() {
+                if commit && !doomed {
+                    w.s.set().keep(savepoint);
+                } else {
+                    w.s.set().roll_back(savepoint);
+                }
+            }
+            return if commit && doomed { Err(Error::Deadlock) } else { Ok(()) };
+        }
+        while let Some(savepoint) = nest.savepoints.pop() {
+            w.s.set().roll_back(savepoint);
+        }
+        let result = if commit && !doomed {
+            let result = txn::commit(&mut w);
+            if result.is_ok() {
+                growth::report_commit(&mut w, &self.engine.table);
+            }
+            result
+        } else {
+            let result = txn::abort(&mut w);
+            if commit { Err(Error::Deadlock) } else { result }
+        };
+        set_age(&w, 0);
+        drop(nest);
+        entered.leave_as(SeatState::Idle);
+        drop(entered);
+        self.engine.groups_open.fetch_sub(1, Ordering::Relaxed);
+        self.engine.give_seat_back(self.seat);
+        result
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.end(false);
+        }
+    }
+}
+
+impl DetachedTransaction {
+    /// Makes the group the calling thread's.
+    ///
+    /// # Errors
+    /// [`Error::InGroup`] if another group on the same object is open on this thread; the group is rolled
+    /// back then.
+    pub fn attach(self) -> Result<Transaction> {
+        let mut this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped and not used again.
+        let transaction = unsafe { std::ptr::read(&mut this.0) };
+        transaction.join_thread()?;
+        Ok(transaction)
+    }
+}
+
+impl Drop for DetachedTransaction {
+    fn drop(&mut self) {
+        self.0.ended = true;
+        if let Ok(entered) = self.0.engine.enter_seat(self.0.seat) {
+            let _ = self.0.end_in(entered, false);
+        }
+    }
+}
+
+/// A random pause, longer with each attempt: 20 us to 5 ms at most.
+pub(crate) fn back_off(attempts: u32) -> Duration {
+    let most = 20u64 << attempts.min(8);
+    let mut random = [0u8; 8];
+    if process::random_bytes(&mut random).is_err() {
+        random = time::monotonic_ns().to_le_bytes();
+    }
+    Duration::from_micros(u64::from_le_bytes(random) % most)
+}

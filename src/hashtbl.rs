@@ -1,0 +1,631 @@
+//! Hash tables of byte strings: what users call.
+//!
+//! Owns the choice of the way for each operation: without a lock for finds, the short way for single
+//! changes, as part of the group if one is open on this thread.
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::format::Offset;
+use crate::format::record::PUNCHABLE_BYTES;
+use crate::group::{self, Transaction};
+use crate::index::find::{self, Found, Obstacle};
+use crate::lock::Patience;
+use crate::object::{ManageOptions, Object};
+use crate::segment::Segment;
+use crate::txn::cursor::{Part, copy_bytes};
+use crate::txn::fast::{self, Fast};
+use crate::txn::{self, TableView, growth, ops};
+use crate::writer::Writer;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// A managed table of any type: the scope of groups and of waiting.
+#[derive(Clone)]
+pub struct Table {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) lock_timeout_ms: i32,
+}
+
+/// A hash table that maps byte strings to byte strings; the bindings of a key form a stack.
+///
+/// Clones share the same table. All threads may use it at once. After a fork the child may go on using it.
+#[derive(Clone)]
+pub struct HashTable {
+    pub(crate) table: Table,
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("lock_timeout_ms", &self.lock_timeout_ms).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for HashTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HashTable").field("table", &self.table).finish()
+    }
+}
+
+/// What an update makes of a binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update {
+    /// Leaves it as it is.
+    Keep,
+    /// Replaces it, or adds one if there is none.
+    Replace(Vec<u8>),
+    /// Removes it, so that the one before it shows.
+    Remove,
+}
+
+impl HashTable {
+    /// Views an object as a hash table. An empty object becomes one.
+    ///
+    /// # Errors
+    /// [`Error::Locking`], [`Error::Stale`] if the object holds something else, [`Error::NoSpace`],
+    /// [`Error::ReadOnly`] if an empty object is open for reading only.
+    pub fn manage(object: &Object, options: &ManageOptions) -> Result<HashTable> {
+        let engine = object.manage(options)?;
+        Ok(HashTable { table: Table { engine, lock_timeout_ms: options.lock_timeout_ms } })
+    }
+
+    /// The underlying table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Puts a binding on top of those that the key has; they are hidden, not removed.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`], [`Error::TooLarge`], [`Error::Timeout`], [`Error::Deadlock`] in a group,
+    /// [`Error::ReadOnly`].
+    #[inline]
+    pub fn add(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.change(
+            |w, table| fast::add(w, table, key, value),
+            |w, table| ops::at(w, table, key)?.add(w, table, value),
+        )
+    }
+
+    /// Replaces the newest binding of the key, or adds one.
+    ///
+    /// # Errors
+    /// Those of [`add`](HashTable::add).
+    #[inline]
+    pub fn replace(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.change(
+            |w, table| fast::replace(w, table, key, value),
+            |w, table| ops::at(w, table, key)?.replace(w, table, value),
+        )
+    }
+
+    /// Binds a key that has no binding yet.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if it has one; else those of [`add`](HashTable::add).
+    pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.change(
+            |w, table| fast::add(w, table, key, value),
+            |w, table| {
+                let at = ops::at(w, table, key)?;
+                if at.hit.is_some() { Err(Error::Exists) } else { at.add(w, table, value) }
+            },
+        )
+    }
+
+    /// Removes the newest binding of the key, so that the one before it shows. Tells whether there was one.
+    ///
+    /// # Errors
+    /// Those of [`add`](HashTable::add).
+    pub fn remove(&self, key: &[u8]) -> Result<bool> {
+        self.change(|_, _| Ok(Fast::NotHere), |w, table| ops::at(w, table, key)?.remove(w, table))
+    }
+
+    /// Adds to the integer that is bound to the key, 8 bytes little-endian, and gives the sum. A key without
+    /// binding gets `initial + delta`.
+    ///
+    /// # Errors
+    /// [`Error::Overflow`], and nothing is changed; [`Error::Type`] if the value is not of 8 bytes; else
+    /// those of [`add`](HashTable::add).
+    #[inline]
+    pub fn increment(&self, key: &[u8], delta: i64, initial: i64) -> Result<i64> {
+        self.change(
+            |w, table| fast::increment(w, table, key, delta),
+            |w, table| {
+                let at = ops::at(w, table, key)?;
+                let old = match at.value() {
+                    None => initial,
+                    Some((value, 8)) => {
+                        let mut bytes = [0; 8];
+                        ops::read_value(w, value, 8, &mut bytes);
+                        i64::from_le_bytes(bytes)
+                    }
+                    Some((_, len)) => {
+                        return Err(Error::Type {
+                            asked: "an integer of 8 bytes".into(),
+                            recorded: format!("a value of {len} bytes"),
+                        });
+                    }
+                };
+                let sum = old.checked_add(delta).ok_or(Error::Overflow)?;
+                at.replace(w, table, &sum.to_le_bytes())?;
+                Ok(sum)
+            },
+        )
+    }
+
+    /// Replaces the newest binding if it equals `old`.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] if it does not, [`Error::NotFound`] if there is none; else those of
+    /// [`add`](HashTable::add).
+    pub fn compare_and_replace(&self, key: &[u8], old: &[u8], new: &[u8]) -> Result<()> {
+        self.change(
+            |_, _| Ok(Fast::NotHere),
+            |w, table| {
+                let at = ops::at(w, table, key)?;
+                let Some((value, len)) = at.value() else { return Err(Error::NotFound) };
+                if len != old.len() as u64 {
+                    return Err(Error::Changed);
+                }
+                let mut now = vec![0; old.len()];
+                ops::read_value(w, value, len, &mut now);
+                if now != old { Err(Error::Changed) } else { at.replace(w, table, new) }
+            },
+        )
+    }
+
+    /// Calls `update` once, under the key's lock, with the newest binding, and does what it answers. No other
+    /// operation on the object is possible in the callback.
+    ///
+    /// # Errors
+    /// Those of [`add`](HashTable::add); nothing is changed if the callback panics.
+    pub fn update(&self, key: &[u8], update: impl FnOnce(Option<&[u8]>) -> Update) -> Result<()> {
+        self.try_update(key, |old| Ok(update(old)))
+    }
+
+    /// Like [`update`](HashTable::update), with a callback that may fail; nothing is changed then.
+    ///
+    /// # Errors
+    /// The callback's, and those of [`update`](HashTable::update).
+    pub fn try_update(
+        &self,
+        key: &[u8],
+        update: impl FnOnce(Option<&[u8]>) -> Result<Update>,
+    ) -> Result<()> {
+        self.change(
+            |_, _| Ok(Fast::NotHere),
+            |w, table| {
+                let at = ops::at(w, table, key)?;
+                let old = match at.value() {
+                    None => None,
+                    Some((value, len)) => {
+                        let mut bytes = buffer(len)?;
+                        ops::read_value(w, value, len, &mut bytes);
+                        Some(bytes)
+                    }
+                };
+                match update(old.as_deref())? {
+                    Update::Keep => Ok(()),
+                    Update::Replace(value) => at.replace(w, table, &value),
+                    Update::Remove => at.remove(w, table).map(|_| ()),
+                }
+            },
+        )
+    }
+
+    /// A copy of the newest binding.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Timeout`] if a dead writer is in the way of a read-only handle,
+    /// [`Error::NoMemory`].
+    pub fn find(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.read(
+            key,
+            |segment, found| {
+                found.map(|f| copy_value(segment, &f)).transpose()
+            },
+            |w, at| match at.value() {
+                None => Ok(None),
+                Some((value, len)) => {
+                    let mut bytes = buffer(len)?;
+                    ops::read_value(w, value, len, &mut bytes);
+                    Ok(Some(bytes))
+                }
+            },
+        )?
+    }
+
+    /// Copies the newest binding into a buffer and gives its length. Other bytes of the buffer may be
+    /// changed as well, also if the call fails.
+    ///
+    /// # Errors
+    /// [`Error::TooSmall`] with the length needed; else those of [`find`](HashTable::find).
+    #[inline]
+    pub fn find_into(&self, key: &[u8], buffer: &mut [u8]) -> Result<Option<usize>> {
+        let capacity = buffer.len();
+        // SAFETY: the pointer and the length are those of the slice.
+        unsafe { self.find_raw(key, buffer.as_mut_ptr(), capacity) }
+    }
+
+    /// As [`find_into`](HashTable::find_into), for a buffer that may be uninitialised.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline]
+    pub unsafe fn find_raw(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Result<Option<usize>> {
+        self.read(
+            key,
+            |segment, found| match found {
+                None => Ok(None),
+                Some(f) if f.shape.value_len > capacity as u64 => {
+                    Err(Error::TooSmall { needed: f.shape.value_len })
+                }
+                Some(f) => {
+                    let len = f.shape.value_len as usize;
+                    // SAFETY: by the caller's promise, and the length was just compared.
+                    unsafe { copy_to(segment, f.value_at(), buffer, len) }.map(|()| Some(len))
+                }
+            },
+            |w, at| match at.value() {
+                None => Ok(None),
+                Some((_, len)) if len > capacity as u64 => Err(Error::TooSmall { needed: len }),
+                Some((value, len)) => {
+                    // The caller's memory may be uninitialised: fill it before it becomes a slice.
+                    // SAFETY: by the caller's promise, and the length was just compared.
+                    let into = unsafe {
+                        buffer.write_bytes(0, len as usize);
+                        std::slice::from_raw_parts_mut(buffer, len as usize)
+                    };
+                    ops::read_value(w, value, len, into);
+                    Ok(Some(into.len()))
+                }
+            },
+        )?
+    }
+
+    /// Calls `view` with the newest binding; the bytes hold still meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`find`](HashTable::find).
+    pub fn view<R>(&self, key: &[u8], view: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        Ok(self.find(key)?.map(|value| view(&value)))
+    }
+
+    /// All bindings of the key, newest first.
+    ///
+    /// # Errors
+    /// Those of [`find`](HashTable::find).
+    pub fn find_all(&self, key: &[u8]) -> Result<Vec<Vec<u8>>> {
+        self.read(
+            key,
+            |segment, found| match found {
+                None => Ok(Vec::new()),
+                Some(f) => {
+                    let mut all = Vec::new();
+                    crate::index::chain::for_each_binding(segment, f.record, |record, shape| {
+                        all.push(copy_value(segment, &Found { record, shape })?);
+                        Ok(None::<()>)
+                    })?;
+                    Ok(all)
+                }
+            },
+            |w, at| {
+                let mut all = Vec::new();
+                if let Some(hit) = at.hit {
+                    crate::index::chain::for_each_binding(w, hit.record(), |record, shape| {
+                        let mut bytes = buffer(shape.value_len)?;
+                        ops::read_value(w, record.add(shape.value_at()), shape.value_len, &mut bytes);
+                        all.push(bytes);
+                        Ok(None::<()>)
+                    })?;
+                }
+                Ok(all)
+            },
+        )?
+    }
+
+    /// Has the key a binding?
+    ///
+    /// # Errors
+    /// Those of [`find`](HashTable::find).
+    pub fn contains(&self, key: &[u8]) -> Result<bool> {
+        self.read(key, |_, found| found.is_some(), |_, at| at.hit.is_some())
+    }
+
+    /// Number of bindings, hidden ones counted. In a group it counts what the group has done, and keeps all
+    /// other writers out until the group ends.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Deadlock`] in a group, [`Error::Busy`].
+    pub fn len(&self) -> Result<u64> {
+        let engine = &*self.table.engine;
+        if self.table.group_is_open()? {
+            return self.in_group(|w, table| {
+                txn::reserve_lock(w)?;
+                w.lock_gate()?;
+                table.roots.refresh(w.segment)?;
+                ops::length_under_gate(w, table)
+            });
+        }
+        for _ in 0..64 {
+            if let Some(length) = txn::cursor::length_attempt(&engine.segment, &engine.table)? {
+                return Ok(length);
+            }
+        }
+        if !engine.is_writable() {
+            return Err(Error::Busy("the table changed each time it was counted"));
+        }
+        let patience = self.table.patience();
+        let mut entered = engine.enter(patience)?;
+        let mut w = entered.writer(patience);
+        txn::alone(&mut w, |w| {
+            w.lock_gate()?;
+            engine.table.roots.refresh(w.segment)?;
+            ops::length_under_gate(w, &engine.table)
+        })
+    }
+
+    /// Has the table no binding?
+    ///
+    /// # Errors
+    /// Those of [`len`](HashTable::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        self.len().map(|n| n == 0)
+    }
+
+    /// All bindings, in any order of keys; those of one key newest first. See [`Bindings`].
+    pub fn iter(&self) -> Bindings<'_> {
+        Bindings(crate::cursor::Cursor::new(self, Part::Bindings))
+    }
+
+    /// Every key once. See [`Bindings`] for what happens to keys that come and go meanwhile.
+    pub fn keys(&self) -> Keys<'_> {
+        Keys(crate::cursor::Cursor::new(self, Part::Keys))
+    }
+
+    /// Makes a change: in the group if one is open on this thread, else by the short way or, where that does
+    /// not fit, by a transaction of its own.
+    #[inline(always)]
+    fn change<R>(
+        &self,
+        short: impl FnOnce(&mut Writer, &TableView) -> Result<Fast<R>>,
+        general: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
+    ) -> Result<R> {
+        let engine = &*self.table.engine;
+        let patience = self.table.patience();
+        let mut entered = engine.enter(patience)?;
+        if entered.in_group() {
+            return group::operate(&mut entered, patience, |w| {
+                let result = general(w, &engine.table)?;
+                growth::permit_for_group(w, &engine.table)?;
+                Ok(result)
+            });
+        }
+        let mut w = entered.writer(patience);
+        let result = match short(&mut w, &engine.table)? {
+            Fast::Done(result) => result,
+            Fast::NotHere => change_generally(&mut w, &engine.table, general)?,
+        };
+        fast::chores(&mut w, &engine.table);
+        Ok(result)
+    }
+
+    fn in_group<R>(&self, operation: impl FnOnce(&mut Writer, &TableView) -> Result<R>) -> Result<R> {
+        let engine = &*self.table.engine;
+        let patience = self.table.patience();
+        let mut entered = engine.enter(patience)?;
+        group::operate(&mut entered, patience, |w| operation(w, &engine.table))
+    }
+
+    /// Reads a key: without a lock, or in the group if one is open on this thread.
+    #[inline(always)]
+    fn read<R>(
+        &self,
+        key: &[u8],
+        mut take: impl FnMut(&Segment, Option<Found>) -> R,
+        in_group: impl FnOnce(&mut Writer, &ops::At) -> R,
+    ) -> Result<R>
+    {
+        let engine = &*self.table.engine;
+        if engine.groups_open.load(Ordering::Relaxed) != 0 && self.table.group_is_open()? {
+            return self.in_group(|w, table| {
+                let at = ops::at(w, table, key)?;
+                Ok(in_group(w, &at))
+            });
+        }
+        let hash = engine.table.key_hash.hash(key);
+        let segment = &engine.segment;
+        match find::attempt(segment, &engine.table.roots, hash, key, |found| take(segment, found)) {
+            Ok((result, _)) => Ok(result),
+            Err(obstacle) => self.read_again(key, hash, obstacle, take),
+        }
+    }
+
+    /// Goes on with a read that met an obstacle.
+    #[cold]
+    #[inline(never)]
+    fn read_again<R>(
+        &self,
+        key: &[u8],
+        hash: u64,
+        mut obstacle: Obstacle,
+        mut take: impl FnMut(&Segment, Option<Found>) -> R,
+    ) -> Result<R> {
+        let engine = &*self.table.engine;
+        let segment = &engine.segment;
+        let patience = self.table.patience();
+        let mut rounds = 0;
+        loop {
+            if rounds > 2000 && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
+                // Writers are always faster: read under the lock, for once.
+                let mut entered = engine.enter(patience)?;
+                let mut w = entered.writer(patience);
+                return txn::alone(&mut w, |w| {
+                    let at = ops::at(w, &engine.table, key)?;
+                    let found = at.hit.map(|hit| Found { record: hit.record(), shape: hit.shape });
+                    Ok(take(segment, found))
+                });
+            }
+            engine.overcome(obstacle, &mut rounds, patience)?;
+            match find::attempt(segment, &engine.table.roots, hash, key, |found| take(segment, found)) {
+                Ok((result, _)) => return Ok(result),
+                Err(next) => obstacle = next,
+            }
+        }
+    }
+}
+
+/// A change by a transaction of its own.
+#[cold]
+#[inline(never)]
+fn change_generally<R>(
+    w: &mut Writer,
+    table: &TableView,
+    general: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
+) -> Result<R> {
+    let result = txn::alone(w, |w| general(w, table))?;
+    growth::report_commit(w, table);
+    Ok(result)
+}
+
+/// Iterator over all bindings of a table.
+///
+/// Nothing is locked between two items. A binding that is there from beginning to end is seen exactly once,
+/// one that is made or removed meanwhile at most once. If it begins inside of a group, it sees the group's
+/// view, other writers wait until the group ends, and it ends with the group.
+#[derive(Debug)]
+pub struct Bindings<'t>(crate::cursor::Cursor<'t>);
+
+impl Iterator for Bindings<'_> {
+    type Item = Result<(Vec<u8>, Vec<u8>)>;
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|item| item.map(|binding| (binding.key.to_vec(), binding.value)))
+    }
+}
+
+/// Iterator over all keys of a table.
+#[derive(Debug)]
+pub struct Keys<'t>(crate::cursor::Cursor<'t>);
+
+impl Iterator for Keys<'_> {
+    type Item = Result<Vec<u8>>;
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|item| item.map(|binding| binding.key.to_vec()))
+    }
+}
+
+impl<'t> IntoIterator for &'t HashTable {
+    type Item = Result<(Vec<u8>, Vec<u8>)>;
+    type IntoIter = Bindings<'t>;
+    fn into_iter(self) -> Bindings<'t> {
+        self.iter()
+    }
+}
+
+impl Table {
+    pub(crate) fn patience(&self) -> Patience {
+        match self.lock_timeout_ms {
+            0 => Patience::Until(crate::os::time::Deadline::NEVER),
+            ms => Patience::from_millis(ms),
+        }
+    }
+
+    /// Is a group on this object open on this thread?
+    pub(crate) fn group_is_open(&self) -> Result<bool> {
+        Ok(self.engine.groups_open.load(Ordering::Relaxed) != 0 && self.engine.seat_with_group()?)
+    }
+
+    /// Begins a group: until it is committed or aborted, this thread's operations on the object belong to
+    /// it. If one is open on this thread already, the new one is nested in it.
+    ///
+    /// # Errors
+    /// [`Error::ReadOnly`], [`Error::Busy`], [`Error::Deadlock`] if the enclosing group is doomed.
+    pub fn begin(&self) -> Result<Transaction> {
+        group::begin(&self.engine, self.lock_timeout_ms)
+    }
+
+    /// Runs `body` as a group: all that it does on the object happens if it gives `Ok`, nothing if `Err`.
+    ///
+    /// # Errors
+    /// The body's, and those of [`begin`](Table::begin) and [`commit`](Transaction::commit).
+    pub fn group<R, E: From<Error>>(&self, body: impl FnOnce() -> std::result::Result<R, E>) -> std::result::Result<R, E> {
+        let transaction = self.begin()?;
+        match body() {
+            Ok(value) => {
+                transaction.commit()?;
+                Ok(value)
+            }
+            Err(e) => {
+                transaction.abort()?;
+                Err(e)
+            }
+        }
+    }
+
+    /// Like [`group`](Table::group), and tries again, with growing random pauses, each time the group has to
+    /// give way to another one, until `timeout` has passed. The group keeps its age, so it gets through.
+    ///
+    /// # Errors
+    /// Those of [`group`](Table::group); [`Error::Deadlock`] only after the time-out, or inside of another
+    /// group, which has to begin again as a whole.
+    pub fn group_retry<R, E: From<Error>>(
+        &self,
+        timeout: Option<Duration>,
+        mut body: impl FnMut() -> std::result::Result<R, E>,
+    ) -> std::result::Result<R, E> {
+        let deadline = crate::os::time::Deadline::after(timeout);
+        let mut transaction = self.begin()?;
+        loop {
+            let outcome = body();
+            let again = transaction.is_doomed() && transaction.is_outermost() && !deadline.passed();
+            if again {
+                transaction.restart()?;
+                continue;
+            }
+            return match outcome {
+                Ok(value) => {
+                    transaction.commit()?;
+                    Ok(value)
+                }
+                Err(e) => {
+                    transaction.abort()?;
+                    Err(e)
+                }
+            };
+        }
+    }
+}
+
+fn buffer(len: u64) -> Result<Vec<u8>> {
+    let len = usize::try_from(len).map_err(|_| Error::TooLarge("a value"))?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len).map_err(|_| Error::NoMemory)?;
+    bytes.resize(len, 0);
+    Ok(bytes)
+}
+
+/// A copy of a record's value.
+fn copy_value(segment: &Segment, found: &Found) -> Result<Vec<u8>> {
+    if found.shape.value_len < PUNCHABLE_BYTES {
+        return copy_bytes(segment, found.value_at(), found.shape.value_len);
+    }
+    let mut bytes = buffer(found.shape.value_len)?;
+    segment.read_file(found.value_at(), &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Copies a value to the caller's memory.
+///
+/// # Safety
+/// `into` must be valid for writing `len` bytes, and the range must lie inside of the object.
+#[inline(always)]
+unsafe fn copy_to(segment: &Segment, at: Offset, into: *mut u8, len: usize) -> Result<()> {
+    if (len as u64) < PUNCHABLE_BYTES {
+        // SAFETY: by the caller's promise.
+        unsafe { segment.copy_out(at, into, len) };
+        return Ok(());
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { segment.read_file_raw(at, into, len) }
+}

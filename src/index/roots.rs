@@ -1,0 +1,195 @@
+//! A process's private copy of where a table's buckets are. It may be stale: the buckets tell.
+
+use crate::error::{Damage, Error, Result};
+use crate::format::bucket::{LINE_BYTES, mask};
+use crate::format::lock_word::LockWord;
+use crate::format::root::{self, ARRAYS};
+use crate::format::{Offset, PAGE_BYTES, header};
+use crate::os::process;
+use crate::segment::Segment;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Hint of a table: its gate version, level and arrays.
+///
+/// Readers load `version` first and compare it with the gate's at the end. A refresh changes the other words
+/// only after the shared gate has got another version, so whoever saw a mixture fails that comparison;
+/// within one version, words only grow, and any mixture is a legal hint.
+pub(crate) struct Roots {
+    /// Version of the gate plus 1; 0: nothing is known.
+    version: AtomicU64,
+    root: AtomicU64,
+    base_level: AtomicU64,
+    /// Buckets to be expected, at most `ready`; and the mask for the next power of two.
+    expected: AtomicU64,
+    mask: AtomicU64,
+    /// Buckets that may be reached for.
+    ready: AtomicU64,
+    arrays: [AtomicU64; ARRAYS as usize],
+    /// Fork epoch of the process that refreshes at present, 0 none.
+    refreshing: AtomicU64,
+}
+
+impl Roots {
+    pub(crate) fn new() -> Roots {
+        Roots {
+            version: AtomicU64::new(0),
+            root: AtomicU64::new(0),
+            base_level: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
+            mask: AtomicU64::new(0),
+            ready: AtomicU64::new(0),
+            arrays: [const { AtomicU64::new(0) }; ARRAYS as usize],
+            refreshing: AtomicU64::new(0),
+        }
+    }
+
+    /// The version that everything else is read under.
+    #[inline(always)]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Is the hint of the version that the gate has now? The gate is not WRITING.
+    #[inline(always)]
+    pub(crate) fn is_current(&self, segment: &Segment, version: u64) -> bool {
+        let gate = LockWord(segment.load_acquire(header::GATE));
+        gate.version() + 1 == version && !gate.is_writing()
+    }
+
+    #[inline(always)]
+    pub(crate) fn root(&self) -> Offset {
+        Offset(self.root.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    pub(crate) fn base_level(&self) -> u32 {
+        self.base_level.load(Ordering::Relaxed) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn ready(&self) -> u64 {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// Buckets that the hint expects to be born.
+    pub(crate) fn expected(&self) -> u64 {
+        self.expected.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a bucket count that was heard of; it must be at most `ready`.
+    pub(crate) fn expect(&self, buckets: u64) {
+        if buckets <= self.ready() && buckets > self.expected() {
+            self.mask.store(buckets.next_power_of_two() - 1, Ordering::Relaxed);
+            self.expected.store(buckets, Ordering::Relaxed);
+        }
+    }
+
+    /// The bucket where a hash is probably at home.
+    #[inline(always)]
+    pub(crate) fn guess(&self, hash: u64) -> u64 {
+        let mask = self.mask.load(Ordering::Relaxed);
+        let i = hash & mask;
+        if i >= self.expected.load(Ordering::Relaxed) { i & (mask >> 1) } else { i }
+    }
+
+    /// Where a bucket lies; none if it is beyond what this hint knows to be ready.
+    #[inline(always)]
+    pub(crate) fn bucket(&self, index: u64) -> Option<Offset> {
+        if index >= self.ready() {
+            return None;
+        }
+        let (array, i) = root::bucket_place(index, self.base_level());
+        let array = self.arrays[(array as usize).min(ARRAYS as usize - 1)].load(Ordering::Relaxed);
+        if array == 0 { None } else { Some(Offset(array + i * LINE_BYTES)) }
+    }
+
+    /// Reads everything again. `Stale` if the object holds no hash table any more.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refresh(&self, segment: &Segment) -> Result<()> {
+        let me = process::fork_epoch();
+        loop {
+            let other = self.refreshing.load(Ordering::Relaxed);
+            if other != me
+                && self.refreshing.compare_exchange(other, me, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            {
+                break;
+            }
+            // Another thread is at it. (After a fork the flag may be that of a thread of the parent, which
+            // has another epoch and does not count.)
+            std::thread::yield_now();
+        }
+        let result = self.refresh_alone(segment);
+        self.refreshing.store(0, Ordering::Release);
+        result
+    }
+
+    fn refresh_alone(&self, segment: &Segment) -> Result<()> {
+        let mut rounds = 0u32;
+        loop {
+            let gate = LockWord(segment.load_acquire(header::GATE));
+            if !gate.is_writing() {
+                let outcome = self.read(segment, gate.version() + 1);
+                segment.fence_acquire();
+                if gate.unchanged_for_readers(LockWord(segment.load(header::GATE))) {
+                    return outcome;
+                }
+                self.version.store(0, Ordering::Release);
+            }
+            rounds += 1;
+            if rounds > 1000 {
+                return Err(Error::Busy("the object is being re-initialised"));
+            }
+            crate::os::time::sleep(std::time::Duration::from_micros(if rounds < 50 { 1 } else { 200 }));
+        }
+    }
+
+    fn read(&self, segment: &Segment, version: u64) -> Result<()> {
+        let root = Offset(segment.load(header::MAIN_ROOT));
+        if root.is_none() {
+            return Err(Error::Stale);
+        }
+        let base = segment.load(root.word(root::W_BASE_LEVEL));
+        if root.0 % PAGE_BYTES != 0 || !segment.contains(root, PAGE_BYTES) || base > 36 {
+            return Err(Error::corrupt(Damage::Root, header::MAIN_ROOT));
+        }
+        if segment.load(root.word(root::W_KIND)) != root::KIND_HASHTABLE {
+            return Err(Error::Stale);
+        }
+        let ready = segment.load_acquire(root.word(root::W_READY));
+        if self.version.load(Ordering::Relaxed) != version {
+            self.version.store(0, Ordering::Release);
+            self.expected.store(0, Ordering::Relaxed);
+            self.ready.store(0, Ordering::Relaxed);
+        }
+        self.root.store(root.0, Ordering::Relaxed);
+        self.base_level.store(base, Ordering::Relaxed);
+        let base = base as u32;
+        let mut first = 0;
+        for k in 0..root::max_arrays(base) {
+            if first >= ready {
+                break;
+            }
+            let len = root::array_buckets(k, base);
+            let at = Offset(segment.load(root.word(root::W_ARRAYS + k as u64)));
+            let used = len.min(ready - first);
+            if at.is_none() || at.0 % PAGE_BYTES != 0 {
+                return Err(Error::corrupt(Damage::Root, root.word(root::W_ARRAYS + k as u64)));
+            }
+            segment.require(at, used * LINE_BYTES)?;
+            self.arrays[k as usize].store(at.0, Ordering::Relaxed);
+            first += len;
+        }
+        if ready > first || ready <= mask(base) {
+            return Err(Error::corrupt(Damage::Root, root.word(root::W_READY)));
+        }
+        self.ready.store(ready, Ordering::Release);
+        let permitted = segment.load(root.word(root::W_PERMITTED)).clamp(1 << base, ready);
+        if permitted != self.expected() {
+            self.mask.store(permitted.next_power_of_two() - 1, Ordering::Relaxed);
+            self.expected.store(permitted, Ordering::Relaxed);
+        }
+        self.version.store(version, Ordering::Release);
+        Ok(())
+    }
+}

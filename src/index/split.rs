@@ -1,0 +1,161 @@
+//! Splitting a bucket: its keys of one more index bit move to the partner, which is born by that.
+
+use super::KeyHash;
+use super::chain::{fill_line, for_each_line};
+use super::find::checked_shape;
+use super::roots::Roots;
+use crate::error::{Damage, Error, Result};
+use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_moves, entry_record, level_of};
+use crate::format::Offset;
+use crate::lock::Rank;
+use crate::writer::{Words, Writer};
+
+/// What a split needs besides the index: lines to chain, and where to put those that are left over.
+pub(crate) trait Lines {
+    fn take(&mut self, w: &mut Writer) -> Result<Offset>;
+    fn free(&mut self, w: &mut Writer, line: Offset);
+}
+
+/// Plans the split of a bucket whose lock is held. False: not possible now, because the partner's memory is
+/// not ready or somebody holds it.
+pub(crate) fn split(
+    w: &mut Writer,
+    roots: &Roots,
+    key_hash: KeyHash,
+    index: u64,
+    level: u32,
+    lines: &mut impl Lines,
+) -> Result<bool> {
+    if level >= bucket::MAX_LEVEL {
+        return Ok(false);
+    }
+    let partner_index = index + (1 << level);
+    let (Some(home), Some(partner)) = (roots.bucket(index), roots.bucket(partner_index)) else {
+        return Ok(false);
+    };
+    if !w.holds(partner) && !w.try_lock(partner, Rank::Ordinary)? {
+        return Ok(false);
+    }
+    let partner_link = Link(w.word(partner.word(W_LINK)));
+    if level_of(partner_index, partner_link, roots.base_level()).is_some() {
+        return Err(Error::corrupt(Damage::Level, partner));
+    }
+    let (in_bucket, in_lines, mut old_lines) = read_chain(w, home)?;
+    let renew = bucket::window_changes_at(level + 1);
+    let renewed = |w: &Writer, entry: u64| -> Result<u64> {
+        if renew { rehash(w, key_hash, entry, level + 1) } else { Ok(entry) }
+    };
+
+    let mut kept = [0; ENTRIES as usize];
+    let mut staying = Vec::new();
+    let mut moving = Vec::new();
+    for (i, entry) in in_bucket.iter().enumerate().filter(|(_, e)| **e != 0) {
+        let new = renewed(w, *entry)?;
+        if entry_moves(*entry, level) {
+            moving.push(new);
+        } else {
+            kept[i] = new;
+        }
+    }
+    for entry in in_lines {
+        let new = renewed(w, entry)?;
+        if entry_moves(entry, level) {
+            moving.push(new);
+            continue;
+        }
+        match kept.iter_mut().find(|e| **e == 0) {
+            Some(hole) => *hole = new,
+            None => staying.push(new),
+        }
+    }
+    let link = write_chain(w, home, &in_bucket, &kept, &staying, &mut old_lines, lines)?;
+    w.put(home.word(W_LINK), link.with_level(level + 1).0);
+    let rest = moving.split_off(moving.len().min(ENTRIES as usize));
+    moving.resize(ENTRIES as usize, 0);
+    let link = write_chain(w, partner, &[0; 6], &moving, &rest, &mut old_lines, lines)?;
+    w.put(partner.word(W_LINK), link.with_level(level + 1).0);
+    for line in old_lines {
+        lines.free(w, line);
+    }
+    w.will_change(home);
+    w.will_change(partner);
+    Ok(true)
+}
+
+type Chain = ([u64; ENTRIES as usize], Vec<u64>, Vec<Offset>);
+
+/// The entries of a bucket, those of its overflow lines, and these lines.
+fn read_chain(w: &Writer, home: Offset) -> Result<Chain> {
+    let mut in_bucket = [0; ENTRIES as usize];
+    let mut in_lines = Vec::new();
+    let mut lines = Vec::new();
+    for_each_line(w, home, |line, _| {
+        for i in 0..ENTRIES {
+            let entry = w.word(line.word(W_ENTRY + i));
+            if line == home {
+                in_bucket[i as usize] = entry;
+            } else if entry != 0 {
+                in_lines.push(entry);
+            }
+        }
+        if line != home {
+            lines.push(line);
+        }
+        Ok(None::<()>)
+    })?;
+    Ok((in_bucket, in_lines, lines))
+}
+
+/// Plans the six entries of a bucket and chains the others behind it, in old lines of the chain if there
+/// are any. Gives the bucket's link.
+fn write_chain(
+    w: &mut Writer,
+    home: Offset,
+    before: &[u64; ENTRIES as usize],
+    entries: &[u64],
+    others: &[u64],
+    old_lines: &mut Vec<Offset>,
+    lines: &mut impl Lines,
+) -> Result<Link> {
+    for i in 0..ENTRIES {
+        if entries[i as usize] != before[i as usize] {
+            w.put(home.word(W_ENTRY + i), entries[i as usize]);
+        }
+    }
+    let mut next = Offset::NONE;
+    for chunk in others.chunks(ENTRIES as usize) {
+        let line = match old_lines.pop() {
+            // Reachable until the commit: changed by plan.
+            Some(line) => {
+                for i in 0..ENTRIES {
+                    w.put(line.word(W_ENTRY + i), chunk.get(i as usize).copied().unwrap_or(0));
+                }
+                w.put(line.word(W_LINK), Link(0).with_next(next).0);
+                line
+            }
+            None => {
+                let line = lines.take(w)?;
+                fill_line(w, line, chunk, next);
+                line
+            }
+        };
+        next = line;
+    }
+    Ok(Link(w.word(home.word(W_LINK))).with_next(next))
+}
+
+/// The entry with the window of another level, for which the key has to be hashed.
+#[cold]
+fn rehash(w: &Writer, key_hash: KeyHash, entry: u64, level: u32) -> Result<u64> {
+    let record = entry_record(entry);
+    let shape = checked_shape(w.segment, record)?;
+    let len = usize::try_from(shape.key_len).map_err(|_| Error::TooLarge("a key"))?;
+    let mut key = Vec::new();
+    key.try_reserve_exact(len).map_err(|_| Error::NoMemory)?;
+    // SAFETY: the buffer has room for `len` bytes, and the record was checked to lie inside of the object.
+    unsafe {
+        w.segment.copy_out(record.add(shape.header_bytes()), key.as_mut_ptr(), len);
+        key.set_len(len);
+    }
+    Ok(bucket::entry(key_hash.hash(&key), level, record))
+}

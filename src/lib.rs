@@ -1,0 +1,49 @@
+//! Hash tables in shared memory for independent processes.
+//!
+//! Finding a key takes no lock, makes no system call and stores nothing; a process may be killed at any
+//! instruction and nothing is lost or stuck; groups of operations are transactions. The README shows how to
+//! begin; docs/design.md in the repository describes the bytes and the protocol.
+//!
+//! ```no_run
+//! use netshm::{HashTable, ManageOptions, Name, OpenOptions};
+//!
+//! # fn main() -> netshm::Result<()> {
+//! let name = Name::posix("/tmp/sample", "/sample");
+//! let object = OpenOptions::new().create(true).open(&name)?;
+//! let table = HashTable::manage(&object, &ManageOptions::new())?;
+//! table.add(b"First Key", b"First value")?;
+//! assert_eq!(table.find(b"First Key")?.as_deref(), Some(&b"First value"[..]));
+//! # Ok(()) }
+//! ```
+
+mod error;
+mod format;
+mod os;
+
+mod segment;
+
+mod lock;
+
+mod log;
+mod recovery;
+mod writer;
+
+mod alloc;
+mod index;
+
+mod engine;
+mod group;
+mod txn;
+
+pub mod check;
+mod cursor;
+mod hashtbl;
+mod object;
+
+pub use error::{Damage, Error, Result};
+pub use group::{DetachedTransaction, Transaction};
+pub use hashtbl::{Bindings, HashTable, Keys, Table, Update};
+pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_locking, supported_kinds};
+pub use os::name::{Kind, Name};
+#[cfg(feature = "inject")]
+pub use segment::inject;

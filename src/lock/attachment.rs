@@ -1,0 +1,130 @@
+//! This process as a registrant of an object: who lives, and which slots are whose.
+//!
+//! Liveness rests on a file lock that the kernel drops when the process is gone, however it goes. Nobody
+//! is judged by process id alone.
+
+use crate::error::{Error, Result};
+use crate::format::slot::{self, State};
+use crate::format::{Offset, SlotIndex, doubling_chunk, doubling_chunk_len, header};
+use crate::os::{filelock, process};
+use crate::segment::Segment;
+
+/// Byte of the file, far beyond its end, that is locked while the object is created or adopted.
+pub(crate) const CREATION_BYTE: i64 = 1 << 61;
+/// Registration n locks this byte plus n.
+const REGISTRATION_BASE: i64 = (1 << 61) + (1 << 32);
+const MAX_REGISTRATION: u32 = 0xff_ffff;
+
+/// A registration of this process, and what it needs to judge others.
+pub(crate) struct Attachment {
+    registration: filelock::Registration,
+    pub(crate) pid: u32,
+    pub(crate) pid_namespace: u64,
+    /// False for the locking method NONE.
+    exclusive_locks: bool,
+}
+
+/// What is known of a slot's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Alive,
+    /// Dead; the state that was seen, to be taken over.
+    Dead(State),
+    /// The slot is free.
+    NobodyThere,
+}
+
+impl Attachment {
+    /// Registers this process.
+    pub(crate) fn register(segment: &Segment, exclusive_locks: bool) -> Result<Attachment> {
+        let registration =
+            filelock::Registration::take(segment.files(), REGISTRATION_BASE, MAX_REGISTRATION)?;
+        Ok(Attachment {
+            registration,
+            pid: process::pid(),
+            pid_namespace: process::pid_namespace(),
+            exclusive_locks,
+        })
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.registration.number()
+    }
+
+    /// Does a held lock keep others out?
+    #[inline(always)]
+    pub(crate) fn locks_exclude(&self) -> bool {
+        self.exclusive_locks
+    }
+
+    /// Does the owner of a slot live?
+    pub(crate) fn life_of(&self, segment: &Segment, slot: SlotIndex) -> Result<Life> {
+        let Some(base) = slot_base(segment, slot) else {
+            return Err(Error::corrupt(crate::error::Damage::StrayLock, Offset(slot.0 as u64)));
+        };
+        life_at(segment, base, Some(self.number()))
+    }
+
+    /// Process id of a slot's owner, 0 if unknown.
+    pub(crate) fn pid_of(&self, segment: &Segment, slot: SlotIndex) -> u32 {
+        pid_of(segment, slot)
+    }
+}
+
+/// Process id recorded by a slot's owner, 0 if unknown.
+pub(crate) fn pid_of(segment: &Segment, slot: SlotIndex) -> u32 {
+    slot_base(segment, slot).map_or(0, |base| segment.load(base.word(slot::W_PID)) as u32)
+}
+
+/// The life of the owner of the slot at `base`. `mine` is this process's own registration, which is never
+/// judged by its lock: a process does not see its own.
+pub(crate) fn life_at(segment: &Segment, base: Offset, mine: Option<u32>) -> Result<Life> {
+    let state = State(segment.load_acquire(base.word(slot::W_STATE)));
+    if state.kind() == slot::FREE {
+        return Ok(Life::NobodyThere);
+    }
+    if mine == Some(state.registration()) {
+        return Ok(Life::Alive);
+    }
+    let fd = segment.fd()?;
+    let alive = filelock::registration_alive(fd, REGISTRATION_BASE, state.registration())?;
+    Ok(if alive { Life::Alive } else { Life::Dead(state) })
+}
+
+/// Is any process registered with the object, other than by the caller's own registration?
+pub(crate) fn anybody_registered(segment: &Segment) -> Result<bool> {
+    let fd = segment.fd()?;
+    let first = filelock::first_locked_in(fd, REGISTRATION_BASE + 1, MAX_REGISTRATION as i64)?;
+    Ok(first.is_some())
+}
+
+/// Where a slot lies; none if there is no such slot.
+pub(crate) fn slot_base(segment: &Segment, slot: SlotIndex) -> Option<Offset> {
+    if slot == SlotIndex::NOBODY {
+        return None;
+    }
+    let (chunk, i) = doubling_chunk(slot.0 as u64 - 1, header::FIRST_CHUNK_SLOTS);
+    let base = chunk_base(segment, chunk)?.add(i * slot::SLOT_BYTES);
+    segment.contains(base, slot::SLOT_BYTES).then_some(base)
+}
+
+/// Where a chunk of slots lies, if it exists.
+pub(crate) fn chunk_base(segment: &Segment, chunk: u32) -> Option<Offset> {
+    let at = Offset(segment.load_acquire(header::slot_chunk(chunk)));
+    let usable = !at.is_none() && at.0 % crate::format::PAGE_BYTES == 0;
+    usable.then_some(at)
+}
+
+/// All slots of the object, with the place of each.
+pub(crate) fn all_slots(segment: &Segment) -> impl Iterator<Item = (SlotIndex, Offset)> + '_ {
+    (0..header::SLOT_CHUNKS).flat_map(move |chunk| {
+        let base = chunk_base(segment, chunk);
+        let len = doubling_chunk_len(chunk, header::FIRST_CHUNK_SLOTS);
+        let usable = base.is_some_and(|b| segment.contains(b, len * slot::SLOT_BYTES));
+        let first = if chunk == 0 { 1 } else { len + 1 };
+        (0..if usable { len } else { 0 }).filter(move |i| first + i <= header::MAX_SLOT as u64).map(move |i| {
+            let base = base.unwrap_or(Offset::NONE);
+            (SlotIndex((first + i) as u16), base.add(i * slot::SLOT_BYTES))
+        })
+    })
+}

@@ -1,0 +1,78 @@
+//! Locks of an object: who holds them, how to wait for them, what becomes of a dead holder.
+//!
+//! Owns the acquisition and release of lock words, the published lock list of a participant and the search
+//! for deadlocks. It changes lock words, lock lists and wait fields only. It does not recover the dead (it
+//! reports them, and the caller must act) and does not know what a lock covers.
+//!
+//! - [`attachment`]: this process as a registrant of the object; who lives.
+//! - [`participant`]: one slot in the hands of one thread.
+//! - [`wait`]: acquiring, waiting, giving up.
+//! - [`deadlock`]: finding cycles.
+
+pub(crate) mod attachment;
+mod deadlock;
+pub(crate) mod participant;
+pub(crate) mod wait;
+
+use crate::format::lock_word::LockWord;
+use crate::format::{Offset, SlotIndex};
+use crate::os::{futex, time};
+use crate::segment::Segment;
+use std::time::Duration;
+
+/// How long to wait for a lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Patience {
+    /// Not at all.
+    Try,
+    /// Until the deadline.
+    Until(time::Deadline),
+}
+
+impl Patience {
+    /// The patience that a handle's time-out in milliseconds means: 0 for ever, negative not at all.
+    pub(crate) fn from_millis(timeout_ms: i32) -> Patience {
+        match timeout_ms {
+            0 => Patience::Until(time::Deadline::after(None)),
+            ms if ms < 0 => Patience::Try,
+            ms => Patience::Until(time::Deadline::after(Some(Duration::from_millis(ms as u64)))),
+        }
+    }
+}
+
+/// Order in which internal locks may be taken while others are held. Ordinary locks (buckets, gate, retire
+/// lock) wait for each other freely, deadlocks among them are found; an internal lock is only waited for by
+/// holders of lower ranks, so no cycle can contain it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    Ordinary,
+    Growth,
+    SlotDirectory,
+    Arena,
+    Page,
+}
+
+/// Gives a lock back if `owner` holds it.
+#[inline(always)]
+pub(crate) fn release(segment: &Segment, at: Offset, owner: SlotIndex, bump: bool) {
+    let mut word = LockWord(segment.load(at));
+    while word.owner() == owner {
+        match segment.compare_exchange(at, word.0, word.released(bump).0) {
+            Ok(()) => {
+                if word.has_waiters() {
+                    wake(segment, at, 1);
+                }
+                return;
+            }
+            Err(now) => word = LockWord(now),
+        }
+    }
+}
+
+/// Wakes waiters of a lock.
+#[cold]
+pub(crate) fn wake(segment: &Segment, at: Offset, count: i32) {
+    if let Some(address) = segment.futex_address(at) {
+        futex::wake(address, count);
+    }
+}

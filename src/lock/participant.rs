@@ -1,0 +1,142 @@
+//! One slot in the hands of one thread: the private mirror of what the slot publishes.
+
+use super::Rank;
+use crate::error::{Error, Result};
+use crate::format::slot::{self, Growable, Place};
+use crate::format::{Offset, PAGE_BYTES, SlotIndex, header};
+use crate::segment::Segment;
+
+/// A lock that this participant has listed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) at: Offset,
+    pub(crate) rank: Rank,
+    /// Words that it covers are in the write set: readers must be told.
+    pub(crate) changes: bool,
+}
+
+/// A claimed slot. Exactly one thread uses it at a time.
+pub(crate) struct Participant {
+    pub(crate) slot: SlotIndex,
+    /// Where the slot lies.
+    pub(crate) base: Offset,
+    /// Mirror of the lock list, in its order.
+    pub(crate) held: Vec<Held>,
+    /// Age of the open group; 0 none.
+    pub(crate) age: u64,
+    pub(super) wait_sequence: u64,
+    /// Extensions of lock list, log and reserve; mirrors of the slot's words.
+    lists: [Offset; slot::EXTENSIONS as usize],
+    logs: [Offset; slot::EXTENSIONS as usize],
+    reserves: [Offset; slot::EXTENSIONS as usize],
+    /// Buckets that this participant may split, `[next, end)`.
+    pub(crate) tickets: std::ops::Range<u64>,
+    /// For each class, a magazine cell that probably holds a block.
+    pub(crate) full_cell: [u8; crate::format::size_class::CLASSES as usize],
+    /// Operations since the last look at what should be given back.
+    pub(crate) chores: u32,
+}
+
+impl Participant {
+    /// The mirror of a slot that was just claimed.
+    pub(crate) fn new(segment: &Segment, slot: SlotIndex, base: Offset) -> Participant {
+        let mut p = Participant {
+            slot,
+            base,
+            held: Vec::with_capacity(16),
+            age: 0,
+            wait_sequence: segment.load(base.word(slot::W_WAIT_SEQUENCE)),
+            lists: [Offset::NONE; slot::EXTENSIONS as usize],
+            logs: [Offset::NONE; slot::EXTENSIONS as usize],
+            reserves: [Offset::NONE; slot::EXTENSIONS as usize],
+            tickets: 0..0,
+            full_cell: [0; crate::format::size_class::CLASSES as usize],
+            chores: 0,
+        };
+        p.reload_extensions(segment);
+        p
+    }
+
+    /// Reads the extension words again.
+    pub(crate) fn reload_extensions(&mut self, segment: &Segment) {
+        for (mirror, of) in [
+            (&mut self.lists, slot::LOCK_LIST),
+            (&mut self.logs, slot::LOG),
+            (&mut self.reserves, slot::RESERVE),
+        ] {
+            for k in 0..slot::EXTENSIONS {
+                let at = Offset(segment.load(self.base.word(of.extensions_word + k as u64)));
+                let bytes = slot::extension_pages(k) as u64 * PAGE_BYTES;
+                let usable = at.0 % PAGE_BYTES == 0 && segment.contains(at, bytes);
+                mirror[k as usize] = if usable { at } else { Offset::NONE };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn locate(&self, of: &Growable, extensions: &[Offset; 16], n: u64) -> Option<Offset> {
+        match of.place(n) {
+            Place::Inline(word) => Some(self.base.word(word)),
+            Place::Extension(k, word) => {
+                let run = extensions[k as usize];
+                if run.is_none() { None } else { Some(run.word(word)) }
+            }
+            Place::Beyond => None,
+        }
+    }
+
+    /// Where log word `n` lies, if there is room for it.
+    #[inline(always)]
+    pub(crate) fn log_word(&self, n: u64) -> Option<Offset> {
+        self.locate(&slot::LOG, &self.logs, n)
+    }
+
+    pub(crate) fn list_word(&self, n: u64) -> Option<Offset> {
+        self.locate(&slot::LOCK_LIST, &self.lists, n)
+    }
+
+    pub(crate) fn reserve_word(&self, n: u64) -> Option<Offset> {
+        self.locate(&slot::RESERVE, &self.reserves, n)
+    }
+
+    /// Publishes that a lock is about to be taken. Room has been made before.
+    #[inline(always)]
+    pub(super) fn list(&mut self, segment: &Segment, at: Offset, rank: Rank) -> Result<()> {
+        debug_assert!(
+            rank == Rank::Ordinary || self.held.last().is_none_or(|h| h.rank < rank),
+            "lock ranks ascend"
+        );
+        let n = self.held.len() as u64;
+        let word = self.list_word(n).ok_or(Error::TooLarge("a group holds too many locks"))?;
+        segment.store(word, at.0);
+        segment.store(self.base.word(slot::W_LIST_LEN), n + 1);
+        self.held.push(Held { at, rank, changes: false });
+        Ok(())
+    }
+
+    /// Forgets the lock listed last, which is not held.
+    #[inline(always)]
+    pub(super) fn unlist(&mut self, segment: &Segment) {
+        self.held.pop();
+        segment.store(self.base.word(slot::W_LIST_LEN), self.held.len() as u64);
+    }
+
+    /// Releases the locks from position `from` of the list on, and takes them off the list.
+    #[inline(always)]
+    pub(crate) fn release_from(&mut self, segment: &Segment, from: usize) {
+        for held in &self.held[from..] {
+            super::release(segment, held.at, self.slot, held.changes);
+        }
+        self.held.truncate(from);
+        segment.store(self.base.word(slot::W_LIST_LEN), from as u64);
+    }
+
+    /// Position of a lock in the list, if it is held.
+    pub(crate) fn position(&self, at: Offset) -> Option<usize> {
+        self.held.iter().rposition(|h| h.at == at)
+    }
+
+    pub(crate) fn holds_gate(&self) -> bool {
+        self.position(header::GATE).is_some()
+    }
+}

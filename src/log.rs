@@ -1,0 +1,232 @@
+//! The write set: the changes that an operation or a group wants to make, kept privately until it commits.
+//!
+//! Owns the collection of `(word, value)` pairs with savepoints, and its form as a redo log in a slot. It
+//! takes no locks and does not decide when to commit.
+
+use crate::error::{Damage, Error, Result};
+use crate::format::{Offset, log_record, slot};
+use crate::lock::participant::Participant;
+use crate::segment::Segment;
+use hashbrown::HashMap;
+
+/// Up to this many entries are searched one by one.
+const SEARCHED: usize = 16;
+
+/// Changes to be made together.
+#[derive(Default)]
+pub(crate) struct WriteSet {
+    entries: Vec<(Offset, u64)>,
+    /// Position of each word in `entries`, once there are many.
+    index: HashMap<u64, u32>,
+    /// What to undo, newest last: position, and the former value if the entry existed.
+    journal: Vec<(u32, Option<u64>)>,
+    /// Savepoints open: the journal is kept only for them.
+    savepoints: u32,
+}
+
+/// A point to which a write set can go back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Savepoint(usize);
+
+impl WriteSet {
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.index.clear();
+        self.journal.clear();
+        self.savepoints = 0;
+        if self.entries.capacity() > 4096 {
+            *self = WriteSet::default();
+        }
+    }
+
+    #[inline]
+    fn position(&self, at: Offset) -> Option<usize> {
+        if self.entries.len() <= SEARCHED {
+            self.entries.iter().position(|e| e.0 == at)
+        } else {
+            self.index.get(&at.0).map(|i| *i as usize)
+        }
+    }
+
+    /// The value that a word will have, if it is in the set.
+    #[inline]
+    pub(crate) fn get(&self, at: Offset) -> Option<u64> {
+        if self.entries.is_empty() {
+            return None;
+        }
+        self.position(at).map(|i| self.entries[i].1)
+    }
+
+    /// Adds or changes a word.
+    pub(crate) fn put(&mut self, at: Offset, value: u64) {
+        if let Some(i) = self.position(at) {
+            if self.savepoints > 0 {
+                self.journal.push((i as u32, Some(self.entries[i].1)));
+            }
+            self.entries[i].1 = value;
+            return;
+        }
+        let i = self.entries.len();
+        self.entries.push((at, value));
+        if i == SEARCHED {
+            self.index.clear();
+            self.index.extend(self.entries.iter().enumerate().map(|(i, e)| (e.0.0, i as u32)));
+        } else if i > SEARCHED {
+            self.index.insert(at.0, i as u32);
+        }
+        if self.savepoints > 0 {
+            self.journal.push((i as u32, None));
+        }
+    }
+
+    /// Opens a savepoint. It is ended by `roll_back` or `keep`, innermost first.
+    pub(crate) fn savepoint(&mut self) -> Savepoint {
+        self.savepoints += 1;
+        Savepoint(self.journal.len())
+    }
+
+    /// Undoes what was put since the savepoint, and ends it.
+    pub(crate) fn roll_back(&mut self, to: Savepoint) {
+        while self.journal.len() > to.0 {
+            let Some((i, former)) = self.journal.pop() else { break };
+            match former {
+                Some(value) => self.entries[i as usize].1 = value,
+                None => {
+                    // Entries are only ever added at the end, so the newest addition is the last.
+                    debug_assert_eq!(i as usize + 1, self.entries.len());
+                    if let Some((at, _)) = self.entries.pop() {
+                        self.index.remove(&at.0);
+                    }
+                }
+            }
+        }
+        self.savepoints -= 1;
+    }
+
+    /// Ends a savepoint and keeps what was put since.
+    pub(crate) fn keep(&mut self, _: Savepoint) {
+        self.savepoints -= 1;
+        if self.savepoints == 0 {
+            self.journal.clear();
+        }
+    }
+
+    /// Most words that the set takes as a log.
+    pub(crate) fn log_words_at_most(&self) -> u64 {
+        2 * self.entries.len() as u64
+    }
+
+    /// Writes the set into the slot's log and gives the number of log words. Room has been made before.
+    pub(crate) fn seal(&self, segment: &Segment, p: &Participant) -> Result<u64> {
+        let mut n = 0;
+        let mut i = 0;
+        let mut append = |n: &mut u64, value: u64| -> Result<()> {
+            let at = p.log_word(*n).ok_or(Error::TooLarge("a group changes too much"))?;
+            segment.store(at, value);
+            *n += 1;
+            Ok(())
+        };
+        while i < self.entries.len() {
+            let first = self.entries[i].0;
+            let mut count = 1;
+            while i + count < self.entries.len()
+                && self.entries[i + count].0 == first.word(count as u64)
+                && (count as u64) < log_record::MAX_RUN
+            {
+                count += 1;
+            }
+            append(&mut n, log_record::run_header(first, count as u64))?;
+            for (_, value) in &self.entries[i..i + count] {
+                append(&mut n, *value)?;
+            }
+            i += count;
+        }
+        Ok(n)
+    }
+
+    /// Makes the changes.
+    pub(crate) fn apply(&self, segment: &Segment) {
+        for (at, value) in &self.entries {
+            segment.store(*at, *value);
+        }
+    }
+}
+
+/// Replays a slot's log of `words` words: makes its changes, which may have been made in part already.
+pub(crate) fn replay(segment: &Segment, p: &Participant, words: u64) -> Result<()> {
+    let mut n = 0;
+    while n < words {
+        let header = segment.load(log_at(p, n)?);
+        let (first, count) = (log_record::run_first(header), log_record::run_count(header));
+        let inside = first.0 >= crate::format::PAGE_BYTES && segment.contains(first, 8 * count);
+        if count == 0 || count > words - n - 1 || !inside {
+            return Err(Error::corrupt(Damage::Log, log_at(p, n)?));
+        }
+        for i in 0..count {
+            segment.store(first.word(i), segment.load(log_at(p, n + 1 + i)?));
+        }
+        n += 1 + count;
+    }
+    Ok(())
+}
+
+fn log_at(p: &Participant, n: u64) -> Result<Offset> {
+    p.log_word(n).ok_or(Error::corrupt(Damage::Log, p.base.word(slot::W_COMMIT)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Random puts, savepoints and rollbacks against a stack of maps.
+    #[test]
+    fn savepoints_restore_exactly() {
+        let mut state = 1u64;
+        let mut random = move |n: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % n
+        };
+        for _ in 0..200 {
+            let mut set = WriteSet::default();
+            let mut models = vec![std::collections::BTreeMap::new()];
+            let mut points = Vec::new();
+            for _ in 0..300 {
+                match random(10) {
+                    0 => {
+                        points.push(set.savepoint());
+                        models.push(models.last().expect("never empty").clone());
+                    }
+                    1 => {
+                        if let Some(point) = points.pop() {
+                            set.roll_back(point);
+                            models.pop();
+                        }
+                    }
+                    2 => {
+                        if let Some(point) = points.pop() {
+                            set.keep(point);
+                            let top = models.pop().expect("one per savepoint");
+                            *models.last_mut().expect("never empty") = top;
+                        }
+                    }
+                    _ => {
+                        let (at, value) = (8 * (1 + random(40)), random(1000));
+                        set.put(Offset(at), value);
+                        models.last_mut().expect("never empty").insert(at, value);
+                    }
+                }
+                for at in 1..=40 {
+                    assert_eq!(
+                        set.get(Offset(8 * at)),
+                        models.last().expect("never empty").get(&(8 * at)).copied()
+                    );
+                }
+            }
+        }
+    }
+}

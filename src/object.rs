@@ -1,0 +1,438 @@
+//! Objects: opening, naming, closing, removing; options of managing.
+
+use crate::check;
+use crate::engine::{self, Engine};
+use crate::error::{Error, Result};
+use crate::format::MAX_OBJECT_BYTES;
+use crate::format::header::Header;
+use crate::lock::Patience;
+use crate::os::name::{Kind, Name};
+use crate::os::shm::{self, Files};
+use crate::os::{self, process};
+use crate::txn::lifecycle::{self, Initialise};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+/// How an object is opened.
+///
+/// ```no_run
+/// # fn main() -> netshm::Result<()> {
+/// let name = netshm::Name::posix("/tmp/sample", "/sample");
+/// let object = netshm::OpenOptions::new().create(true).open(&name)?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    read_only: bool,
+    create: bool,
+    exclusive: bool,
+    truncate: bool,
+    mode: u32,
+    reservation: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            read_only: false,
+            create: false,
+            exclusive: false,
+            truncate: false,
+            mode: 0o600,
+            reservation: MAX_OBJECT_BYTES,
+        }
+    }
+}
+
+impl OpenOptions {
+    /// Reading and writing of an object that exists.
+    pub fn new() -> OpenOptions {
+        OpenOptions::default()
+    }
+    /// Only reading: the object is mapped read-only.
+    pub fn read_only(&mut self, yes: bool) -> &mut Self {
+        self.read_only = yes;
+        self
+    }
+    /// Creates the object if it does not exist.
+    pub fn create(&mut self, yes: bool) -> &mut Self {
+        self.create = yes;
+        self
+    }
+    /// With `create`: fails with [`Error::Exists`] if the object exists.
+    pub fn exclusive(&mut self, yes: bool) -> &mut Self {
+        self.exclusive = yes;
+        self
+    }
+    /// Empties the object, in one transaction.
+    pub fn truncate(&mut self, yes: bool) -> &mut Self {
+        self.truncate = yes;
+        self
+    }
+    /// Permissions of a new object, as of `open(2)`; the umask is honoured. Default: 0600.
+    pub fn mode(&mut self, mode: u32) -> &mut Self {
+        self.mode = mode;
+        self
+    }
+    /// Address space to reserve for growth, in bytes. The default is all that an object can need, 16 TiB,
+    /// or what can be had; a full reservation is extended by itself.
+    pub fn reservation(&mut self, bytes: u64) -> &mut Self {
+        self.reservation = bytes;
+        self
+    }
+
+    /// Opens the object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Exists`], [`Error::Permission`], [`Error::Invalid`], [`Error::Kind`] if
+    /// the management file names another memory object, [`Error::Corrupt`] and [`Error::Newer`] if the file
+    /// is no object that this library can use, [`Error::Unsupported`] on network file systems.
+    pub fn open(&self, name: &Name) -> Result<Object> {
+        if self.read_only && (self.create || self.truncate) {
+            return Err(Error::Invalid {
+                argument: "flags",
+                reason: "creating and truncating need an object open for writing",
+            });
+        }
+        let flags = shm::OpenFlags {
+            read_only: self.read_only,
+            create: self.create,
+            exclusive: self.exclusive,
+            truncate: self.truncate,
+        };
+        let object = Object::from_files(Files::open(name, flags, self.mode)?, self.reservation)?;
+        if self.truncate {
+            object.empty()?;
+        }
+        Ok(object)
+    }
+
+    /// Creates an object under a new name: each `X` of the pattern becomes a random character of 0-9A-Z.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] if 1,000 attempts met names in use; else those of [`open`](OpenOptions::open).
+    pub fn create_unique(&self, pattern: &Name) -> Result<Object> {
+        Object::from_files(shm::create_unique(pattern, self.mode)?, self.reservation)
+    }
+}
+
+/// An open shared memory object.
+#[derive(Clone)]
+pub struct Object {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    files: Arc<Files>,
+    reservation: u64,
+    /// Set once the object is known to hold something.
+    engine: OnceLock<Arc<Engine>>,
+    /// Taken while the engine is being opened, so that two threads do not do it twice.
+    opening: Mutex<()>,
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Object").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// How concurrent changes are kept apart. Recorded in the object when it is initialised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Locking {
+    /// Nothing is protected: for a single thread of a single process, or readers only. Still safe against
+    /// being killed.
+    None = 1,
+    /// `fcntl` record locks. Its number is reserved; this version does not offer it.
+    Record = 2,
+    /// Lock words in the shared memory, with the futex system call for waiting.
+    Futex = 3,
+}
+
+impl Locking {
+    pub(crate) fn name(number: u64) -> &'static str {
+        match number {
+            1 => "NONE",
+            2 => "RECORD",
+            3 => "FUTEX",
+            _ => "unknown",
+        }
+    }
+}
+
+/// The hash function of an object's keys. Recorded in the object when it is initialised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum KeyHashing {
+    /// XXH3 with a random seed: fast; collisions can be made by somebody who learns the seed.
+    #[default]
+    Fast = 1,
+    /// SipHash-1-3 with a random key: for keys chosen by enemies.
+    Keyed = 2,
+}
+
+/// Kinds of objects that this system supports.
+pub fn supported_kinds() -> &'static [Kind] {
+    os::name::supported_kinds()
+}
+
+/// The best locking method for a kind of object.
+pub fn best_locking(_kind: Kind) -> Locking {
+    Locking::Futex
+}
+
+/// What a new object is made with, and how an existing one is looked at.
+#[derive(Debug, Clone)]
+pub struct ManageOptions {
+    pub(crate) locking: Option<Locking>,
+    pub(crate) hashing: Option<KeyHashing>,
+    pub(crate) page_size: u32,
+    pub(crate) lock_timeout_ms: i32,
+    pub(crate) expected: u64,
+    pub(crate) max_bytes: u64,
+    pub(crate) reinitialise: bool,
+}
+
+impl Default for ManageOptions {
+    fn default() -> Self {
+        ManageOptions {
+            locking: None,
+            hashing: None,
+            page_size: 256,
+            lock_timeout_ms: 0,
+            expected: 0,
+            max_bytes: 0,
+            reinitialise: false,
+        }
+    }
+}
+
+impl ManageOptions {
+    /// All defaults.
+    pub fn new() -> ManageOptions {
+        ManageOptions::default()
+    }
+    /// The locking method. Default: that of the object, or [`best_locking`] for a new one.
+    pub fn locking(&mut self, locking: Locking) -> &mut Self {
+        self.locking = Some(locking);
+        self
+    }
+    /// The hash function of the keys. Default: that of the object, or [`KeyHashing::Fast`].
+    pub fn hashing(&mut self, hashing: KeyHashing) -> &mut Self {
+        self.hashing = Some(hashing);
+        self
+    }
+    /// A hint, in bytes: at least 160 and divisible by 4. It is recorded and has no other effect.
+    pub fn page_size(&mut self, bytes: u32) -> &mut Self {
+        self.page_size = bytes;
+        self
+    }
+    /// Longest wait for a lock through this handle, in milliseconds: 0 no limit, negative no waiting.
+    pub fn lock_timeout_ms(&mut self, ms: i32) -> &mut Self {
+        self.lock_timeout_ms = ms;
+        self
+    }
+    /// Number of keys for which a new table has room from the beginning.
+    pub fn expected(&mut self, keys: u64) -> &mut Self {
+        self.expected = keys;
+        self
+    }
+    /// The size in bytes beyond which a new object does not grow; 0: no limit.
+    pub fn max_bytes(&mut self, bytes: u64) -> &mut Self {
+        self.max_bytes = bytes;
+        self
+    }
+    /// Deletes everything that the object holds, in one transaction.
+    pub fn reinitialise(&mut self, yes: bool) -> &mut Self {
+        self.reinitialise = yes;
+        self
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.page_size < 160 || self.page_size % 4 != 0 {
+            let reason = "must be at least 160 and divisible by 4";
+            return Err(Error::Invalid { argument: "page_size", reason });
+        }
+        if self.expected > 1 << 38 {
+            return Err(Error::Invalid { argument: "init", reason: "more keys than an object can hold" });
+        }
+        if self.max_bytes > MAX_OBJECT_BYTES {
+            return Err(Error::Invalid { argument: "max_bytes", reason: "more than 16 TiB" });
+        }
+        if self.locking == Some(Locking::Record) {
+            return Err(Error::Unsupported("record locking comes with a later version"));
+        }
+        Ok(())
+    }
+
+    /// The header of a new object.
+    fn header(&self, kind: Kind) -> Result<Header> {
+        let mut random = [0u8; 32];
+        process::random_bytes(&mut random)?;
+        let word = |i: usize| {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(&random[8 * i..8 * i + 8]);
+            u64::from_le_bytes(bytes)
+        };
+        Ok(Header {
+            locking: self.locking.unwrap_or_else(|| best_locking(kind)) as u64,
+            hash: self.hashing.unwrap_or_default() as u64,
+            seed: [word(0), word(1)],
+            page_hint: self.page_size as u64,
+            max_bytes: self.max_bytes,
+            identity: [word(2), word(3)],
+            must_be_read_only: false,
+        })
+    }
+}
+
+impl Object {
+    fn from_files(files: Files, reservation: u64) -> Result<Object> {
+        let object = Object {
+            inner: Arc::new(Inner {
+                files: Arc::new(files),
+                reservation,
+                engine: OnceLock::new(),
+                opening: Mutex::new(()),
+            }),
+        };
+        // What is there is judged at once, so that the error comes with the call that names the file.
+        object.engine_if_any()?;
+        Ok(object)
+    }
+
+    /// The object's name; none if it has none.
+    pub fn name(&self) -> Option<&Name> {
+        self.inner.files.name()
+    }
+
+    /// The object's kind.
+    pub fn kind(&self) -> Kind {
+        self.inner.files.kind()
+    }
+
+    /// Was the object opened for reading only?
+    pub fn is_read_only(&self) -> bool {
+        self.inner.files.read_only()
+    }
+
+    /// The descriptor of the memory, borrowed. It may be passed on; it must not be closed or truncated.
+    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.inner.files.fd()
+    }
+
+    /// Size of the object's file in bytes, holes included.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn size(&self) -> Result<u64> {
+        self.inner.files.size()
+    }
+
+    /// Removes an object's name or names, and its memory once nobody uses it any more.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Permission`].
+    pub fn unlink(name: &Name) -> Result<()> {
+        shm::unlink(name)
+    }
+
+    /// Changes the permissions of all files behind the object.
+    ///
+    /// # Errors
+    /// [`Error::Permission`].
+    pub fn chmod(&self, mode: u32) -> Result<()> {
+        shm::chmod(&self.inner.files, mode)
+    }
+
+    /// Changes owner and group of all files behind the object; `None` leaves one as it is.
+    ///
+    /// # Errors
+    /// [`Error::Permission`].
+    pub fn chown(&self, user: Option<u32>, group: Option<u32>) -> Result<()> {
+        shm::chown(&self.inner.files, user, group)
+    }
+
+    /// The engine, if the object holds something.
+    fn engine_if_any(&self) -> Result<Option<&Arc<Engine>>> {
+        self.engine_or(None)
+    }
+
+    fn engine_or(&self, create: Option<&dyn Fn() -> Result<Header>>) -> Result<Option<&Arc<Engine>>> {
+        let inner = &self.inner;
+        if let Some(engine) = inner.engine.get() {
+            return Ok(Some(engine));
+        }
+        let _opening = inner.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        match engine::open(&inner.files, inner.reservation, create)? {
+            None => Ok(None),
+            Some(engine) => Ok(Some(inner.engine.get_or_init(|| engine))),
+        }
+    }
+
+    /// The engine with a table in it, as the options want it.
+    pub(crate) fn manage(&self, options: &ManageOptions) -> Result<Arc<Engine>> {
+        options.validate()?;
+        let header = || options.header(self.kind());
+        let engine = self.engine_or(Some(&header))?.ok_or(Error::Closed)?;
+        let recorded = engine.header.locking;
+        if recorded == Locking::Record as u64 {
+            return Err(Error::Unsupported("the object uses record locking, which comes with a later version"));
+        }
+        if options.locking.is_some_and(|asked| asked as u64 != recorded) {
+            let asked = options.locking.map_or("", |l| Locking::name(l as u64));
+            return Err(Error::Locking { asked, recorded: Locking::name(recorded) });
+        }
+        let base_level = crate::format::root::base_level_for(options.expected);
+        let how = if options.reinitialise {
+            Initialise::Anew { base_level }
+        } else {
+            Initialise::IfEmpty { base_level }
+        };
+        if options.reinitialise || engine.holds_nothing() {
+            initialise(engine, how, options.lock_timeout_ms)?;
+        }
+        engine.table.roots.refresh(&engine.segment)?;
+        Ok(engine.clone())
+    }
+
+    /// Removes everything that the object holds.
+    fn empty(&self) -> Result<()> {
+        match self.engine_if_any()? {
+            Some(engine) => initialise(engine, Initialise::Remove, 0),
+            None => Ok(()),
+        }
+    }
+
+    /// Verifies every invariant of the object's structure; nothing is changed. Calls `report` with each
+    /// finding until it gives false.
+    ///
+    /// If the object is open for writing, all other participants are kept out while the check runs; else
+    /// it should be quiet, or changes under way may look like damage.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with the first finding, if there is one; errors of waiting for the object.
+    pub fn check(&self, mut report: impl FnMut(check::Finding) -> bool) -> Result<check::Summary> {
+        let Some(engine) = self.engine_if_any()? else { return Ok(check::Summary::default()) };
+        let mut first = None;
+        let mut note = |finding: check::Finding| {
+            first.get_or_insert(Error::Corrupt { what: finding.what, offset: finding.offset });
+            report(finding)
+        };
+        let summary = engine.check(&mut note)?;
+        first.map_or(Ok(summary), Err)
+    }
+}
+
+fn initialise(engine: &Engine, how: Initialise, timeout_ms: i32) -> Result<()> {
+    let patience = Patience::from_millis(timeout_ms);
+    let mut entered = engine.enter(patience)?;
+    if entered.in_group() {
+        return Err(Error::InGroup("initialising an object"));
+    }
+    let mut w = entered.writer(patience);
+    lifecycle::initialise(&mut w, how)?;
+    // The old table is swept now if nothing disturbs; else by whoever comes along.
+    while matches!(lifecycle::sweep_step(&mut w), Ok(true)) {}
+    Ok(())
+}

@@ -1,0 +1,231 @@
+//! Address space over a file.
+//!
+//! It owns mappings: the large reservation through which an object is used, and the single page that
+//! keeps a lock alive. It hands out the base and the length and refuses to dereference either: which
+//! bytes of a mapping exist is known to `segment`.
+
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::OnceLock;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::descriptor::io_error;
+use crate::error::{Error, Result};
+
+/// Largest reservation: 16 TiB.
+const MAX_RESERVATION: u64 = 1 << 44;
+
+/// What is tried next where the system refuses a reservation: this part of it.
+const FALLBACK_DIVISOR: u64 = 4;
+
+/// Size of a page of memory.
+pub(crate) fn page_size() -> usize {
+    static SIZE: OnceLock<usize> = OnceLock::new();
+    *SIZE.get_or_init(|| {
+        let answer = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+        answer.ok().flatten().and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
+    })
+}
+
+/// Part of a file, from its beginning, in this process's address space. It may reach far beyond the
+/// end of the file; what lies there must not be touched.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    raw: MmapRaw,
+}
+
+impl Mapping {
+    /// Reserves `want` bytes of address space over the file, or less where the system refuses, but not
+    /// less than `need`. Nothing is allocated by that.
+    pub(crate) fn reserve(fd: BorrowedFd<'_>, want: u64, need: u64, writable: bool) -> Result<Mapping> {
+        const BEYOND: Error = Error::TooLarge("the object for this process's address space");
+
+        let page = page_size() as u64;
+        let need = need.max(1).checked_next_multiple_of(page).ok_or(BEYOND)?;
+        if need > MAX_RESERVATION || usize::try_from(need).is_err() {
+            return Err(BEYOND);
+        }
+        let mut length = want.min(MAX_RESERVATION).next_multiple_of(page).max(need);
+        loop {
+            // A length beyond `usize` is refused like one that the system does not have.
+            let attempt = usize::try_from(length).map_or(Err(libc::ENOMEM), |len| map(fd, len, writable));
+            match attempt {
+                Ok(raw) => return Ok(Mapping { raw }),
+                Err(errno) if is_final(errno) || length == need => return Err(Error::system("mmap", errno)),
+                Err(_) => length = (length / FALLBACK_DIVISOR).next_multiple_of(page).max(need),
+            }
+        }
+    }
+
+    /// First byte.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.raw.as_mut_ptr()
+    }
+
+    /// Length in bytes, a multiple of the page size.
+    pub(crate) fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    /// Makes the pages of a range present and writable ahead of use. An optimization: where it fails,
+    /// the pages come one by one when they are touched.
+    pub(crate) fn populate_write(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        self.advise(range, libc::MADV_POPULATE_WRITE);
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
+    /// Makes the pages of a range present for reading. An optimization, too.
+    pub(crate) fn populate_read(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        self.advise(range, libc::MADV_POPULATE_READ);
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
+    /// Brings the changes of a range to the file's device, and returns when they are there.
+    pub(crate) fn sync(&self, range: Range<usize>) -> Result<()> {
+        let Some((start, length)) = self.pages(range) else { return Ok(()) };
+        // SAFETY: `pages` has clipped the range to the mapping, which lives as long as `self`.
+        if unsafe { libc::msync(start.cast(), length, libc::MS_SYNC) } != 0 {
+            return Err(last_error("msync"));
+        }
+        Ok(())
+    }
+
+    /// Gives the kernel an advice that changes no content; its answer does not matter.
+    #[cfg(target_os = "linux")]
+    fn advise(&self, range: Range<usize>, advice: libc::c_int) {
+        if let Some((start, length)) = self.pages(range) {
+            // SAFETY: `pages` has clipped the range to the mapping, which lives as long as `self`; the
+            // advices used here only fault pages in or mark the mapping.
+            unsafe { libc::madvise(start.cast(), length, advice) };
+        }
+    }
+
+    /// Whole pages that cover the part of a range that lies inside of the mapping.
+    fn pages(&self, range: Range<usize>) -> Option<(*mut u8, usize)> {
+        let page = page_size();
+        let start = range.start - range.start % page;
+        let end = range.end.min(self.len()).next_multiple_of(page);
+        (start < end).then(|| (self.base().wrapping_add(start), end - start))
+    }
+}
+
+fn map(fd: BorrowedFd<'_>, length: usize, writable: bool) -> std::result::Result<MmapRaw, i32> {
+    let mut options = MmapOptions::new();
+    options.len(length).no_reserve_swap();
+    let raw = match writable {
+        true => options.map_raw(fd.as_raw_fd()),
+        false => options.map_raw_read_only(fd.as_raw_fd()),
+    };
+    let raw = raw.map_err(|error| error.raw_os_error().unwrap_or(libc::ENOMEM))?;
+    // Terabytes of reservation, and other people's data, do not belong in a core file.
+    #[cfg(target_os = "linux")]
+    let _ = raw.advise(memmap2::Advice::DontDump);
+    Ok(raw)
+}
+
+/// Whether a smaller length would be refused likewise.
+fn is_final(errno: i32) -> bool {
+    matches!(errno, libc::EACCES | libc::EPERM | libc::EBADF | libc::ENODEV)
+}
+
+fn last_error(call: &'static str) -> Error {
+    io_error(call, &std::io::Error::last_os_error())
+}
+
+/// A page without access whose only purpose is to keep a file description open: no `close` reaches it,
+/// a forked child does not get it, and the end of the process, or exec, removes it.
+#[derive(Debug)]
+pub(crate) struct HeldPage {
+    address: *mut libc::c_void,
+    fork_epoch: u64,
+}
+
+// SAFETY: the address is never dereferenced, and unmapping is possible from every thread.
+unsafe impl Send for HeldPage {}
+// SAFETY: as above; there is no operation on a shared reference that does anything.
+unsafe impl Sync for HeldPage {}
+
+impl HeldPage {
+    /// Whether this process made it. A forked child has the value, but not the page.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.fork_epoch == super::process::fork_epoch()
+    }
+}
+
+impl Drop for HeldPage {
+    fn drop(&mut self) {
+        // In a forked child the page is missing, and something else may have come to its address.
+        if self.is_of_this_process() {
+            // SAFETY: the mapping of one page was made by this process and is unmapped only here.
+            unsafe { libc::munmap(self.address, page_size()) };
+        }
+    }
+}
+
+/// Maps one page of a file description so that it, and the locks on it, outlive its descriptors.
+///
+/// A fork of another thread in the instant between the two system calls gives the child a copy that
+/// keeps the description open for as long as the child lives: whoever judges by the lock alone sees a
+/// living process then.
+pub(crate) fn lock_holder_page(fd: BorrowedFd<'_>) -> Result<HeldPage> {
+    let fork_epoch = super::process::fork_epoch();
+    // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing; it gives no access.
+    let address = unsafe {
+        libc::mmap(std::ptr::null_mut(), page_size(), libc::PROT_NONE, libc::MAP_SHARED, fd.as_raw_fd(), 0)
+    };
+    if address == libc::MAP_FAILED {
+        return Err(last_error("mmap"));
+    }
+    let page = HeldPage { address, fork_epoch };
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the range is the mapping just made.
+        if unsafe { libc::madvise(address, page_size(), libc::MADV_DONTFORK) } != 0 {
+            // A child would keep the lock of its dead parent: rather no lock at all.
+            return Err(last_error("madvise"));
+        }
+        // SAFETY: as above. A core file with one page more would do no harm, so failure is ignored.
+        unsafe { libc::madvise(address, page_size(), libc::MADV_DONTDUMP) };
+    }
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::shm::Files;
+    use crate::os::space;
+
+    #[test]
+    fn a_reservation_outruns_the_file_and_sees_it_grow() {
+        let files = Files::anonymous().expect("memfd");
+        let mapping = Mapping::reserve(files.fd(), 1 << 30, 4096, true).expect("mapping");
+        assert!(mapping.len() >= 4096 && mapping.len() % page_size() == 0);
+        space::allocate(files.fd(), 0, 1 << 20).expect("fits");
+        mapping.populate_write(0..1 << 20);
+        mapping.populate_read(5..usize::MAX);
+        // SAFETY: the byte is backed and inside of the mapping.
+        unsafe { mapping.base().add(70_000).write(9) };
+        let mut byte = [0];
+        space::pread_exact(files.fd(), &mut byte, 70_000).expect("readable");
+        assert_eq!(byte, [9]);
+        mapping.sync(70_000..70_001).expect("sync");
+        mapping.sync(9..9).expect("nothing");
+        mapping.sync(usize::MAX..usize::MAX).expect("nothing");
+    }
+
+    #[test]
+    fn an_impossible_wish_falls_back_and_an_impossible_need_fails() {
+        let files = Files::anonymous().expect("memfd");
+        let most = Mapping::reserve(files.fd(), u64::MAX, 1, false).expect("mapping");
+        assert!(most.len() >= page_size());
+        assert!(matches!(Mapping::reserve(files.fd(), 0, u64::MAX, true), Err(Error::TooLarge(_))));
+        let small = Mapping::reserve(files.fd(), 0, 1, true).expect("mapping");
+        assert_eq!(small.len(), page_size());
+    }
+}

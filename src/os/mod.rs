@@ -1,0 +1,32 @@
+//! The operating system: the only room of this crate that knows libc, nix and memmap2.
+//!
+//! It owns names, files, mappings, file locks, futexes, clocks and the identity of processes, and
+//! turns each failed call into one `Error`. It refuses to know what the bytes of an object mean: no
+//! offset of the format, no lock word, no slot is interpreted here, and nothing is imported but
+//! `crate::error`. What differs between systems is decided inside of this directory.
+//!
+//! From the names upward:
+//!
+//! | file | owns |
+//! |---|---|
+//! | `name` | how an object is named; which kinds there are here |
+//! | `descriptor` | one descriptor that knows its file, and notices when it was swept away |
+//! | `management` | the small text file beside a POSIX object; the quoting of names |
+//! | `shm` | the files behind an object: open, create, unlink, chmod, reopen |
+//! | `space` | blocks of the file: allocate, punch, read, write |
+//! | `map` | address space: the reservation, and the page that keeps a lock alive |
+//! | `filelock` | locks on bytes of a file, and the registration of a process |
+//! | `futex` | sleeping on a word and waking |
+//! | `process` | who runs: pid, namespace, boot, fork epoch, randomness |
+//! | `time` | clocks and deadlines |
+
+pub(crate) mod descriptor;
+pub(crate) mod filelock;
+pub(crate) mod futex;
+pub(crate) mod management;
+pub(crate) mod map;
+pub(crate) mod name;
+pub(crate) mod process;
+pub(crate) mod shm;
+pub(crate) mod space;
+pub(crate) mod time;

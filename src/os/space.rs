@@ -1,0 +1,130 @@
+//! Blocks of the file: allocating ahead of use, giving back, and copying by system call.
+//!
+//! It owns the promise that a page is backed before somebody stores to it. It refuses to shorten a
+//! file that may be mapped: only creation, which nobody shares yet, may start over from nothing.
+
+use std::io::ErrorKind;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+
+use super::descriptor::{as_file, io_error, status};
+use crate::error::{Damage, Error, Result};
+
+/// Backs `len` bytes from `offset` with memory or disk blocks and extends the file to cover them.
+/// Bytes that exist already stay as they are. This is the place where a full device shows.
+pub(crate) fn allocate(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+    fallocate(fd, 0, offset, len)
+}
+
+/// Gives the blocks of a range back to the system; it reads as zeros afterwards, and must be allocated
+/// again before it is used, even for reading.
+pub(crate) fn punch(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    #[cfg(not(target_os = "linux"))]
+    let mode = -1;
+    fallocate(fd, mode, offset, len)
+}
+
+#[cfg(target_os = "linux")]
+fn fallocate(fd: BorrowedFd<'_>, mode: libc::c_int, offset: u64, len: u64) -> Result<()> {
+    use std::os::fd::AsRawFd;
+
+    use nix::errno::Errno;
+
+    if len == 0 {
+        return Ok(());
+    }
+    let (Ok(offset), Ok(len)) = (i64::try_from(offset), i64::try_from(len)) else {
+        return Err(Error::TooLarge("the range of the file"));
+    };
+    // A signal makes tmpfs give up and take back what it did, so the call is simply made again.
+    let outcome = super::descriptor::retry(|| {
+        // SAFETY: the call reads and writes no memory of this process.
+        Errno::result(unsafe { libc::fallocate64(fd.as_raw_fd(), mode, offset, len) })
+    });
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENODEV) => {
+            Err(Error::Unsupported("the file system cannot allocate or free blocks of a file"))
+        }
+        Err(errno) => Err(Error::system("fallocate", errno as i32)),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn fallocate(_fd: BorrowedFd<'_>, _mode: libc::c_int, _offset: u64, _len: u64) -> Result<()> {
+    Err(Error::Unsupported("this system cannot allocate blocks of a file"))
+}
+
+/// Length of the file in bytes.
+pub(crate) fn file_size(fd: BorrowedFd<'_>) -> Result<u64> {
+    Ok(status(fd)?.size_bytes)
+}
+
+/// Reads exactly the buffer; a file that ends earlier is a damaged one.
+pub(crate) fn pread_exact(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<()> {
+    as_file(fd).read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => Error::Corrupt { what: Damage::Truncated, offset },
+        _ => io_error("pread", &error),
+    })
+}
+
+/// Writes all of the bytes.
+pub(crate) fn pwrite_all(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<()> {
+    as_file(fd).write_all_at(bytes, offset).map_err(|error| match error.kind() {
+        ErrorKind::WriteZero => Error::NoSpace,
+        _ => io_error("pwrite", &error),
+    })
+}
+
+/// Empties the file. Only for creation that starts over, while its lock is held and no magic stands:
+/// whoever else had the file mapped would die of SIGBUS.
+pub(crate) fn shrink_to_zero(fd: BorrowedFd<'_>) -> Result<()> {
+    as_file(fd).set_len(0).map_err(|error| io_error("ftruncate", &error))
+}
+
+/// Brings the file's data to its device; memory has none.
+pub(crate) fn sync_data(fd: BorrowedFd<'_>) -> Result<()> {
+    as_file(fd).sync_data().map_err(|error| io_error("fdatasync", &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::os::shm::Files;
+
+    #[test]
+    fn allocate_punch_and_copy() {
+        let files = Files::anonymous().expect("memfd");
+        let fd = files.fd();
+        allocate(fd, 0, 0).expect("nothing");
+        allocate(fd, 0, 128 << 10).expect("fits");
+        assert_eq!(file_size(fd), Ok(128 << 10));
+        pwrite_all(fd, b"hello", 64 << 10).expect("writable");
+        let mut bytes = [0; 5];
+        pread_exact(fd, &mut bytes, 64 << 10).expect("readable");
+        assert_eq!(&bytes, b"hello");
+        punch(fd, 64 << 10, 64 << 10).expect("punch");
+        pread_exact(fd, &mut bytes, 64 << 10).expect("a hole reads as zeros");
+        assert_eq!(bytes, [0; 5]);
+        assert_eq!(file_size(fd), Ok(128 << 10));
+        let past = pread_exact(fd, &mut bytes, (128 << 10) - 2);
+        assert_eq!(past, Err(Error::Corrupt { what: Damage::Truncated, offset: (128 << 10) - 2 }));
+        sync_data(fd).expect("sync");
+    }
+
+    #[test]
+    fn the_impossible_is_an_error() {
+        let files = Files::anonymous().expect("memfd");
+        assert!(matches!(allocate(files.fd(), u64::MAX, 1), Err(Error::TooLarge(_))));
+        assert_eq!(allocate(files.fd(), i64::MAX as u64, 1), Err(Error::NoSpace));
+        // A sealed memfd cannot shrink, whoever asks.
+        allocate(files.fd(), 0, 4096).expect("fits");
+        assert_eq!(shrink_to_zero(files.fd()), Err(Error::Permission));
+        let (reader, _writer) = nix::unistd::pipe().expect("pipe");
+        assert!(allocate(reader.as_fd(), 0, 1).is_err());
+    }
+}

@@ -1,0 +1,78 @@
+//! Recovery of a dead participant's slot. It knows only bytes, locks and logs, never tables.
+//!
+//! It happens where somebody waits, takes no lock and waits for nothing: the state word's CAS makes exactly
+//! one recoverer, whose own death is found and recovered like any other.
+
+use crate::error::Result;
+use crate::format::lock_word::{LockWord, WRITING};
+use crate::format::slot::{self, State};
+use crate::format::{Offset, SlotIndex, log_record};
+use crate::lock::attachment::Attachment;
+use crate::lock::participant::Participant;
+use crate::lock::{release, wake};
+use crate::log;
+use crate::segment::Segment;
+
+/// Brings the slot of a dead owner to rest: finishes what had committed, forgets what had not, gives back
+/// its locks. `seen` is its state when its owner was found dead. Does nothing if somebody else was faster.
+#[cold]
+pub(crate) fn recover(
+    segment: &Segment,
+    me: &Attachment,
+    slot: SlotIndex,
+    base: Offset,
+    seen: State,
+) -> Result<()> {
+    let mine = State::new(slot::RECOVERING, me.number(), seen.generation());
+    if segment.compare_exchange(base.word(slot::W_STATE), seen.0, mine.0).is_err() {
+        return Ok(());
+    }
+    let p = Participant::new(segment, slot, base);
+    let commit = segment.load_acquire(base.word(slot::W_COMMIT));
+    let mut outcome = Ok(());
+    if slot::commit_phase(commit) == slot::COMMITTED {
+        for_each_listed(segment, &p, |at, word| {
+            let mut word = word;
+            while word.owner() == slot && !word.is_writing() {
+                match segment.compare_exchange(at, word.0, word.with(WRITING).0) {
+                    Ok(()) => break,
+                    Err(now) => word = LockWord(now),
+                }
+            }
+        });
+        segment.fence_release();
+        outcome = log::replay(segment, &p, slot::commit_log_words(commit));
+        segment.store(base.word(slot::W_COMMIT), slot::commit_word(slot::APPLIED, 0));
+    }
+    for_each_listed(segment, &p, |at, word| {
+        if word.owner() == slot {
+            release(segment, at, slot, word.is_writing());
+            // The dead may have eaten a wake-up that was meant for somebody else.
+            wake(segment, at, 1);
+        }
+    });
+    for (word, value) in [
+        (slot::W_LIST_LEN, 0),
+        (slot::W_WAIT_TARGET, 0),
+        (slot::W_VICTIM, 0),
+        (slot::W_AGE, 0),
+        (slot::W_COMMIT, slot::commit_word(slot::IDLE, 0)),
+    ] {
+        segment.store(base.word(word), value);
+    }
+    let free = State::new(slot::FREE, 0, seen.generation().wrapping_add(1));
+    segment.store(base.word(slot::W_STATE), free.0);
+    outcome
+}
+
+/// Calls `f` for each lock in the slot's published list, with its present word.
+fn for_each_listed(segment: &Segment, p: &Participant, mut f: impl FnMut(Offset, LockWord)) {
+    let len = segment.load_acquire(p.base.word(slot::W_LIST_LEN));
+    for n in 0..len.min(log_record::MAX_RUN * 64) {
+        let Some(word) = p.list_word(n) else { break };
+        let at = Offset(segment.load(word));
+        if at.0 % 8 == 0 && at.0 >= crate::format::PAGE_BYTES && segment.contains(at, 8) {
+            f(at, LockWord(segment.load_acquire(at)));
+        }
+    }
+}

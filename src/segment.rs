@@ -1,0 +1,311 @@
+//! The mapped object: the only place where an offset becomes a pointer.
+//!
+//! Owns the mapping, the bound up to which it may be touched, and the few primitives through which all
+//! shared bytes are read and written. It knows nothing of what the bytes mean. Every shared store of the
+//! library passes through [`Segment::store`], [`Segment::compare_exchange`], [`Segment::add_advisory`] or
+//! [`Segment::copy_in`]; these are where test builds die on purpose.
+//!
+//! A load outside of the object gives 0, which is "nothing" in every structure of the format; a store there
+//! does nothing. So no offset read from shared memory can lead to a wild access.
+
+mod copy;
+#[cfg(feature = "inject")]
+pub mod inject;
+
+use crate::error::{Damage, Error, Result};
+use crate::format::{MAX_OBJECT_BYTES, Offset};
+use crate::os::map::Mapping;
+use crate::os::shm::{Files, verify_or_reopen};
+use crate::os::space;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+
+pub(crate) use copy::Pattern;
+
+/// The mapping of one object by this process.
+pub(crate) struct Segment {
+    files: Arc<Files>,
+    /// First byte of the newest, largest mapping.
+    base: AtomicPtr<u8>,
+    /// Bytes that may be touched: at most the file's size and the mapping's. Never shrinks. It is stored
+    /// after `base`, and read before it, so that a limit never meets a smaller mapping.
+    limit: AtomicU64,
+    /// All mappings, the newest first: pointers into older ones stay valid until the segment goes.
+    mappings: AtomicPtr<MappingNode>,
+    writable: bool,
+}
+
+struct MappingNode {
+    mapping: Mapping,
+    older: *mut MappingNode,
+}
+
+// SAFETY: the raw pointers are to memory that lives as long as the segment, is mapped shared, and is only
+// accessed by atomic operations or by copies that tolerate races.
+unsafe impl Send for Segment {}
+// SAFETY: as above.
+unsafe impl Sync for Segment {}
+
+impl Segment {
+    /// Maps the object, reserving address space for `reserve` bytes or what can be had.
+    pub(crate) fn map(files: Arc<Files>, reserve: u64, writable: bool) -> Result<Segment> {
+        let size = space::file_size(files.fd())?;
+        let mapping = Mapping::reserve(files.fd(), reserve.min(MAX_OBJECT_BYTES), size, writable)?;
+        let base = mapping.base();
+        let limit = size.min(mapping.len() as u64);
+        let node = Box::into_raw(Box::new(MappingNode { mapping, older: std::ptr::null_mut() }));
+        Ok(Segment {
+            files,
+            base: AtomicPtr::new(base),
+            limit: AtomicU64::new(limit),
+            mappings: AtomicPtr::new(node),
+            writable,
+        })
+    }
+
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The object's descriptor, found again if somebody has closed it behind our back.
+    pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>> {
+        verify_or_reopen(&self.files)
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Bytes that may be touched at present.
+    #[inline(always)]
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Acquire)
+    }
+
+    /// Is the range inside of the object? Looks at the file again if it seems not to be.
+    #[inline(always)]
+    pub(crate) fn contains(&self, at: Offset, len: u64) -> bool {
+        match at.0.checked_add(len) {
+            Some(end) => end <= self.limit() || self.contains_now(end),
+            None => false,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn contains_now(&self, end: u64) -> bool {
+        self.refresh_limit(end).is_ok() && end <= self.limit()
+    }
+
+    /// Checks that a range which this process is about to use can be reached by it.
+    pub(crate) fn require(&self, at: Offset, len: u64) -> Result<()> {
+        let end = at.0.checked_add(len).ok_or(Error::TooLarge("an offset exceeds 64 bits"))?;
+        if end > self.limit() {
+            self.refresh_limit(end)?;
+            if end > self.limit() {
+                return Err(Error::corrupt(Damage::Truncated, at));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of the file's growth; maps more if `end` lies beyond what is mapped.
+    #[cold]
+    pub(crate) fn refresh_limit(&self, end: u64) -> Result<()> {
+        let size = space::file_size(self.fd()?)?;
+        if size > MAX_OBJECT_BYTES {
+            return Err(Error::corrupt(Damage::Header, Offset(size)));
+        }
+        if end > size {
+            return Ok(());
+        }
+        let newest = self.mappings.load(Ordering::Acquire);
+        // SAFETY: nodes are freed only by drop.
+        let mapped = unsafe { (*newest).mapping.len() as u64 };
+        if end > mapped {
+            let want = size.saturating_mul(4).min(MAX_OBJECT_BYTES);
+            let mapping = Mapping::reserve(self.fd()?, want, size, self.writable)
+                .map_err(|_| Error::TooLarge("the object exceeds this process's address space"))?;
+            let base = mapping.base();
+            let mapped = mapping.len() as u64;
+            let node = Box::into_raw(Box::new(MappingNode { mapping, older: newest }));
+            if self.mappings.compare_exchange(newest, node, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                // Another thread was faster; its mapping is looked at in the next round.
+                // SAFETY: the node was made above and never published.
+                drop(unsafe { Box::from_raw(node) });
+                return self.refresh_limit(end);
+            }
+            self.base.store(base, Ordering::Release);
+            self.limit.fetch_max(size.min(mapped), Ordering::AcqRel);
+        } else {
+            self.limit.fetch_max(size.min(mapped), Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// The word at an offset that lies inside of the object.
+    #[inline(always)]
+    fn word_inside(&self, at: Offset) -> &AtomicU64 {
+        debug_assert!(at.0 % 8 == 0 && at.0 + 8 <= self.limit());
+        let base = self.base.load(Ordering::Acquire);
+        // SAFETY: callers have compared the offset with the limit, which never exceeds the newest mapping,
+        // and mappings live as long as `self`; the offset is a multiple of 8 and mappings are page-aligned.
+        unsafe { &*base.add(at.0 as usize).cast::<AtomicU64>() }
+    }
+
+    /// The word at any offset, if there is one.
+    #[inline(always)]
+    fn word(&self, at: Offset) -> Option<&AtomicU64> {
+        let at = Offset(at.0 & !7);
+        if at.0 < self.limit() || self.contains(at, 8) { Some(self.word_inside(at)) } else { None }
+    }
+
+    /// Reads a word; 0 outside of the object.
+    #[inline(always)]
+    pub(crate) fn load(&self, at: Offset) -> u64 {
+        self.word(at).map_or(0, |w| u64::from_le(w.load(Ordering::Relaxed)))
+    }
+
+    /// Reads a word before everything that follows in the program.
+    #[inline(always)]
+    pub(crate) fn load_acquire(&self, at: Offset) -> u64 {
+        self.word(at).map_or(0, |w| u64::from_le(w.load(Ordering::Acquire)))
+    }
+
+    /// Writes a word after everything that precedes it in the program.
+    #[inline(always)]
+    pub(crate) fn store(&self, at: Offset, value: u64) {
+        if let Some(w) = self.word(at) {
+            hook();
+            w.store(value.to_le(), Ordering::Release);
+        }
+    }
+
+    /// Replaces `old` by `new`; else gives what is there. A full fence on success.
+    #[inline(always)]
+    pub(crate) fn compare_exchange(&self, at: Offset, old: u64, new: u64) -> std::result::Result<(), u64> {
+        let Some(w) = self.word(at) else { return Err(!old) };
+        hook();
+        match w.compare_exchange(old.to_le(), new.to_le(), Ordering::SeqCst, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(u64::from_le(now)),
+        }
+    }
+
+    /// Adds to an advisory word and gives its former value.
+    pub(crate) fn add_advisory(&self, at: Offset, delta: u64) -> u64 {
+        let mut now = self.load(at);
+        loop {
+            match self.compare_exchange(at, now, now.wrapping_add(delta)) {
+                Ok(()) => return now,
+                Err(_) if self.word(at).is_none() => return 0,
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    /// Orders all earlier stores before all later ones.
+    #[inline(always)]
+    pub(crate) fn fence_release(&self) {
+        fence(Ordering::Release);
+    }
+
+    /// Orders all earlier loads before all later ones.
+    #[inline(always)]
+    pub(crate) fn fence_acquire(&self) {
+        fence(Ordering::Acquire);
+    }
+
+    /// A full fence.
+    #[inline(always)]
+    pub(crate) fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    /// Address of the futex word of a lock word, if it lies in the object.
+    pub(crate) fn futex_address(&self, at: Offset) -> Option<*const u32> {
+        self.word(at).map(|w| std::ptr::from_ref(w).cast())
+    }
+
+    /// Gives a range memory before it is used. Errors leave nothing changed but that some of it may have it.
+    pub(crate) fn back(&self, at: Offset, len: u64) -> Result<()> {
+        space::allocate(self.fd()?, at.0, len)?;
+        self.refresh_limit(at.0 + len)
+    }
+
+    /// Maps the pages of a range that is backed at once, which costs less than a fault for each.
+    pub(crate) fn populate(&self, at: Offset, len: u64) {
+        let newest = self.mappings.load(Ordering::Acquire);
+        // SAFETY: nodes are freed only by drop.
+        let mapping = unsafe { &(*newest).mapping };
+        if self.contains(at, len) && at.0 + len <= mapping.len() as u64 {
+            mapping.populate_write(at.0 as usize..(at.0 + len) as usize);
+        }
+    }
+
+    /// Gives the memory of a range back to the system.
+    pub(crate) fn punch(&self, at: Offset, len: u64) -> Result<()> {
+        space::punch(self.fd()?, at.0, len)
+    }
+
+    /// Reads a range through its descriptor: unlike a load, that cannot fault where pages were given back.
+    ///
+    /// # Errors
+    /// [`Damage::Truncated`] if the file has become too short.
+    pub(crate) fn read_file(&self, at: Offset, into: &mut [u8]) -> Result<()> {
+        match self.fd() {
+            Ok(fd) => space::pread_exact(fd, into, at.0),
+            // The descriptor was closed behind our back and cannot be had again: the mapping is still there.
+            Err(_) if self.contains(at, into.len() as u64) => {
+                // SAFETY: the slice is as long as it says, and the range was just checked.
+                unsafe { self.copy_out(at, into.as_mut_ptr(), into.len()) };
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The same, to memory that may be uninitialised.
+    ///
+    /// # Safety
+    /// `into` must be valid for writing `len` bytes.
+    pub(crate) unsafe fn read_file_raw(&self, at: Offset, into: *mut u8, len: usize) -> Result<()> {
+        // SAFETY: by the caller's promise; the bytes are initialised before they become a slice.
+        let into = unsafe {
+            into.write_bytes(0, len);
+            std::slice::from_raw_parts_mut(into, len)
+        };
+        self.read_file(at, into)
+    }
+
+    /// Writes everything to the file's device.
+    pub(crate) fn sync(&self) -> Result<()> {
+        space::sync_data(self.fd()?)
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let mut node = *self.mappings.get_mut();
+        while !node.is_null() {
+            // SAFETY: each node was made by Box::into_raw and is in the list once.
+            let owned = unsafe { Box::from_raw(node) };
+            node = owned.older;
+            drop(owned.mapping);
+        }
+    }
+}
+
+/// Where a test build may die: before every shared store, and at the steps of creation, which writes by
+/// system calls.
+#[inline(always)]
+pub(crate) fn death_point() {
+    hook();
+}
+
+#[inline(always)]
+fn hook() {
+    #[cfg(feature = "inject")]
+    inject::before_store();
+}

@@ -1,0 +1,251 @@
+//! Growth of a table: who splits which bucket when, and memory for buckets and counters.
+//!
+//! Splits are spread over the operations that add: a slot that has added 64 bindings looks whether the table
+//! is above its target load, and takes tickets for some splits, which its next operations use up one by one.
+//! A ticket that its holder cannot use is lost; a bucket left behind is split by the next adder that locks it.
+
+use super::{TableView, commit};
+use crate::alloc::custody::{self, Fresh};
+use crate::alloc;
+use crate::error::{Error, Result};
+use crate::format::bucket::{self, LINE_BYTES, Link, W_LINK, level_of};
+use crate::format::pages::Purpose;
+use crate::format::size_class::LINE_CLASS;
+use crate::format::{Offset, PAGE_BYTES, doubling_chunk_len, header, root, slot};
+use crate::index::split::{Lines, split};
+use crate::lock::Rank;
+use crate::writer::{Words, Writer};
+
+/// Buckets that get memory at once: 128 KiB.
+const READY_STEP: u64 = 2048;
+/// Bindings that a slot adds before it looks at the load.
+const REPORT: i64 = 64;
+/// Most tickets taken at once: twice what 64 bindings make necessary.
+const TICKETS: u64 = 34;
+
+struct SlabLines;
+
+impl Lines for SlabLines {
+    fn take(&mut self, w: &mut Writer) -> Result<Offset> {
+        alloc::take_block(w, LINE_CLASS)
+    }
+    fn free(&mut self, w: &mut Writer, line: Offset) {
+        alloc::free_block(w, line, LINE_CLASS);
+    }
+}
+
+/// Reports a changed counter to the table's rough count, and takes tickets if the table is too full.
+#[inline(always)]
+pub(crate) fn report(w: &mut Writer, table: &TableView, before: i64, now: i64) {
+    if before.div_euclid(REPORT) != now.div_euclid(REPORT) {
+        report_step(w, table, now.div_euclid(REPORT) - before.div_euclid(REPORT));
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn report_step(w: &mut Writer, table: &TableView, steps: i64) {
+    let root = table.roots.root();
+    let delta = steps * REPORT;
+    let rough = w.segment.add_advisory(root.word(root::W_ROUGH_COUNT), delta as u64);
+    let rough = (rough as i64).wrapping_add(delta).max(0) as u64;
+    let wanted = rough.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS;
+    let permitted_at = root.word(root::W_PERMITTED);
+    let permitted = w.segment.load(permitted_at);
+    if delta <= 0 || wanted <= permitted || permitted >= 1 << bucket::MAX_LEVEL || !w.s.p.tickets.is_empty() {
+        return;
+    }
+    let n = (wanted - permitted).min(TICKETS);
+    let first = w.segment.add_advisory(permitted_at, n);
+    w.s.p.tickets = first..first.saturating_add(n);
+}
+
+/// Uses one ticket, as an operation of its own. Failing to split is no error: the bucket stays behind.
+#[cold]
+#[inline(never)]
+pub(crate) fn use_ticket(w: &mut Writer, table: &TableView) -> Result<()> {
+    let Some(target) = w.s.p.tickets.next() else { return Ok(()) };
+    if target >= 1 << bucket::MAX_LEVEL || !make_ready(w, table, target)? {
+        return Ok(());
+    }
+    // The bucket that has the keys of the target may be some levels behind.
+    for _ in 0..4 {
+        let Some((index, level)) = living_ancestor(w, table, target) else { return Ok(()) };
+        if index == target {
+            return Ok(());
+        }
+        let Some(bucket) = table.roots.bucket(index) else { return Ok(()) };
+        if !w.try_lock(bucket, Rank::Ordinary)? {
+            return Ok(());
+        }
+        let link = Link(w.word(bucket.word(W_LINK)));
+        let unchanged = level_of(index, link, table.roots.base_level()) == Some(level)
+            && table.roots.is_current(w.segment, table.roots.version());
+        let split = if unchanged {
+            split(w, &table.roots, table.key_hash, index, level, &mut SlabLines)
+        } else {
+            Ok(false)
+        };
+        match split {
+            Ok(true) => commit(w)?,
+            Ok(false) => return super::abort(w),
+            Err(e) => {
+                super::abort(w)?;
+                return Err(e);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The bucket that holds the keys which an unborn one will get, and its level.
+fn living_ancestor(w: &Writer, table: &TableView, target: u64) -> Option<(u64, u32)> {
+    let mut index = target;
+    loop {
+        let bucket = table.roots.bucket(index)?;
+        let link = Link(w.segment.load(bucket.word(W_LINK)));
+        if let Some(level) = level_of(index, link, table.roots.base_level()) {
+            return Some((index, level));
+        }
+        if index == 0 {
+            return None;
+        }
+        index = bucket::ancestor(index);
+    }
+}
+
+/// Splits a locked bucket that is behind, as part of the transaction that has added to it.
+pub(crate) fn split_if_behind(w: &mut Writer, table: &TableView, home: super::ops::Home) -> Result<()> {
+    let partner = home.index + (1u64 << home.level);
+    let permitted = w.segment.load(table.roots.root().word(root::W_PERMITTED));
+    if partner >= permitted.min(table.roots.ready()) {
+        return Ok(());
+    }
+    super::reserve_lock(w)?;
+    let savepoint = w.s.set().savepoint();
+    match split(w, &table.roots, table.key_hash, home.index, home.level, &mut SlabLines) {
+        // Without memory for lines the bucket stays behind; what was added to it has its place.
+        Err(Error::NoSpace) => w.s.set().roll_back(savepoint),
+        Err(e) => {
+            w.s.set().roll_back(savepoint);
+            return Err(e);
+        }
+        Ok(_) => w.s.set().keep(savepoint),
+    }
+    Ok(())
+}
+
+/// After a commit: reports what it added to the table's load.
+pub(crate) fn report_commit(w: &mut Writer, table: &TableView) {
+    let added = std::mem::take(&mut w.s.net_added);
+    if added == 0 {
+        return;
+    }
+    if let Ok(line) = super::ops::counter_line(w, table) {
+        let now = w.segment.load(line) as i64;
+        report(w, table, now.wrapping_sub(added), now);
+    }
+}
+
+/// In a group, where no operation comes afterwards that could use tickets: raises the permission so that the
+/// buckets which the group adds to are split as it goes.
+#[inline]
+pub(crate) fn permit_for_group(w: &mut Writer, table: &TableView) -> Result<()> {
+    if w.s.net_added <= 0 || w.s.net_added % REPORT != 0 {
+        return Ok(());
+    }
+    let added = w.s.net_added as u64;
+    let root = table.roots.root();
+    let rough = w.segment.load(root.word(root::W_ROUGH_COUNT)).saturating_add(added);
+    let wanted = rough.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS;
+    let permitted_at = root.word(root::W_PERMITTED);
+    let permitted = w.segment.load(permitted_at);
+    if wanted > permitted && wanted < 1 << bucket::MAX_LEVEL && make_ready(w, table, wanted)? {
+        let _ = w.segment.compare_exchange(permitted_at, permitted, wanted);
+    }
+    Ok(())
+}
+
+/// Makes sure that the memory of a bucket is there. False: the table has become another one.
+fn make_ready(w: &mut Writer, table: &TableView, index: u64) -> Result<bool> {
+    loop {
+        if index < table.roots.ready() {
+            return Ok(true);
+        }
+        table.roots.refresh(w.segment)?;
+        if index < table.roots.ready() {
+            return Ok(true);
+        }
+        let version = table.roots.version();
+        let root = table.roots.root();
+        let base = table.roots.base_level();
+        let ready = table.roots.ready();
+        let (k, i) = root::bucket_place(ready, base);
+        if k >= root::max_arrays(base) {
+            return Ok(false);
+        }
+        let array_at = root.word(root::W_ARRAYS + k as u64);
+        let growth_lock = root.word(root::W_GROWTH_LOCK);
+        let buckets = root::array_buckets(k, base);
+        if w.segment.load(array_at) == 0 {
+            let pages = (buckets * LINE_BYTES).div_ceil(PAGE_BYTES);
+            custody::place_run(w, pages as u32, Purpose::Buckets, Fresh::AddressSpace, |w, run| {
+                w.lock(growth_lock, Rank::Growth)?;
+                let vacant = w.word(array_at) == 0 && table.roots.is_current(w.segment, version);
+                if vacant {
+                    w.put(array_at, run.0);
+                }
+                Ok(vacant)
+            })?;
+            continue;
+        }
+        let step = READY_STEP.min(buckets - i);
+        let from = Offset(w.segment.load(array_at)).add(i * LINE_BYTES);
+        w.segment.back(from, step * LINE_BYTES)?;
+        w.segment.populate(from, step * LINE_BYTES);
+        w.mini(|w| {
+            w.lock(growth_lock, Rank::Growth)?;
+            if w.word(root.word(root::W_READY)) == ready && table.roots.is_current(w.segment, version) {
+                w.put(root.word(root::W_READY), ready + step);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+/// Makes the chunk of counter lines that a slot needs.
+#[cold]
+pub(super) fn make_counter_chunk(w: &mut Writer, table: &TableView, chunk: u32) -> Result<()> {
+    let root = table.roots.root();
+    let at = root.word(root::W_COUNTERS + chunk as u64);
+    let pages = root::counter_chunk_pages(chunk);
+    custody::place_run(w, pages, Purpose::Counters, Fresh::Zeroed, |w, run| {
+        w.lock(root.word(root::W_GROWTH_LOCK), Rank::Growth)?;
+        let vacant = w.word(at) == 0;
+        if vacant {
+            w.put(at, run.0);
+        }
+        Ok(vacant)
+    })
+}
+
+/// Adds a chunk of slots, when the last free one has been claimed.
+pub(crate) fn add_slots(w: &mut Writer) -> Result<()> {
+    for k in 1..header::SLOT_CHUNKS {
+        let at = header::slot_chunk(k);
+        if w.segment.load(at) != 0 {
+            continue;
+        }
+        let slots = doubling_chunk_len(k, header::FIRST_CHUNK_SLOTS);
+        let pages = (slots * slot::SLOT_BYTES / PAGE_BYTES) as u32;
+        return custody::place_run(w, pages, Purpose::Slots, Fresh::Zeroed, |w, run| {
+            w.lock(header::SLOT_DIRECTORY, Rank::SlotDirectory)?;
+            let vacant = w.word(at) == 0;
+            if vacant {
+                w.put(at, run.0);
+            }
+            Ok(vacant)
+        });
+    }
+    Ok(())
+}

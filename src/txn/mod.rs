@@ -1,0 +1,94 @@
+//! Operations on a table, planned inside of a transaction and committed together.
+//!
+//! Owns the order of things: lock the key's bucket, read, take memory, plan, commit, clean up. The index and
+//! the allocator below do not know each other; they meet here.
+//!
+//! - [`ops`]: operations of the hash table, as parts of a transaction.
+//! - [`fast`]: the short way for single operations that need no more than one bucket.
+//! - [`growth`]: splitting, and memory for buckets.
+//! - [`lifecycle`]: making, emptying and sweeping tables.
+//! - [`cursor`]: reading a table bucket by bucket.
+
+pub(crate) mod cursor;
+pub(crate) mod fast;
+pub(crate) mod growth;
+pub(crate) mod lifecycle;
+pub(crate) mod ops;
+
+use crate::alloc::custody;
+use crate::error::Result;
+use crate::format::slot;
+use crate::index::KeyHash;
+use crate::index::roots::Roots;
+use crate::writer::{Session, Writer};
+
+/// A table as seen by this process.
+pub(crate) struct TableView {
+    pub(crate) roots: Roots,
+    pub(crate) key_hash: KeyHash,
+}
+
+/// Batches of freed blocks that one operation returns to their slabs, so that none pays for a whole lot.
+const BATCHES_PER_OPERATION: u32 = 2;
+
+/// Commits what a session has planned and releases all of its locks. On error nothing has happened, and the
+/// locks are released as well.
+pub(crate) fn commit(w: &mut Writer) -> Result<()> {
+    let prepared = reserve_log(w);
+    let result = prepared.and_then(|()| w.commit_from(0));
+    if result.is_err() {
+        w.abort();
+    }
+    clean_up(w)?;
+    result
+}
+
+/// Forgets what a session has planned and releases all of its locks.
+pub(crate) fn abort(w: &mut Writer) -> Result<()> {
+    w.abort();
+    clean_up(w)
+}
+
+/// Makes room for the log before it is sealed: the last thing that can fail.
+fn reserve_log(w: &mut Writer) -> Result<()> {
+    loop {
+        // Extending plans nothing, but takes from the reserve what the plan does not know yet.
+        let words = w.s.set().log_words_at_most();
+        if words == 0 || w.s.p.log_word(words - 1).is_some() {
+            return Ok(());
+        }
+        custody::extend(w, slot::LOG, words - 1)?;
+    }
+}
+
+/// Makes room in the lock list before another lock is taken.
+#[inline]
+pub(crate) fn reserve_lock(w: &mut Writer) -> Result<()> {
+    // An operation takes two bucket locks at most; mini-transactions in it take up to three.
+    let n = w.s.p.held.len() as u64 + 8;
+    if w.s.p.list_word(n).is_some() { Ok(()) } else { custody::extend(w, slot::LOCK_LIST, n) }
+}
+
+/// What is left to do once nothing is planned and no lock is held.
+fn clean_up(w: &mut Writer) -> Result<()> {
+    custody::settle(w)?;
+    custody::drain(w, BATCHES_PER_OPERATION)
+}
+
+/// Runs `body` as a transaction of its own.
+pub(crate) fn alone<R>(w: &mut Writer, body: impl FnOnce(&mut Writer) -> Result<R>) -> Result<R> {
+    debug_assert!(w.s.p.held.is_empty() && w.s.set().is_empty());
+    match body(w) {
+        Ok(value) => commit(w).map(|()| value),
+        Err(e) => {
+            abort(w)?;
+            Err(e)
+        }
+    }
+}
+
+/// The last chores of a session before its slot is given up.
+pub(crate) fn retire_session(w: &mut Writer) -> Result<()> {
+    debug_assert!(Session::is_at_rest(w.s));
+    custody::flush(w)
+}

@@ -1,0 +1,310 @@
+//! Operations of the hash table as parts of a transaction: the key's bucket is locked at the first touch, also
+//! for reading, and stays locked until the end.
+
+use super::{TableView, growth, reserve_lock};
+use crate::alloc;
+use crate::error::{Damage, Error, Result};
+use crate::format::bucket::{self, Link, W_LINK, entry_with, level_of, mask};
+use crate::format::pages::Purpose;
+use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape, padded};
+use crate::format::size_class::LINE_CLASS;
+use crate::format::{Offset, header, root};
+use crate::index::chain::{self, Hit};
+use crate::index::find::checked_shape;
+use crate::lock::Rank;
+use crate::writer::{Words, Writer};
+
+/// A key's bucket, locked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Home {
+    pub(crate) bucket: Offset,
+    pub(crate) index: u64,
+    pub(crate) level: u32,
+    pub(crate) hash: u64,
+}
+
+/// A key in its locked bucket.
+pub(crate) struct At<'k> {
+    pub(crate) home: Home,
+    pub(crate) key: &'k [u8],
+    /// The key's entry, if it has bindings.
+    pub(crate) hit: Option<Hit>,
+}
+
+/// Locks the bucket of a key and finds its entry.
+pub(crate) fn at<'k>(w: &mut Writer, table: &TableView, key: &'k [u8]) -> Result<At<'k>> {
+    let hash = table.key_hash.hash(key);
+    let home = lock_home(w, table, hash)?;
+    let hit = chain::lookup(w, home.bucket, hash, key)?;
+    Ok(At { home, key, hit })
+}
+
+/// Locks the bucket where a hash is at home.
+fn lock_home(w: &mut Writer, table: &TableView, hash: u64) -> Result<Home> {
+    let roots = &table.roots;
+    if !roots.is_current(w.segment, roots.version()) {
+        refresh(w, table)?;
+    }
+    let mut index = roots.guess(hash);
+    for _ in 0..10_000 {
+        let Some(bucket) = roots.bucket(index) else {
+            refresh(w, table)?;
+            if index >= roots.ready() {
+                index = roots.guess(hash);
+            }
+            continue;
+        };
+        let held = w.holds(bucket);
+        if !held {
+            reserve_lock(w)?;
+            w.lock(bucket, Rank::Ordinary)?;
+        }
+        let give_back = |w: &mut Writer| {
+            if !held {
+                let last = w.s.p.held.len() - 1;
+                w.s.p.release_from(w.segment, last);
+            }
+        };
+        if !roots.is_current(w.segment, roots.version()) {
+            give_back(w);
+            refresh(w, table)?;
+            index = roots.guess(hash);
+            continue;
+        }
+        let link = Link(w.word(bucket.word(W_LINK)));
+        match level_of(index, link, roots.base_level()) {
+            None if index == 0 => return Err(Error::corrupt(Damage::Level, bucket)),
+            None => {
+                give_back(w);
+                index = bucket::ancestor(index);
+            }
+            Some(level) if level > bucket::MAX_LEVEL => {
+                return Err(Error::corrupt(Damage::Level, bucket));
+            }
+            Some(level) => {
+                let home = hash & mask(level);
+                if home == index {
+                    return Ok(Home { bucket, index, level, hash });
+                }
+                give_back(w);
+                roots.expect(home + 1);
+                index = home;
+            }
+        }
+    }
+    Err(Error::corrupt(Damage::Level, roots.root()))
+}
+
+/// Reads the roots again. Inside a transaction that holds the gate's word marked, that would wait for itself.
+fn refresh(w: &Writer, table: &TableView) -> Result<()> {
+    table.roots.refresh(w.segment)
+}
+
+/// Makes a record that nobody refers to yet.
+fn make_record(w: &mut Writer, key: &[u8], value: &[u8], older: Offset) -> Result<Offset> {
+    let shape = Shape::new(key.len() as u64, value.len() as u64);
+    let at = match shape.holder().ok_or(Error::TooLarge("key and value"))? {
+        Holder::Block(class) => alloc::take_block(w, class)?,
+        Holder::Run(pages) => alloc::take_run(w, pages, Purpose::Record)?,
+    };
+    fill_record(w, at, shape, key, value, older);
+    Ok(at)
+}
+
+/// Fills a block that nobody refers to.
+#[inline]
+pub(super) fn fill_record(w: &Writer, at: Offset, shape: Shape, key: &[u8], value: &[u8], older: Offset) {
+    let s = w.segment;
+    // Readers of what the block was before must see that it is gone before they see new bytes.
+    s.fence_release();
+    s.store(at, shape.first_word(older));
+    s.store(at.word(1), shape.lengths_word());
+    if shape.long {
+        s.store(at.word(2), shape.key_len);
+        s.store(at.word(3), shape.value_len);
+    }
+    s.copy_in(at.add(shape.header_bytes()), key);
+    s.copy_in(at.add(shape.value_at()), value);
+}
+
+/// Plans to free a record.
+fn free_record(w: &mut Writer, record: Offset, shape: Shape) -> Result<()> {
+    match shape.holder() {
+        Some(Holder::Block(class)) => alloc::free_block(w, record, class),
+        Some(Holder::Run(_)) => alloc::free_run(w, record),
+        None => return Err(Error::corrupt(Damage::Record, record)),
+    }
+    Ok(())
+}
+
+/// Plans a change of the number of bindings.
+pub(super) fn count(w: &mut Writer, table: &TableView, delta: i64) -> Result<()> {
+    let line = counter_line(w, table)?;
+    let now = w.word(line);
+    w.put(line, now.wrapping_add_signed(delta));
+    w.s.net_added += delta;
+    Ok(())
+}
+
+/// This slot's counter line, made if it is the first of its chunk.
+pub(super) fn counter_line(w: &mut Writer, table: &TableView) -> Result<Offset> {
+    let (chunk, distance) = root::counter_place(w.s.p.slot);
+    let at = table.roots.root().word(root::W_COUNTERS + chunk as u64);
+    let base = Offset(w.segment.load_acquire(at));
+    if base.is_none() {
+        growth::make_counter_chunk(w, table, chunk)?;
+        return counter_line(w, table);
+    }
+    let line = base.add(distance);
+    if base.0 % crate::format::PAGE_BYTES != 0 || !w.segment.contains(line, 8) {
+        return Err(Error::corrupt(Damage::Root, at));
+    }
+    Ok(line)
+}
+
+impl At<'_> {
+    /// The newest binding: its value's place.
+    pub(crate) fn value(&self) -> Option<(Offset, u64)> {
+        self.hit.map(|hit| (hit.record().add(hit.shape.value_at()), hit.shape.value_len))
+    }
+
+    /// Puts a new binding on top of the others.
+    pub(crate) fn add(&self, w: &mut Writer, table: &TableView, value: &[u8]) -> Result<()> {
+        let older = self.hit.map_or(Offset::NONE, |hit| hit.record());
+        let record = make_record(w, self.key, value, older)?;
+        self.bind(w, record)?;
+        count(w, table, 1)?;
+        if self.hit.is_none() {
+            growth::split_if_behind(w, table, self.home)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the key's entry point to a record.
+    fn bind(&self, w: &mut Writer, record: Offset) -> Result<()> {
+        match self.hit {
+            Some(hit) => {
+                w.put(hit.at, entry_with(hit.entry, record));
+                w.will_change(self.home.bucket);
+                Ok(())
+            }
+            None => {
+                let entry = bucket::entry(self.home.hash, self.home.level, record);
+                chain::insert(w, self.home.bucket, entry, |w| alloc::take_block(w, LINE_CLASS))
+            }
+        }
+    }
+
+    /// Replaces the newest binding, or adds one.
+    pub(crate) fn replace(&self, w: &mut Writer, table: &TableView, value: &[u8]) -> Result<()> {
+        let Some(hit) = self.hit else { return self.add(w, table, value) };
+        let record = hit.record();
+        let same_length = hit.shape.value_len == value.len() as u64;
+        if same_length && hit.shape.value_len <= IN_PLACE_BYTES {
+            self.overwrite(w, record.add(hit.shape.value_at()), value);
+            return Ok(());
+        }
+        let older = record::older(w.word(record));
+        let new = make_record(w, self.key, value, older)?;
+        self.bind(w, new)?;
+        free_record(w, record, hit.shape)
+    }
+
+    /// Plans to change a value in place, by words.
+    fn overwrite(&self, w: &mut Writer, at: Offset, value: &[u8]) {
+        for (i, chunk) in value.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            w.put(at.word(i as u64), u64::from_le_bytes(word));
+        }
+        w.will_change(self.home.bucket);
+    }
+
+    /// Removes the newest binding, so that the one before it shows. Tells whether there was one.
+    pub(crate) fn remove(&self, w: &mut Writer, table: &TableView) -> Result<bool> {
+        let Some(hit) = self.hit else { return Ok(false) };
+        let record = hit.record();
+        let older = record::older(w.word(record));
+        if older.is_none() {
+            if let Some(line) = chain::remove(w, self.home.bucket, hit.at)? {
+                alloc::free_block(w, line, LINE_CLASS);
+            }
+        } else {
+            checked_shape(w.segment, older)?;
+            w.put(hit.at, entry_with(hit.entry, older));
+            w.will_change(self.home.bucket);
+        }
+        free_record(w, record, hit.shape)?;
+        count(w, table, -1)?;
+        Ok(true)
+    }
+}
+
+/// Plans to free everything that hangs from a bucket and to leave it empty and, beyond array 0, unborn.
+/// Its lock is held. Only for tables that nobody can reach any more.
+pub(super) fn clear_bucket(w: &mut Writer, bucket: Offset) -> Result<u64> {
+    let mut bindings = 0;
+    for entry in chain::entries(w, bucket)? {
+        let mut records = Vec::new();
+        chain::for_each_binding(w, bucket::entry_record(entry), |record, shape| {
+            records.push((record, shape));
+            Ok(None::<()>)
+        })?;
+        bindings += records.len() as u64;
+        for (record, shape) in records {
+            free_record(w, record, shape)?;
+        }
+    }
+    let mut lines = Vec::new();
+    chain::for_each_line(w, bucket, |line, _| {
+        if line != bucket {
+            lines.push(line);
+        }
+        Ok(None::<()>)
+    })?;
+    for line in lines {
+        alloc::free_block(w, line, LINE_CLASS);
+    }
+    for i in 1..8 {
+        if w.word(bucket.word(i)) != 0 {
+            w.put(bucket.word(i), 0);
+        }
+    }
+    w.will_change(bucket);
+    Ok(bindings)
+}
+
+/// The value at a place, copied. Words planned by this transaction shine through.
+pub(crate) fn read_value(w: &Writer, at: Offset, len: u64, into: &mut [u8]) {
+    debug_assert!(into.len() as u64 == len);
+    let planned = len <= IN_PLACE_BYTES
+        && (0..padded(len) / 8).any(|i| w.s.is_planned_word(at.word(i)));
+    if planned {
+        for (i, chunk) in into.chunks_mut(8).enumerate() {
+            let word = w.word(at.word(i as u64)).to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    } else {
+        // SAFETY: the record was checked to lie inside of the object, and the buffer has `len` bytes.
+        unsafe { w.segment.copy_out(at, into.as_mut_ptr(), into.len()) };
+    }
+}
+
+/// The number of bindings of the table; the gate is held.
+pub(crate) fn length_under_gate(w: &Writer, table: &TableView) -> Result<u64> {
+    let root = table.roots.root();
+    let mut sum = 0u64;
+    for chunk in 0..root::COUNTER_CHUNKS {
+        let base = Offset(w.segment.load_acquire(root.word(root::W_COUNTERS + chunk as u64)));
+        if base.is_none() {
+            continue;
+        }
+        for i in 0..root::counter_chunk_lines(chunk) {
+            sum = sum.wrapping_add(w.word(root::counter_line(base, i)));
+        }
+    }
+    if (sum as i64) < 0 {
+        return Err(Error::corrupt(Damage::Count, header::MAIN_ROOT));
+    }
+    Ok(sum)
+}

@@ -1,0 +1,283 @@
+//! The way to change an object: locks, the write set, and the one commit point.
+//!
+//! Owns a participant together with its write sets, takes locks for it (recovering dead owners met on the
+//! way, standing back for the gate) and commits. It does not know what it writes.
+
+use crate::error::{Error, Result};
+use crate::format::lock_word::{LockWord, WRITING};
+use crate::format::slot::{self, State};
+use crate::format::{Offset, SlotIndex, header};
+use crate::lock::attachment::{Attachment, all_slots, slot_base};
+use crate::lock::participant::Participant;
+use crate::lock::wait::{Acquired, acquire, wait_for_empty_list};
+use crate::lock::{Patience, Rank};
+use crate::log::WriteSet;
+use crate::recovery;
+use crate::segment::Segment;
+
+/// Where words are read: straight from the object, or through a write set.
+pub(crate) trait Words {
+    fn word(&self, at: Offset) -> u64;
+    fn segment(&self) -> &Segment;
+}
+
+impl Words for Segment {
+    #[inline(always)]
+    fn word(&self, at: Offset) -> u64 {
+        self.load(at)
+    }
+    #[inline(always)]
+    fn segment(&self) -> &Segment {
+        self
+    }
+}
+
+/// A participant with its private state, in the hands of one thread.
+pub(crate) struct Session {
+    pub(crate) p: Participant,
+    /// The changes being collected.
+    set: WriteSet,
+    /// While a mini-transaction runs: the changes of the operation or group around it.
+    outer: WriteSet,
+    in_mini: bool,
+    /// Reserve cells filled for the operation or group, with the class of their blocks.
+    pub(crate) spares: Vec<(u32, Offset)>,
+    /// Bindings added (or, negative, removed) by what is planned, not reported to the table's load yet.
+    pub(crate) net_added: i64,
+    /// Reserve cells below this one are known to be in use.
+    pub(crate) reserve_cursor: u64,
+}
+
+impl Session {
+    pub(crate) fn new(p: Participant) -> Session {
+        Session {
+            p,
+            set: WriteSet::default(),
+            outer: WriteSet::default(),
+            in_mini: false,
+            spares: Vec::new(),
+            net_added: 0,
+            reserve_cursor: 0,
+        }
+    }
+
+    pub(crate) fn set(&mut self) -> &mut WriteSet {
+        &mut self.set
+    }
+
+    /// Is a change of this word planned?
+    pub(crate) fn is_planned_word(&self, at: Offset) -> bool {
+        self.set.get(at).is_some()
+    }
+
+    /// Is nothing planned and nothing locked?
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.set.is_empty() && self.outer.is_empty() && self.p.held.is_empty()
+    }
+}
+
+/// A session at work on its object.
+pub(crate) struct Writer<'a> {
+    pub(crate) segment: &'a Segment,
+    pub(crate) me: &'a Attachment,
+    pub(crate) s: &'a mut Session,
+    pub(crate) patience: Patience,
+}
+
+impl Words for Writer<'_> {
+    #[inline(always)]
+    fn word(&self, at: Offset) -> u64 {
+        match self.s.set.get(at) {
+            Some(value) => value,
+            None => self.segment.load(at),
+        }
+    }
+    #[inline(always)]
+    fn segment(&self) -> &Segment {
+        self.segment
+    }
+}
+
+impl Writer<'_> {
+    /// Plans a change. The word's cover is held, or the slot owned.
+    #[inline]
+    pub(crate) fn put(&mut self, at: Offset, value: u64) {
+        debug_assert!(!(self.s.in_mini && self.s.outer.get(at).is_some()), "disjoint from the outer set");
+        self.s.set.put(at, value);
+    }
+
+    /// Is a change of this word planned, by this mini-transaction or by what is around it?
+    #[inline]
+    pub(crate) fn is_planned(&self, at: Offset) -> bool {
+        self.s.set.get(at).is_some() || self.s.outer.get(at).is_some()
+    }
+
+    /// The word of this slot.
+    #[inline(always)]
+    pub(crate) fn slot_word(&self, n: u64) -> Offset {
+        self.s.p.base.word(n)
+    }
+
+    pub(crate) fn holds(&self, at: Offset) -> bool {
+        LockWord(self.segment.load(at)).owner() == self.s.p.slot && self.s.p.position(at).is_some()
+    }
+
+    /// Says that words covered by a held lock are planned to change.
+    pub(crate) fn will_change(&mut self, lock: Offset) {
+        if let Some(i) = self.s.p.position(lock) {
+            self.s.p.held[i].changes = true;
+        }
+    }
+
+    /// Takes a lock, recovering dead owners, and standing back if it is the first one while somebody holds
+    /// the gate.
+    pub(crate) fn lock(&mut self, at: Offset, rank: Rank) -> Result<()> {
+        loop {
+            match acquire(self.segment, self.me, &mut self.s.p, at, rank, self.patience)? {
+                Acquired::OwnerDead(slot, state) => self.recover(slot, state)?,
+                Acquired::Held(_) => {
+                    if self.s.p.held.len() > 1 || at == header::GATE || !self.gate_is_anothers() {
+                        return Ok(());
+                    }
+                    self.s.p.release_from(self.segment, 0);
+                    self.wait_for_gate()?;
+                }
+            }
+        }
+    }
+
+    /// Takes a lock if that needs no waiting.
+    pub(crate) fn try_lock(&mut self, at: Offset, rank: Rank) -> Result<bool> {
+        let patience = std::mem::replace(&mut self.patience, Patience::Try);
+        let result = self.lock(at, rank);
+        self.patience = patience;
+        match result {
+            Ok(()) => Ok(true),
+            Err(Error::Timeout { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Does another slot hold the gate? The caller's last lock was taken by a compare-and-swap, which is a
+    /// full fence: either this load sees the gate's holder, or that one sees the caller's lock list.
+    #[inline(always)]
+    pub(crate) fn gate_is_anothers(&self) -> bool {
+        let gate = LockWord(self.segment.load_acquire(header::GATE));
+        !gate.is_free() && gate.owner() != self.s.p.slot && self.me.locks_exclude()
+    }
+
+    #[cold]
+    pub(crate) fn wait_for_gate(&mut self) -> Result<()> {
+        self.lock(header::GATE, Rank::Ordinary)?;
+        self.s.p.release_from(self.segment, 0);
+        Ok(())
+    }
+
+    /// Takes the gate and waits until every other participant has held no lock once: from then on nobody
+    /// but this one changes anything, until the gate is released.
+    pub(crate) fn lock_gate(&mut self) -> Result<()> {
+        if self.s.p.holds_gate() {
+            return Ok(());
+        }
+        let before = self.s.p.held.len();
+        self.lock(header::GATE, Rank::Ordinary)?;
+        if !self.me.locks_exclude() {
+            return Ok(());
+        }
+        self.segment.fence();
+        let segment = self.segment;
+        for (slot, base) in all_slots(segment) {
+            if slot == self.s.p.slot {
+                continue;
+            }
+            loop {
+                let outcome = wait_for_empty_list(segment, self.me, &mut self.s.p, slot, base, self.patience)
+                    .and_then(|acquired| match acquired {
+                        Acquired::Held(_) => Ok(true),
+                        Acquired::OwnerDead(slot, state) => self.recover(slot, state).map(|()| false),
+                    });
+                match outcome {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(e) => {
+                        self.s.p.release_from(segment, before);
+                        return Err(e);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[cold]
+    pub(crate) fn recover(&mut self, slot: SlotIndex, state: State) -> Result<()> {
+        match slot_base(self.segment, slot) {
+            Some(base) => recovery::recover(self.segment, self.me, slot, base, state),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs `body` as a transaction of its own on the slot's log, before the one around it is sealed. Its
+    /// locks are released at the end; if it fails, its changes are forgotten.
+    pub(crate) fn mini<R>(&mut self, body: impl FnOnce(&mut Self) -> Result<R>) -> Result<R> {
+        debug_assert!(!self.s.in_mini && self.s.outer.is_empty());
+        std::mem::swap(&mut self.s.set, &mut self.s.outer);
+        self.s.in_mini = true;
+        let from = self.s.p.held.len();
+        let result = body(self).and_then(|value| self.commit_from(from).map(|()| value));
+        if result.is_err() {
+            self.s.p.release_from(self.segment, from);
+            self.s.set.clear();
+        }
+        std::mem::swap(&mut self.s.set, &mut self.s.outer);
+        self.s.in_mini = false;
+        result
+    }
+
+    /// Commits the planned changes and releases the locks from position `from` of the list on. There is
+    /// room for the log.
+    pub(crate) fn commit_from(&mut self, from: usize) -> Result<()> {
+        let segment = self.segment;
+        if self.s.set.is_empty() {
+            self.s.p.release_from(segment, from);
+            return Ok(());
+        }
+        let log_words = self.s.set.seal(segment, &self.s.p)?;
+        let commit = self.slot_word(slot::W_COMMIT);
+        // The commit point. Before this store nothing has happened; after it, everything has.
+        segment.store(commit, slot::commit_word(slot::COMMITTED, log_words));
+        for i in from..self.s.p.held.len() {
+            let held = self.s.p.held[i];
+            if held.changes {
+                self.mark_writing(held.at);
+            }
+        }
+        segment.fence_release();
+        self.s.set.apply(segment);
+        segment.store(commit, slot::commit_word(slot::APPLIED, 0));
+        self.s.p.release_from(segment, from);
+        segment.store(commit, slot::commit_word(slot::IDLE, 0));
+        self.s.set.clear();
+        Ok(())
+    }
+
+    fn mark_writing(&mut self, at: Offset) {
+        let mut word = LockWord(self.segment.load(at));
+        while word.owner() == self.s.p.slot && !word.is_writing() {
+            match self.segment.compare_exchange(at, word.0, word.with(WRITING).0) {
+                Ok(()) => return,
+                Err(now) => word = LockWord(now),
+            }
+        }
+    }
+
+    /// Forgets the planned changes and releases all locks.
+    pub(crate) fn abort(&mut self) {
+        for held in &mut self.s.p.held {
+            held.changes = false;
+        }
+        self.s.p.release_from(self.segment, 0);
+        self.s.set.clear();
+        self.s.net_added = 0;
+    }
+}

@@ -1,0 +1,134 @@
+//! Goal: the plain life of a table through the Rust API. Method: one process, every operation once or more.
+
+use netshm::{Error, HashTable, ManageOptions, Name, Object, OpenOptions};
+
+struct Scratch(Name);
+
+impl Scratch {
+    fn new(tag: &str) -> Scratch {
+        let unique = format!("netshm-smoke-{tag}-{}", std::process::id());
+        Scratch(Name::posix(format!("/tmp/{unique}"), format!("/{unique}")))
+    }
+    fn open(&self) -> HashTable {
+        let object = OpenOptions::new().create(true).open(&self.0).expect("opens");
+        HashTable::manage(&object, &ManageOptions::new()).expect("manages")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = Object::unlink(&self.0);
+    }
+}
+
+fn check(name: &Name) {
+    let object = OpenOptions::new().open(name).expect("opens");
+    let mut findings = Vec::new();
+    let outcome = object.check(|f| {
+        findings.push(f);
+        findings.len() < 20
+    });
+    let summary = outcome.unwrap_or_else(|e| panic!("{e}: {findings:#?}"));
+    assert!(summary.complete, "{summary:?}");
+}
+
+#[test]
+fn stacks_of_bindings() {
+    let scratch = Scratch::new("stacks");
+    let t = scratch.open();
+    assert_eq!(t.find(b"k").expect("finds"), None);
+    t.add(b"k", b"1").expect("adds");
+    t.add(b"k", b"22").expect("adds");
+    t.add(b"k", b"333").expect("adds");
+    assert_eq!(t.find(b"k").expect("finds").as_deref(), Some(&b"333"[..]));
+    assert_eq!(t.find_all(b"k").expect("finds"), [b"333".to_vec(), b"22".to_vec(), b"1".to_vec()]);
+    assert_eq!(t.len().expect("counts"), 3);
+    t.replace(b"k", b"4").expect("replaces");
+    assert!(t.remove(b"k").expect("removes"));
+    assert_eq!(t.find(b"k").expect("finds").as_deref(), Some(&b"22"[..]));
+    assert!(t.remove(b"k").expect("removes") && t.remove(b"k").expect("removes"));
+    assert!(!t.remove(b"k").expect("removes"));
+    assert_eq!(t.len().expect("counts"), 0);
+    assert_eq!(t.increment(b"n", 5, 100).expect("adds"), 105);
+    assert_eq!(t.increment(b"n", -7, 0).expect("adds"), 98);
+    assert_eq!(t.insert(b"n", b""), Err(Error::Exists));
+    check(&scratch.0);
+}
+
+#[test]
+fn many_keys_grow_and_shrink() {
+    let scratch = Scratch::new("many");
+    let t = scratch.open();
+    for i in 0..100_000u64 {
+        t.add(&i.to_le_bytes(), &(i * 3).to_le_bytes()).expect("adds");
+    }
+    check(&scratch.0);
+    for i in 0..100_000u64 {
+        assert_eq!(t.find(&i.to_le_bytes()).expect("finds"), Some((i * 3).to_le_bytes().to_vec()), "{i}");
+        assert_eq!(t.find(&(i + 1_000_000).to_le_bytes()).expect("finds"), None);
+    }
+    assert_eq!(t.len().expect("counts"), 100_000);
+    assert_eq!(t.iter().map(|b| b.expect("reads").0).collect::<std::collections::HashSet<_>>().len(), 100_000);
+    for i in 0..100_000u64 {
+        t.replace(&i.to_le_bytes(), &vec![1; (i % 300) as usize]).expect("replaces");
+    }
+    check(&scratch.0);
+    for i in 0..100_000u64 {
+        assert!(t.remove(&i.to_le_bytes()).expect("removes"));
+    }
+    assert_eq!(t.len().expect("counts"), 0);
+    check(&scratch.0);
+}
+
+#[test]
+fn groups() {
+    let scratch = Scratch::new("groups");
+    let t = scratch.open();
+    t.add(b"a", b"1").expect("adds");
+    let aborted: Result<(), Error> = t.table().group(|| {
+        t.replace(b"a", b"2")?;
+        t.add(b"b", b"9")?;
+        assert_eq!(t.find(b"a")?.as_deref(), Some(&b"2"[..]));
+        assert_eq!(t.len()?, 2);
+        Err(Error::Aborted)
+    });
+    assert_eq!(aborted, Err(Error::Aborted));
+    assert_eq!(t.find(b"a").expect("finds").as_deref(), Some(&b"1"[..]));
+    assert_eq!(t.find(b"b").expect("finds"), None);
+    t.table()
+        .group(|| -> Result<(), Error> {
+            for i in 0..20_000u32 {
+                t.add(&i.to_le_bytes(), b"in a group")?;
+            }
+            let inner: Result<(), Error> = t.table().group(|| {
+                t.replace(b"a", b"inner")?;
+                Err(Error::Aborted)
+            });
+            assert_eq!(inner, Err(Error::Aborted));
+            assert_eq!(t.iter().count(), 20_001);
+            Ok(())
+        })
+        .expect("commits");
+    assert_eq!(t.len().expect("counts"), 20_001);
+    assert_eq!(t.find(b"a").expect("finds").as_deref(), Some(&b"1"[..]));
+    check(&scratch.0);
+}
+
+#[test]
+fn large_values_and_reinitialising() {
+    let scratch = Scratch::new("large");
+    let t = scratch.open();
+    for (i, len) in [0usize, 1, 100, 5_000, 16_000, 17_000, 70_000, 1 << 20, 20 << 20].into_iter().enumerate() {
+        let value: Vec<u8> = (0..len).map(|n| (n * 7 + i) as u8).collect();
+        t.replace(&[i as u8], &value).expect("replaces");
+        assert_eq!(t.find(&[i as u8]).expect("finds"), Some(value));
+    }
+    check(&scratch.0);
+    let object = OpenOptions::new().open(&scratch.0).expect("opens");
+    let again = HashTable::manage(&object, ManageOptions::new().reinitialise(true)).expect("manages");
+    assert_eq!(again.len().expect("counts"), 0);
+    assert_eq!(t.len().expect("counts"), 0);
+    check(&scratch.0);
+    t.add(b"x", b"y").expect("adds");
+    check(&scratch.0);
+}
