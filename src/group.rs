@@ -41,6 +41,8 @@ pub struct Transaction {
     engine: Arc<Engine>,
     seat: NonNull<Seat>,
     number: u64,
+    /// Fork epoch of the process that began it.
+    epoch: u64,
     /// 0 for the outermost group.
     level: usize,
     timeout_ms: i32,
@@ -91,6 +93,7 @@ pub(crate) fn begin(engine: &Arc<Engine>, timeout_ms: i32) -> Result<Transaction
         engine: engine.clone(),
         seat: NonNull::from(seat),
         number: nest.number,
+        epoch: process::fork_epoch(),
         level,
         timeout_ms,
         ended: false,
@@ -116,6 +119,9 @@ pub(crate) fn operate<R>(
     let savepoint = w.s.set().savepoint();
     let added = w.s.net_added;
     let result = operation(&mut w);
+    if w.is_forked() {
+        return Err(Error::Forked);
+    }
     match &result {
         Ok(_) => w.s.set().keep(savepoint),
         Err(e) => {
@@ -194,6 +200,9 @@ impl Transaction {
     }
 
     pub(crate) fn join_thread(&self) -> Result<()> {
+        if !Engine::is_this_process(self.epoch) {
+            return Err(Error::Forked);
+        }
         self.engine.adopt_seat(self.seat)
     }
 
@@ -210,13 +219,11 @@ impl Transaction {
 
     /// Enters the group's own session.
     fn enter_own(&self) -> Result<Entered<'_>> {
+        if !Engine::is_this_process(self.epoch) {
+            return Err(Error::Forked);
+        }
         if !self.engine.owns_seat(self.seat) {
-            let forked = self.engine.seat_with_group().is_err_and(|e| e == Error::Forked);
-            return Err(if forked {
-                Error::Forked
-            } else {
-                Error::InGroup("it is not this thread's group")
-            });
+            return Err(Error::InGroup("it is not this thread's group"));
         }
         let entered = self.engine.enter(Patience::from_millis(self.timeout_ms))?;
         let nest = entered.seat().group.borrow();
@@ -301,6 +308,11 @@ impl Drop for Transaction {
 }
 
 impl DetachedTransaction {
+    /// A group that has left its thread by [`Transaction::leave_thread`].
+    pub(crate) fn of(transaction: Transaction) -> DetachedTransaction {
+        DetachedTransaction(transaction)
+    }
+
     /// Makes the group the calling thread's.
     ///
     /// # Errors
@@ -318,7 +330,9 @@ impl DetachedTransaction {
 impl Drop for DetachedTransaction {
     fn drop(&mut self) {
         self.0.ended = true;
-        if let Ok(entered) = self.0.engine.enter_seat(self.0.seat) {
+        if !Engine::is_this_process(self.0.epoch) {
+            let _ = self.0.end(false);
+        } else if let Ok(entered) = self.0.engine.enter_seat(self.0.seat) {
             let _ = self.0.end_in(entered, false);
         }
     }

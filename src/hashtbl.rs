@@ -12,8 +12,9 @@ use crate::index::find::{self, Found, Obstacle};
 use crate::lock::Patience;
 use crate::object::{ManageOptions, Object};
 use crate::segment::Segment;
-use crate::txn::cursor::{Part, copy_bytes};
-use crate::txn::fast::{self, Fast};
+use crate::segment::view::View;
+use crate::txn::cursor::{Part, buffer, copy_bytes};
+use crate::txn::fast;
 use crate::txn::{self, TableView, growth, ops};
 use crate::writer::Writer;
 use std::sync::Arc;
@@ -118,7 +119,7 @@ impl HashTable {
     /// # Errors
     /// Those of [`add`](HashTable::add).
     pub fn remove(&self, key: &[u8]) -> Result<bool> {
-        self.change(|_, _| Ok(Fast::NotHere), |w, table| ops::at(w, table, key)?.remove(w, table))
+        self.change(|_, _| None, |w, table| ops::at(w, table, key)?.remove(w, table))
     }
 
     /// Adds to the integer that is bound to the key, 8 bytes little-endian, and gives the sum. A key without
@@ -161,7 +162,7 @@ impl HashTable {
     /// [`add`](HashTable::add).
     pub fn compare_and_replace(&self, key: &[u8], old: &[u8], new: &[u8]) -> Result<()> {
         self.change(
-            |_, _| Ok(Fast::NotHere),
+            |_, _| None,
             |w, table| {
                 let at = ops::at(w, table, key)?;
                 let Some((value, len)) = at.value() else { return Err(Error::NotFound) };
@@ -194,7 +195,7 @@ impl HashTable {
         update: impl FnOnce(Option<&[u8]>) -> Result<Update>,
     ) -> Result<()> {
         self.change(
-            |_, _| Ok(Fast::NotHere),
+            |_, _| None,
             |w, table| {
                 let at = ops::at(w, table, key)?;
                 let old = match at.value() {
@@ -220,11 +221,10 @@ impl HashTable {
     /// [`Error::Corrupt`], [`Error::Timeout`] if a dead writer is in the way of a read-only handle,
     /// [`Error::NoMemory`].
     pub fn find(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let segment = &self.table.engine.segment;
         self.read(
             key,
-            |segment, found| {
-                found.map(|f| copy_value(segment, &f)).transpose()
-            },
+            |_, found| found.map(|f| copy_value(segment, &f)).transpose(),
             |w, at| match at.value() {
                 None => Ok(None),
                 Some((value, len)) => {
@@ -254,22 +254,78 @@ impl HashTable {
     /// `buffer` must be valid for writing `capacity` bytes.
     #[inline]
     pub unsafe fn find_raw(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Result<Option<usize>> {
-        self.read(
+        // SAFETY: by the caller's promise.
+        match unsafe { self.copy_value(key, buffer, capacity) } {
+            Copied::Whole(len) => Ok(Some(len)),
+            Copied::Absent => Ok(None),
+            Copied::TooSmall(needed) => Err(Error::TooSmall { needed }),
+            Copied::Failed(e) => Err(*e),
+        }
+    }
+
+    /// Copies the newest binding to memory that may be uninitialised.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline(always)]
+    unsafe fn copy_value(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Copied {
+        // SAFETY: by the caller's promise.
+        match unsafe { self.copy_quickly(key, buffer, capacity) } {
+            Quick::Done(Some(len)) => Copied::Whole(len),
+            Quick::Done(None) => Copied::Absent,
+            // SAFETY: by the caller's promise.
+            _ => unsafe { self.copy_value_slowly(key, buffer, capacity) },
+        }
+    }
+
+    /// The short way of a find alone: the length of what was copied, or none if there is no binding.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_quickly(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Quick<Option<usize>> {
+        let engine = &*self.table.engine;
+        if engine.groups_open.load(Ordering::Relaxed) != 0 {
+            return Quick::NotDone;
+        }
+        let hash = engine.table.key_hash.hash(key);
+        let copied = find::quick_attempt(&engine.segment, &engine.table.roots, hash, key, |view, found| {
+            let Some(found) = found else { return Quick::Done(None) };
+            let len = found.shape.value_len;
+            if len > capacity as u64 || len >= PUNCHABLE_BYTES {
+                return Quick::NotDone;
+            }
+            // SAFETY: by the caller's promise, and the length was just compared; the lookup has checked that
+            // the record lies inside of the object.
+            unsafe { view.copy_out(found.value_at(), buffer, len as usize) };
+            Quick::Done(Some(len as usize))
+        });
+        copied.map_or(Quick::NotDone, |(quick, _)| quick)
+    }
+
+    /// The same where something is in the way, or unusual.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[cold]
+    #[inline(never)]
+    unsafe fn copy_value_slowly(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Copied {
+        let segment = &self.table.engine.segment;
+        let too_small = |len| Err(Error::TooSmall { needed: len });
+        let result = self.read(
             key,
-            |segment, found| match found {
+            move |view, found| match found {
                 None => Ok(None),
-                Some(f) if f.shape.value_len > capacity as u64 => {
-                    Err(Error::TooSmall { needed: f.shape.value_len })
-                }
+                Some(f) if f.shape.value_len > capacity as u64 => too_small(f.shape.value_len),
                 Some(f) => {
                     let len = f.shape.value_len as usize;
                     // SAFETY: by the caller's promise, and the length was just compared.
-                    unsafe { copy_to(segment, f.value_at(), buffer, len) }.map(|()| Some(len))
+                    unsafe { copy_to(segment, view, f.value_at(), buffer, len) }.map(|()| Some(len))
                 }
             },
             |w, at| match at.value() {
                 None => Ok(None),
-                Some((_, len)) if len > capacity as u64 => Err(Error::TooSmall { needed: len }),
+                Some((_, len)) if len > capacity as u64 => too_small(len),
                 Some((value, len)) => {
                     // The caller's memory may be uninitialised: fill it before it becomes a slice.
                     // SAFETY: by the caller's promise, and the length was just compared.
@@ -281,7 +337,13 @@ impl HashTable {
                     Ok(Some(into.len()))
                 }
             },
-        )?
+        );
+        match result.and_then(|copied| copied) {
+            Ok(Some(len)) => Copied::Whole(len),
+            Ok(None) => Copied::Absent,
+            Err(Error::TooSmall { needed }) => Copied::TooSmall(needed),
+            Err(e) => Copied::Failed(Box::new(e)),
+        }
     }
 
     /// Calls `view` with the newest binding; the bytes hold still meanwhile.
@@ -297,9 +359,10 @@ impl HashTable {
     /// # Errors
     /// Those of [`find`](HashTable::find).
     pub fn find_all(&self, key: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let segment = &self.table.engine.segment;
         self.read(
             key,
-            |segment, found| match found {
+            |_, found| match found {
                 None => Ok(Vec::new()),
                 Some(f) => {
                     let mut all = Vec::new();
@@ -344,24 +407,27 @@ impl HashTable {
             return self.in_group(|w, table| {
                 txn::reserve_lock(w)?;
                 w.lock_gate()?;
-                table.roots.refresh(w.segment)?;
+                table.refresh(w)?;
                 ops::length_under_gate(w, table)
             });
         }
-        for _ in 0..64 {
-            if let Some(length) = txn::cursor::length_attempt(&engine.segment, &engine.table)? {
-                return Ok(length);
-            }
-        }
-        if !engine.is_writable() {
-            return Err(Error::Busy("the table changed each time it was counted"));
-        }
         let patience = self.table.patience();
+        let mut rounds = 0;
+        loop {
+            let obstacle = match txn::cursor::length_attempt(&engine.segment, &engine.table) {
+                Ok(length) => return Ok(length),
+                Err(obstacle) => obstacle,
+            };
+            if rounds > 64 && engine.is_writable() && matches!(obstacle, Obstacle::Changed) {
+                break;
+            }
+            engine.overcome(obstacle, &mut rounds, patience)?;
+        }
         let mut entered = engine.enter(patience)?;
         let mut w = entered.writer(patience);
         txn::alone(&mut w, |w| {
             w.lock_gate()?;
-            engine.table.roots.refresh(w.segment)?;
+            engine.table.refresh(w)?;
             ops::length_under_gate(w, &engine.table)
         })
     }
@@ -384,12 +450,68 @@ impl HashTable {
         Keys(crate::cursor::Cursor::new(self, Part::Keys))
     }
 
-    /// Makes a change: in the group if one is open on this thread, else by the short way or, where that does
-    /// not fit, by a transaction of its own.
+    /// Makes a change: by the short way or, where that does not fit, by a transaction of its own; in the
+    /// group if one is open on this thread.
     #[inline(always)]
     fn change<R>(
         &self,
-        short: impl FnOnce(&mut Writer, &TableView) -> Result<Fast<R>>,
+        short: impl FnOnce(&mut Writer, &TableView) -> Option<R>,
+        general: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
+    ) -> Result<R> {
+        match self.change_quickly(short) {
+            Quick::Done(result) => Ok(result),
+            Quick::DoneWithChores(result) => {
+                self.do_chores();
+                Ok(result)
+            }
+            Quick::NotDone => self.change_generally(general),
+        }
+    }
+
+    #[inline(always)]
+    fn change_quickly<R>(&self, short: impl FnOnce(&mut Writer, &TableView) -> Option<R>) -> Quick<R> {
+        let engine = &*self.table.engine;
+        let Some(mut seat) = engine.take_seat() else { return Quick::NotDone };
+        let mut w = seat.writer(self.table.patience());
+        match short(&mut w, &engine.table) {
+            None => Quick::NotDone,
+            Some(result) if fast::has_chores(&w) => Quick::DoneWithChores(result),
+            Some(result) => Quick::Done(result),
+        }
+    }
+
+    /// What an operation has left to be done.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn do_chores(&self) {
+        let engine = &*self.table.engine;
+        if let Some(mut seat) = engine.take_seat() {
+            fast::chores(&mut seat.writer(self.table.patience()), &engine.table);
+        }
+    }
+
+    /// The short way of `add` alone.
+    #[inline(always)]
+    pub(crate) fn add_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
+        self.change_quickly(|w, table| fast::add(w, table, key, value))
+    }
+
+    /// The short way of `replace` alone.
+    #[inline(always)]
+    pub(crate) fn replace_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
+        self.change_quickly(|w, table| fast::replace(w, table, key, value))
+    }
+
+    /// The short way of `increment` alone.
+    #[inline(always)]
+    pub(crate) fn increment_quickly(&self, key: &[u8], delta: i64) -> Quick<i64> {
+        self.change_quickly(|w, table| fast::increment(w, table, key, delta))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn change_generally<R>(
+        &self,
         general: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
     ) -> Result<R> {
         let engine = &*self.table.engine;
@@ -403,10 +525,8 @@ impl HashTable {
             });
         }
         let mut w = entered.writer(patience);
-        let result = match short(&mut w, &engine.table)? {
-            Fast::Done(result) => result,
-            Fast::NotHere => change_generally(&mut w, &engine.table, general)?,
-        };
+        let result = txn::alone(&mut w, |w| general(w, &engine.table))?;
+        growth::report_commit(&mut w, &engine.table);
         fast::chores(&mut w, &engine.table);
         Ok(result)
     }
@@ -423,23 +543,28 @@ impl HashTable {
     fn read<R>(
         &self,
         key: &[u8],
-        mut take: impl FnMut(&Segment, Option<Found>) -> R,
+        take: impl Fn(View<'_>, Option<Found>) -> R + Copy,
         in_group: impl FnOnce(&mut Writer, &ops::At) -> R,
-    ) -> Result<R>
-    {
+    ) -> Result<R> {
         let engine = &*self.table.engine;
         if engine.groups_open.load(Ordering::Relaxed) != 0 && self.table.group_is_open()? {
-            return self.in_group(|w, table| {
-                let at = ops::at(w, table, key)?;
-                Ok(in_group(w, &at))
-            });
+            return self.read_in_group(key, in_group);
         }
         let hash = engine.table.key_hash.hash(key);
         let segment = &engine.segment;
-        match find::attempt(segment, &engine.table.roots, hash, key, |found| take(segment, found)) {
+        match find::attempt(segment, &engine.table.roots, hash, key, take) {
             Ok((result, _)) => Ok(result),
             Err(obstacle) => self.read_again(key, hash, obstacle, take),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_in_group<R>(&self, key: &[u8], read: impl FnOnce(&mut Writer, &ops::At) -> R) -> Result<R> {
+        self.in_group(|w, table| {
+            let at = ops::at(w, table, key)?;
+            Ok(read(w, &at))
+        })
     }
 
     /// Goes on with a read that met an obstacle.
@@ -450,7 +575,7 @@ impl HashTable {
         key: &[u8],
         hash: u64,
         mut obstacle: Obstacle,
-        mut take: impl FnMut(&Segment, Option<Found>) -> R,
+        take: impl Fn(View<'_>, Option<Found>) -> R + Copy,
     ) -> Result<R> {
         let engine = &*self.table.engine;
         let segment = &engine.segment;
@@ -464,11 +589,11 @@ impl HashTable {
                 return txn::alone(&mut w, |w| {
                     let at = ops::at(w, &engine.table, key)?;
                     let found = at.hit.map(|hit| Found { record: hit.record(), shape: hit.shape });
-                    Ok(take(segment, found))
+                    Ok(take(segment.view(), found))
                 });
             }
             engine.overcome(obstacle, &mut rounds, patience)?;
-            match find::attempt(segment, &engine.table.roots, hash, key, |found| take(segment, found)) {
+            match find::attempt(segment, &engine.table.roots, hash, key, take) {
                 Ok((result, _)) => return Ok(result),
                 Err(next) => obstacle = next,
             }
@@ -476,17 +601,21 @@ impl HashTable {
     }
 }
 
-/// A change by a transaction of its own.
-#[cold]
-#[inline(never)]
-fn change_generally<R>(
-    w: &mut Writer,
-    table: &TableView,
-    general: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
-) -> Result<R> {
-    let result = txn::alone(w, |w| general(w, table))?;
-    growth::report_commit(w, table);
-    Ok(result)
+/// How a copy into the caller's buffer ended.
+enum Copied {
+    Absent,
+    TooSmall(u64),
+    Whole(usize),
+    Failed(Box<Error>),
+}
+
+/// How an attempt to do something by the short way ended.
+pub(crate) enum Quick<R> {
+    Done(R),
+    /// Done, and `do_chores` should follow.
+    DoneWithChores(R),
+    /// Nothing has happened: the general way is to be taken.
+    NotDone,
 }
 
 /// Iterator over all bindings of a table.
@@ -524,9 +653,10 @@ impl<'t> IntoIterator for &'t HashTable {
 }
 
 impl Table {
+    #[inline(always)]
     pub(crate) fn patience(&self) -> Patience {
         match self.lock_timeout_ms {
-            0 => Patience::Until(crate::os::time::Deadline::NEVER),
+            0 => Patience::FOR_EVER,
             ms => Patience::from_millis(ms),
         }
     }
@@ -597,22 +727,9 @@ impl Table {
     }
 }
 
-fn buffer(len: u64) -> Result<Vec<u8>> {
-    let len = usize::try_from(len).map_err(|_| Error::TooLarge("a value"))?;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_| Error::NoMemory)?;
-    bytes.resize(len, 0);
-    Ok(bytes)
-}
-
 /// A copy of a record's value.
 fn copy_value(segment: &Segment, found: &Found) -> Result<Vec<u8>> {
-    if found.shape.value_len < PUNCHABLE_BYTES {
-        return copy_bytes(segment, found.value_at(), found.shape.value_len);
-    }
-    let mut bytes = buffer(found.shape.value_len)?;
-    segment.read_file(found.value_at(), &mut bytes)?;
-    Ok(bytes)
+    copy_bytes(segment, found.value_at(), found.shape.value_len)
 }
 
 /// Copies a value to the caller's memory.
@@ -620,10 +737,10 @@ fn copy_value(segment: &Segment, found: &Found) -> Result<Vec<u8>> {
 /// # Safety
 /// `into` must be valid for writing `len` bytes, and the range must lie inside of the object.
 #[inline(always)]
-unsafe fn copy_to(segment: &Segment, at: Offset, into: *mut u8, len: usize) -> Result<()> {
+unsafe fn copy_to(segment: &Segment, view: View<'_>, at: Offset, into: *mut u8, len: usize) -> Result<()> {
     if (len as u64) < PUNCHABLE_BYTES {
         // SAFETY: by the caller's promise.
-        unsafe { segment.copy_out(at, into, len) };
+        unsafe { view.copy_out(at, into, len) };
         return Ok(());
     }
     // SAFETY: by the caller's promise.

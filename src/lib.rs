@@ -40,6 +40,8 @@ mod cursor;
 mod hashtbl;
 mod object;
 
+mod ffi;
+
 pub use error::{Damage, Error, Result};
 pub use group::{DetachedTransaction, Transaction};
 pub use hashtbl::{Bindings, HashTable, Keys, Table, Update};

@@ -10,7 +10,9 @@ use crate::os::name::{Kind, Name};
 use crate::os::shm::{self, Files};
 use crate::os::{self, process};
 use crate::txn::lifecycle::{self, Initialise};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 /// How an object is opened.
 ///
@@ -124,10 +126,46 @@ pub struct Object {
 struct Inner {
     files: Arc<Files>,
     reservation: u64,
-    /// Set once the object is known to hold something.
-    engine: OnceLock<Arc<Engine>>,
-    /// Taken while the engine is being opened, so that two threads do not do it twice.
-    opening: Mutex<()>,
+    /// Null until the object is known to hold something; then a reference that this object owns. No lock:
+    /// a forked child could find it held for ever.
+    engine: AtomicPtr<Engine>,
+}
+
+impl Inner {
+    fn engine(&self) -> Option<Arc<Engine>> {
+        let engine = self.engine.load(Ordering::Acquire);
+        if engine.is_null() {
+            return None;
+        }
+        // SAFETY: the pointer came from Arc::into_raw, and its reference is kept until drop.
+        unsafe {
+            Arc::increment_strong_count(engine);
+            Some(Arc::from_raw(engine))
+        }
+    }
+
+    /// Keeps an engine, unless another thread has kept one already.
+    fn keep(&self, engine: Arc<Engine>) -> Arc<Engine> {
+        let kept = Arc::into_raw(engine.clone()).cast_mut();
+        match self.engine.compare_exchange(ptr::null_mut(), kept, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => engine,
+            Err(_) => {
+                // SAFETY: it was made above and not published.
+                drop(unsafe { Arc::from_raw(kept) });
+                self.engine().unwrap_or(engine)
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let engine = *self.engine.get_mut();
+        if !engine.is_null() {
+            // SAFETY: as in `engine`; this is the reference that was kept.
+            drop(unsafe { Arc::from_raw(engine) });
+        }
+    }
 }
 
 impl std::fmt::Debug for Object {
@@ -292,8 +330,7 @@ impl Object {
             inner: Arc::new(Inner {
                 files: Arc::new(files),
                 reservation,
-                engine: OnceLock::new(),
-                opening: Mutex::new(()),
+                engine: AtomicPtr::new(ptr::null_mut()),
             }),
         };
         // What is there is judged at once, so that the error comes with the call that names the file.
@@ -354,20 +391,17 @@ impl Object {
     }
 
     /// The engine, if the object holds something.
-    fn engine_if_any(&self) -> Result<Option<&Arc<Engine>>> {
+    fn engine_if_any(&self) -> Result<Option<Arc<Engine>>> {
         self.engine_or(None)
     }
 
-    fn engine_or(&self, create: Option<&dyn Fn() -> Result<Header>>) -> Result<Option<&Arc<Engine>>> {
+    fn engine_or(&self, create: Option<&dyn Fn() -> Result<Header>>) -> Result<Option<Arc<Engine>>> {
         let inner = &self.inner;
-        if let Some(engine) = inner.engine.get() {
+        if let Some(engine) = inner.engine() {
             return Ok(Some(engine));
         }
-        let _opening = inner.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        match engine::open(&inner.files, inner.reservation, create)? {
-            None => Ok(None),
-            Some(engine) => Ok(Some(inner.engine.get_or_init(|| engine))),
-        }
+        let engine = engine::open(&inner.files, inner.reservation, create)?;
+        Ok(engine.map(|engine| inner.keep(engine)))
     }
 
     /// The engine with a table in it, as the options want it.
@@ -390,16 +424,16 @@ impl Object {
             Initialise::IfEmpty { base_level }
         };
         if options.reinitialise || engine.holds_nothing() {
-            initialise(engine, how, options.lock_timeout_ms)?;
+            initialise(&engine, how, options.lock_timeout_ms)?;
         }
-        engine.table.roots.refresh(&engine.segment)?;
-        Ok(engine.clone())
+        engine.refresh(Patience::from_millis(options.lock_timeout_ms))?;
+        Ok(engine)
     }
 
     /// Removes everything that the object holds.
     fn empty(&self) -> Result<()> {
         match self.engine_if_any()? {
-            Some(engine) => initialise(engine, Initialise::Remove, 0),
+            Some(engine) => initialise(&engine, Initialise::Remove, 0),
             None => Ok(()),
         }
     }
@@ -413,7 +447,9 @@ impl Object {
     /// # Errors
     /// [`Error::Corrupt`] with the first finding, if there is one; errors of waiting for the object.
     pub fn check(&self, mut report: impl FnMut(check::Finding) -> bool) -> Result<check::Summary> {
-        let Some(engine) = self.engine_if_any()? else { return Ok(check::Summary::default()) };
+        let Some(engine) = self.engine_if_any()? else {
+            return Ok(check::Summary { complete: true, ..check::Summary::default() });
+        };
         let mut first = None;
         let mut note = |finding: check::Finding| {
             first.get_or_insert(Error::Corrupt { what: finding.what, offset: finding.offset });

@@ -56,6 +56,7 @@ pub(crate) fn recover(
         (slot::W_WAIT_TARGET, 0),
         (slot::W_VICTIM, 0),
         (slot::W_AGE, 0),
+        (slot::W_PID, 0),
         (slot::W_COMMIT, slot::commit_word(slot::IDLE, 0)),
     ] {
         segment.store(base.word(word), value);

@@ -9,19 +9,19 @@
 //! does nothing. So no offset read from shared memory can lead to a wild access.
 
 mod copy;
+pub(crate) mod view;
 #[cfg(feature = "inject")]
 pub mod inject;
 
 use crate::error::{Damage, Error, Result};
-use crate::format::{MAX_OBJECT_BYTES, Offset};
+use crate::format::{MAX_OBJECT_BYTES, Offset, PAGE_BYTES, UNIT_BYTES, header};
 use crate::os::map::Mapping;
 use crate::os::shm::{Files, verify_or_reopen};
 use crate::os::space;
+use crate::os::turn::Turn;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
-
-pub(crate) use copy::Pattern;
 
 /// The mapping of one object by this process.
 pub(crate) struct Segment {
@@ -34,6 +34,8 @@ pub(crate) struct Segment {
     /// All mappings, the newest first: pointers into older ones stay valid until the segment goes.
     mappings: AtomicPtr<MappingNode>,
     writable: bool,
+    /// Held by the thread that maps more.
+    growing: Turn,
 }
 
 struct MappingNode {
@@ -50,7 +52,10 @@ unsafe impl Sync for Segment {}
 impl Segment {
     /// Maps the object, reserving address space for `reserve` bytes or what can be had.
     pub(crate) fn map(files: Arc<Files>, reserve: u64, writable: bool) -> Result<Segment> {
-        let size = space::file_size(files.fd())?;
+        let size = space::file_size(files.fd())? / UNIT_BYTES * UNIT_BYTES;
+        if size < header::FIXED_PAGES as u64 * PAGE_BYTES {
+            return Err(Error::corrupt(Damage::Truncated, Offset(size)));
+        }
         let mapping = Mapping::reserve(files.fd(), reserve.min(MAX_OBJECT_BYTES), size, writable)?;
         let base = mapping.base();
         let limit = size.min(mapping.len() as u64);
@@ -61,6 +66,7 @@ impl Segment {
             limit: AtomicU64::new(limit),
             mappings: AtomicPtr::new(node),
             writable,
+            growing: Turn::new(),
         })
     }
 
@@ -110,37 +116,38 @@ impl Segment {
         Ok(())
     }
 
+    /// Takes note of the file's growth.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        self.refresh_limit(space::file_size(self.fd()?)? / UNIT_BYTES * UNIT_BYTES)
+    }
+
     /// Takes note of the file's growth; maps more if `end` lies beyond what is mapped.
     #[cold]
     pub(crate) fn refresh_limit(&self, end: u64) -> Result<()> {
-        let size = space::file_size(self.fd()?)?;
+        // The limit is a multiple of the unit, so that whatever begins inside has 16 bytes.
+        let size = space::file_size(self.fd()?)? / UNIT_BYTES * UNIT_BYTES;
         if size > MAX_OBJECT_BYTES {
             return Err(Error::corrupt(Damage::Header, Offset(size)));
         }
         if end > size {
             return Ok(());
         }
+        let _turn = self.growing.take();
         let newest = self.mappings.load(Ordering::Acquire);
         // SAFETY: nodes are freed only by drop.
-        let mapped = unsafe { (*newest).mapping.len() as u64 };
+        let mut mapped = unsafe { (*newest).mapping.len() } as u64;
         if end > mapped {
             let want = size.saturating_mul(4).min(MAX_OBJECT_BYTES);
             let mapping = Mapping::reserve(self.fd()?, want, size, self.writable)
                 .map_err(|_| Error::TooLarge("the object exceeds this process's address space"))?;
+            mapped = mapping.len() as u64;
             let base = mapping.base();
-            let mapped = mapping.len() as u64;
             let node = Box::into_raw(Box::new(MappingNode { mapping, older: newest }));
-            if self.mappings.compare_exchange(newest, node, Ordering::AcqRel, Ordering::Acquire).is_err() {
-                // Another thread was faster; its mapping is looked at in the next round.
-                // SAFETY: the node was made above and never published.
-                drop(unsafe { Box::from_raw(node) });
-                return self.refresh_limit(end);
-            }
+            self.mappings.store(node, Ordering::Release);
+            // The base before the limit: whoever reads the limit first never meets a smaller mapping.
             self.base.store(base, Ordering::Release);
-            self.limit.fetch_max(size.min(mapped), Ordering::AcqRel);
-        } else {
-            self.limit.fetch_max(size.min(mapped), Ordering::AcqRel);
         }
+        self.limit.fetch_max(size.min(mapped), Ordering::AcqRel);
         Ok(())
     }
 

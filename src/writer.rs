@@ -7,13 +7,15 @@ use crate::error::{Error, Result};
 use crate::format::lock_word::{LockWord, WRITING};
 use crate::format::slot::{self, State};
 use crate::format::{Offset, SlotIndex, header};
-use crate::lock::attachment::{Attachment, all_slots, slot_base};
+use crate::lock::attachment::{Attachment, Life, all_slots, slot_base};
 use crate::lock::participant::Participant;
 use crate::lock::wait::{Acquired, acquire, wait_for_empty_list};
 use crate::lock::{Patience, Rank};
 use crate::log::WriteSet;
+use crate::os::{process, time};
 use crate::recovery;
 use crate::segment::Segment;
+use std::time::Duration;
 
 /// Where words are read: straight from the object, or through a write set.
 pub(crate) trait Words {
@@ -209,8 +211,31 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// Waits a moment for whoever marks a word WRITING, and recovers that one if it is dead.
     #[cold]
-    pub(crate) fn recover(&mut self, slot: SlotIndex, state: State) -> Result<()> {
+    pub(crate) fn wait_for_writing(&self, at: Offset, word: LockWord, rounds: &mut u32) -> Result<()> {
+        *rounds += 1;
+        if *rounds < 100 {
+            std::hint::spin_loop();
+            return Ok(());
+        }
+        if let Life::Dead(state) = self.me.life_of(self.segment, word.owner())? {
+            return self.recover(word.owner(), state);
+        }
+        let late = match self.patience {
+            Patience::Try => *rounds > 1000,
+            Patience::Until(deadline) => deadline.passed(),
+        };
+        if late {
+            debug_assert!(!self.holds(at));
+            return Err(Error::Timeout { holder_pid: self.me.pid_of(self.segment, word.owner()) });
+        }
+        time::sleep(Duration::from_micros(50));
+        Ok(())
+    }
+
+    #[cold]
+    pub(crate) fn recover(&self, slot: SlotIndex, state: State) -> Result<()> {
         match slot_base(self.segment, slot) {
             Some(base) => recovery::recover(self.segment, self.me, slot, base, state),
             None => Ok(()),
@@ -269,6 +294,20 @@ impl Writer<'_> {
                 Err(now) => word = LockWord(now),
             }
         }
+    }
+
+    /// Has the process forked since the session began? Then the slot is the parent's.
+    pub(crate) fn is_forked(&self) -> bool {
+        process::fork_epoch() != self.me.epoch
+    }
+
+    /// In a forked child: forgets everything, and leaves the slot, which is the parent's, alone.
+    #[cold]
+    pub(crate) fn forget(&mut self) {
+        self.s.p.held.clear();
+        self.s.set.clear();
+        self.s.outer.clear();
+        self.s.net_added = 0;
     }
 
     /// Forgets the planned changes and releases all locks.

@@ -20,12 +20,22 @@ use std::time::Duration;
 /// a large file may have to write it to its disk.
 const CREATION_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Locks the creation byte until the descriptor is dropped.
-pub(super) fn lock_creation(files: &Files) -> Result<OwnedFd> {
+/// The creation byte, locked.
+pub(super) struct CreationLock(OwnedFd);
+
+impl Drop for CreationLock {
+    fn drop(&mut self) {
+        // Closing would not do: a child that was forked meanwhile shares the description.
+        let _ = filelock::unlock_byte(self.0.as_fd(), CREATION_BYTE);
+    }
+}
+
+/// Locks the creation byte.
+pub(super) fn lock_creation(files: &Files) -> Result<CreationLock> {
     // A description of its own, so that threads exclude each other as well.
     let fd = filelock::open_again(files)?;
     filelock::lock_byte(fd.as_fd(), CREATION_BYTE, Deadline::after(Some(CREATION_PATIENCE)))?;
-    Ok(fd)
+    Ok(CreationLock(fd))
 }
 
 /// What a file holds.

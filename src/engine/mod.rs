@@ -14,7 +14,7 @@ pub(crate) mod sessions;
 
 use crate::error::{Error, Result};
 use crate::format::header::Header;
-use crate::format::{Offset, header};
+use crate::format::{Offset, SlotIndex, header};
 use crate::format::slot::State;
 use crate::index::KeyHash;
 use crate::index::find::Obstacle;
@@ -30,6 +30,10 @@ use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
 
 pub(crate) use registry::open;
+
+/// After so many rounds, about a second, a read-only handle gives up on a word that a dead process has left
+/// marked, even if no time-out was asked for.
+const UNREPAIRED_ROUNDS: u32 = 20_000;
 
 /// An object as this process uses it.
 pub(crate) struct Engine {
@@ -108,9 +112,9 @@ impl Engine {
         *rounds += 1;
         match obstacle {
             Obstacle::Failed(e) => return Err(e),
-            Obstacle::Stale => return self.table.roots.refresh(&self.segment),
+            Obstacle::Stale => return self.refresh(patience),
             Obstacle::Changed => {}
-            Obstacle::Writing(at, owner) if *rounds % 64 == 0 => self.look_after(at, owner)?,
+            Obstacle::Writing(at, owner) if *rounds % 64 == 0 => self.look_after(at, owner, *rounds)?,
             Obstacle::Writing(..) => {}
         }
         if *rounds < 30 {
@@ -137,17 +141,29 @@ impl Engine {
         Ok(())
     }
 
-    /// A bucket has been marked WRITING for long: is its owner dead?
-    fn look_after(&self, at: Offset, owner: crate::format::SlotIndex) -> Result<()> {
+    /// Reads the table's roots again.
+    pub(crate) fn refresh(&self, patience: Patience) -> Result<()> {
+        let mut rounds = 0;
+        self.table.roots.refresh(&self.segment, |gate| {
+            self.overcome(Obstacle::Writing(header::GATE, gate.owner()), &mut rounds, patience)
+        })
+    }
+
+    /// A word has been marked WRITING for long: is its owner dead?
+    fn look_after(&self, at: Offset, owner: SlotIndex, rounds: u32) -> Result<()> {
         let Some(base) = attachment::slot_base(&self.segment, owner) else {
             return Err(Error::corrupt(crate::error::Damage::StrayLock, at));
         };
-        if !self.is_writable() {
-            return Ok(());
-        }
-        let attached = self.attached()?;
-        if let Life::Dead(state) = attached.registration.life_of(&self.segment, owner)? {
-            recovery::recover(&self.segment, &attached.registration, owner, base, state)?;
+        if self.is_writable() {
+            let attached = self.attached()?;
+            if let Life::Dead(state) = attached.registration.life_of(&self.segment, owner)? {
+                recovery::recover(&self.segment, &attached.registration, owner, base, state)?;
+            }
+        } else if rounds > UNREPAIRED_ROUNDS {
+            // Who may only read cannot repair what the dead have left, and need not wait for somebody who can.
+            if let Life::Dead(_) = attachment::life_at(&self.segment, base, None)? {
+                return Err(Error::Timeout { holder_pid: attachment::pid_of(&self.segment, owner) });
+            }
         }
         Ok(())
     }
@@ -172,6 +188,7 @@ impl Engine {
         report: &mut dyn FnMut(crate::check::Finding) -> bool,
     ) -> Result<crate::check::Summary> {
         let live = Live(&self.segment);
+        self.segment.refresh()?;
         if !self.is_writable() {
             return Ok(crate::check::check(&live, &crate::check::Options::default(), report));
         }
@@ -183,6 +200,7 @@ impl Engine {
         let mut w = entered.writer(patience);
         self.recover_the_dead(w.me, usize::MAX)?;
         w.lock_gate()?;
+        self.segment.refresh()?;
         let options =
             crate::check::Options { own_slot: w.s.p.slot.0, ..crate::check::Options::default() };
         let summary = crate::check::check(&live, &options, report);

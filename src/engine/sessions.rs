@@ -136,7 +136,47 @@ impl<'e> Entered<'e> {
     }
 }
 
+/// The common case of [`Entered`]: the thread has a session, and nothing is going on in it.
+pub(crate) struct Seated<'e> {
+    engine: &'e Engine,
+    attached: &'e Attached,
+    seat: &'e Seat,
+}
+
+impl Drop for Seated<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.seat.state.set(SeatState::Idle);
+    }
+}
+
+impl Seated<'_> {
+    #[inline(always)]
+    pub(crate) fn writer(&mut self, patience: Patience) -> Writer<'_> {
+        // SAFETY: the state says that nobody but this thread, here, uses the session.
+        let session = unsafe { &mut *self.seat.session.get() };
+        Writer { segment: &self.engine.segment, me: &self.attached.registration, s: session, patience }
+    }
+}
+
 impl Engine {
+    /// Begins to work in the session that this thread used last, if nothing is going on in it.
+    #[inline(always)]
+    pub(crate) fn take_seat(&self) -> Option<Seated<'_>> {
+        let attached = self.attached_here()?;
+        let (id, seat) = LAST.get();
+        if id != attached.id {
+            return None;
+        }
+        // SAFETY: the attachment is alive, so its seats are.
+        let seat = unsafe { &*seat };
+        if seat.state.get() != SeatState::Idle {
+            return None;
+        }
+        seat.state.set(SeatState::Busy);
+        Some(Seated { engine: self, attached, seat })
+    }
+
     /// The registration of this process; makes it if need be.
     #[inline(always)]
     pub(super) fn attached(&self) -> Result<&Attached> {
@@ -181,7 +221,6 @@ impl Engine {
     }
 
     /// Begins to work in this thread's session.
-    #[inline(always)]
     pub(crate) fn enter(&self, patience: Patience) -> Result<Entered<'_>> {
         if let Some(attached) = self.attached_here() {
             let (id, seat) = LAST.get();
@@ -194,15 +233,15 @@ impl Engine {
         self.enter_slowly(patience)
     }
 
-    #[inline(always)]
     fn sit<'e>(&'e self, attached: &'e Attached, seat: &'e Seat) -> Result<Entered<'e>> {
         let before = seat.state.get();
-        let now = match before {
-            SeatState::Idle => SeatState::Busy,
-            SeatState::Group => SeatState::GroupBusy,
-            SeatState::Busy | SeatState::GroupBusy => return Err(Error::InCallback),
-        };
-        seat.state.set(now);
+        if before == SeatState::Idle {
+            seat.state.set(SeatState::Busy);
+        } else if before == SeatState::Group {
+            seat.state.set(SeatState::GroupBusy);
+        } else {
+            return Err(Error::InCallback);
+        }
         Ok(Entered { engine: self, attached, seat, before })
     }
 
@@ -305,15 +344,18 @@ impl Engine {
 
     /// Was a group open on this thread when the parent process forked, and has not been ended since?
     fn group_of_parent_is_open(&self) -> bool {
-        // SAFETY: attachments are freed only by the engine's drop, and never those of a parent.
-        let Some(attached) = (unsafe { self.attached.load(Ordering::Acquire).as_ref() }) else { return false };
-        if Engine::is_this_process(attached.epoch) {
-            return false;
-        }
-        let Some(seat) = self.remembered(attached.id) else { return false };
-        // SAFETY: as above.
-        let state = unsafe { seat.as_ref() }.state.get();
-        matches!(state, SeatState::Group | SeatState::GroupBusy)
+        let here = self.attached_here().map_or(0, |attached| attached.id);
+        MINE.with(|mine| {
+            mine.0.borrow().iter().any(|e| {
+                // SAFETY: seats of an engine that lives are not freed, and never those of a parent.
+                std::ptr::eq(e.engine.as_ptr(), self)
+                    && e.id != here
+                    && matches!(
+                        unsafe { e.seat.as_ref() }.state.get(),
+                        SeatState::Group | SeatState::GroupBusy
+                    )
+            })
+        })
     }
 
     /// Claims a slot of the object for one more session of this process.
@@ -333,7 +375,11 @@ impl Engine {
             Entered { engine: self, attached, seat: seat_ref, before: SeatState::Idle };
         let mut w = entered.writer(patience);
         // What a dead owner had in its hands and could not use.
-        custody::settle_slowly(&mut w)?;
+        if let Err(e) = custody::settle_slowly(&mut w) {
+            drop(entered);
+            attached.sessions().idle.push(seat);
+            return Err(e);
+        }
         if last {
             // For want of memory the next one will wait until a slot is free.
             let _ = growth::add_slots(&mut w);
@@ -358,8 +404,8 @@ impl Engine {
                 }
                 let mine = State::new(slot::ACTIVE, me.number(), state.generation());
                 if segment.compare_exchange(at, state.0, mine.0).is_ok() {
-                    segment.store(base.word(slot::W_PID), me.pid as u64);
                     segment.store(base.word(slot::W_PID_NAMESPACE), me.pid_namespace);
+                    segment.store(base.word(slot::W_PID), me.pid as u64);
                     claimed = Some((slot, base));
                 }
             }
@@ -409,6 +455,7 @@ impl Engine {
             let state = State(self.segment.load(base.word(slot::W_STATE)));
             let free = State::new(slot::FREE, 0, state.generation().wrapping_add(1));
             self.segment.store(base.word(slot::W_AGE), 0);
+            self.segment.store(base.word(slot::W_PID), 0);
             self.segment.store(base.word(slot::W_STATE), free.0);
             outcome = outcome.and(result);
         }

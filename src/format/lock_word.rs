@@ -73,6 +73,12 @@ impl LockWord {
         (self.0 ^ later.0) & SEEN_BY_READERS == 0
     }
 
+    /// What a reader compares.
+    #[inline(always)]
+    pub(crate) const fn seen_by_readers(self) -> u64 {
+        self.0 & SEEN_BY_READERS
+    }
+
     /// The value of the futex word, the low half, as memory holds it.
     pub(crate) const fn futex_value(self) -> u32 {
         (self.0 as u32).to_le()

@@ -7,10 +7,12 @@
 use super::roots::Roots;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, level_of, mask};
+use std::sync::atomic::{Ordering, fence};
 use crate::format::lock_word::LockWord;
 use crate::format::record::{self, Shape};
 use crate::format::{Offset, SlotIndex};
-use crate::segment::{Pattern, Segment};
+use crate::segment::Segment;
+use crate::segment::view::{Block, View};
 
 /// A record found: where it is, where its value lies, how long that is.
 #[derive(Debug, Clone, Copy)]
@@ -53,56 +55,126 @@ pub(crate) const LONGEST_CHAIN: u32 = 1 << 20;
 /// Steps from one bucket to another: a level at a time, from the top one at most.
 const LONGEST_ROUTE: u32 = 64;
 
+/// Looks for a key once, on the short way: only in the bucket where it is probably at home. None: something
+/// is unusual, and the caller goes on with [`attempt`], which tells what it is.
+#[inline(always)]
+pub(crate) fn quick_attempt<R>(
+    segment: &Segment,
+    roots: &Roots,
+    hash: u64,
+    key: &[u8],
+    take: impl FnOnce(View<'_>, Option<Found>) -> R,
+) -> Option<(R, Seen)> {
+    let view = segment.view();
+    let roots_version = roots.version();
+    let index = roots.guess(hash);
+    let at = roots.bucket(index)?;
+    let bucket = view.block::<8>(at)?;
+    let word = LockWord(bucket.load_acquire(0));
+    if word.is_writing() {
+        return None;
+    }
+    let mut candidates = bucket.matches(bucket::tag_bits(hash));
+    let result = loop {
+        if candidates == 0 {
+            let link = Link(bucket.load(W_LINK as usize));
+            let level = level_of(index, link, roots.base_level())?;
+            if !link.next().is_none() || level > bucket::MAX_LEVEL || hash & mask(level) != index {
+                return None;
+            }
+            break take(view, None);
+        }
+        // The mask keeps the index inside of the block for the compiler's sake.
+        let entry = bucket.load((W_ENTRY as usize + candidates.trailing_zeros() as usize) & 7);
+        match quick_match(view, entry_record(entry), key) {
+            Match::Yes(found) => break take(view, Some(found)),
+            Match::No => candidates &= candidates - 1,
+            Match::Implausible => return None,
+        }
+    };
+    fence(Ordering::Acquire);
+    let valid = word.unchanged_for_readers(LockWord(bucket.load(0))) && roots.is_current_in(view, roots_version);
+    valid.then_some((result, Seen { bucket: at, index, word, roots_version }))
+}
+
+/// Is the record at an offset of this key? Only for records with short lengths.
+#[inline(always)]
+fn quick_match(view: View<'_>, record: Offset, key: &[u8]) -> Match {
+    // Both are multiples of 16, so that a record that begins inside has its two header words inside.
+    let Some(header) = view.block_of_units::<2>(record) else { return Match::Implausible };
+    let shape = Shape::from_lengths(header.load(1));
+    if shape.key_len != key.len() as u64 {
+        // Long records have 0 here, and are looked at the general way.
+        return if Shape::is_long(header.load(0)) { Match::Implausible } else { Match::No };
+    }
+    if Shape::is_long(header.load(0)) || !view.reaches(record, shape.value_at() + record::padded(shape.value_len)) {
+        return Match::Implausible;
+    }
+    // SAFETY: the whole record was just checked.
+    if unsafe { view.equals(record.add(record::SHORT_HEADER_BYTES), key) } {
+        Match::Yes(Found { record, shape })
+    } else {
+        Match::No
+    }
+}
+
 /// Looks for a key once. `take` is called with the record, or with none, before what was read is validated;
 /// what it did counts only if the result is `Ok`.
-#[inline(always)]
 pub(crate) fn attempt<R>(
     segment: &Segment,
     roots: &Roots,
     hash: u64,
     key: &[u8],
-    take: impl FnOnce(Option<Found>) -> R,
+    take: impl FnOnce(View<'_>, Option<Found>) -> R,
 ) -> std::result::Result<(R, Seen), Obstacle> {
+    let view = segment.view();
     let roots_version = roots.version();
     let mut index = roots.guess(hash);
-    let pattern = Pattern::new(bucket::tag_bits(hash));
+    let tag = bucket::tag_bits(hash);
     for _ in 0..LONGEST_ROUTE {
-        let Some(bucket) = roots.bucket(index) else { return Err(Obstacle::Stale) };
-        let word = LockWord(segment.load_acquire(bucket));
+        let Some(at) = roots.bucket(index) else { return Err(Obstacle::Stale) };
+        let Some(bucket) = view.block::<8>(at) else { return Err(beyond(segment, at)) };
+        let word = LockWord(bucket.load_acquire(0));
         if word.is_writing() {
-            return Err(Obstacle::Writing(bucket, word.owner()));
+            return Err(Obstacle::Writing(at, word.owner()));
         }
-        let seen = Seen { bucket, index, word, roots_version };
-        let mut candidates = segment.line_matches(bucket, pattern);
+        let seen = Seen { bucket: at, index, word, roots_version };
+        let mut candidates = bucket.matches(tag);
         while candidates != 0 {
-            let n = candidates.trailing_zeros() as u64;
+            let n = candidates.trailing_zeros() as usize;
             candidates &= candidates - 1;
-            let entry = segment.load(bucket.word(W_ENTRY + n));
-            match matching_record(segment, entry, key) {
-                Match::Yes(found) => return finish(segment, roots, seen, take(Some(found))),
+            // The mask keeps the index inside of the block for the compiler's sake.
+            let entry = bucket.load((W_ENTRY as usize + n) & 7);
+            match matching_record(view, entry, key) {
+                Match::Yes(found) => {
+                    let result = take(view, Some(found));
+                    return finish(segment, roots, bucket, seen, result);
+                }
                 Match::No => {}
-                Match::Implausible => return Err(implausible(segment, roots, seen, entry_record(entry))),
+                Match::Implausible => {
+                    let at = entry_record(entry);
+                    return Err(implausible(segment, roots, bucket, seen, at));
+                }
             }
         }
-        let link = Link(segment.load(bucket.word(W_LINK)));
+        let link = Link(bucket.load(W_LINK as usize));
         if !link.next().is_none() {
-            match overflow(segment, link.next(), pattern, key) {
-                Ok(Some(found)) => return finish(segment, roots, seen, take(Some(found))),
+            match overflow(view, link.next(), tag, key) {
+                Ok(Some(found)) => {
+                    let result = take(view, Some(found));
+                    return finish(segment, roots, bucket, seen, result);
+                }
                 Ok(None) => {}
-                Err(at) => return Err(implausible(segment, roots, seen, at)),
+                Err(at) => return Err(implausible(segment, roots, bucket, seen, at)),
             }
         }
         // Not here. Only now it matters whether this is the key's home at all.
         match level_of(index, link, roots.base_level()) {
-            None if index == 0 => return Err(implausible(segment, roots, seen, bucket)),
-            None => index = bucket::ancestor(index),
-            Some(level) if level > bucket::MAX_LEVEL => {
-                return Err(implausible(segment, roots, seen, bucket));
-            }
-            Some(level) => {
+            Some(level) if level <= bucket::MAX_LEVEL => {
                 let home = hash & mask(level);
                 if home == index {
-                    return finish(segment, roots, seen, take(None));
+                    let result = take(view, None);
+                    return finish(segment, roots, bucket, seen, result);
                 }
                 if home >= roots.ready() {
                     return Err(Obstacle::Stale);
@@ -110,6 +182,8 @@ pub(crate) fn attempt<R>(
                 roots.expect(home + 1);
                 index = home;
             }
+            None if index != 0 => index = bucket::ancestor(index),
+            _ => return Err(implausible(segment, roots, bucket, seen, at)),
         }
     }
     Err(Obstacle::Changed)
@@ -120,11 +194,12 @@ pub(crate) fn attempt<R>(
 fn finish<R>(
     segment: &Segment,
     roots: &Roots,
+    bucket: Block<'_, 8>,
     seen: Seen,
     result: R,
 ) -> std::result::Result<(R, Seen), Obstacle> {
-    segment.fence_acquire();
-    if !seen.word.unchanged_for_readers(LockWord(segment.load(seen.bucket))) {
+    fence(Ordering::Acquire);
+    if !seen.word.unchanged_for_readers(LockWord(bucket.load(0))) {
         return Err(Obstacle::Changed);
     }
     if !roots.is_current(segment, seen.roots_version) {
@@ -133,12 +208,30 @@ fn finish<R>(
     Ok((result, seen))
 }
 
-/// Something cannot be: an error if nothing has changed meanwhile.
+/// Something cannot be: an error if nothing has changed meanwhile, and if it is not just that the object has
+/// grown beyond what this process knew.
 #[cold]
-fn implausible(segment: &Segment, roots: &Roots, seen: Seen, at: Offset) -> Obstacle {
-    match finish(segment, roots, seen, ()) {
+#[inline(never)]
+fn implausible(segment: &Segment, roots: &Roots, bucket: Block<'_, 8>, seen: Seen, at: Offset) -> Obstacle {
+    let before = segment.limit();
+    let _ = segment.refresh_limit(segment.limit() + 1);
+    if segment.limit() != before {
+        return Obstacle::Changed;
+    }
+    match finish(segment, roots, bucket, seen, ()) {
         Ok(_) => Obstacle::Failed(Error::corrupt(Damage::Bucket, at)),
         Err(obstacle) => obstacle,
+    }
+}
+
+/// A bucket lies beyond what this process knows of the object.
+#[cold]
+#[inline(never)]
+fn beyond(segment: &Segment, at: Offset) -> Obstacle {
+    if segment.contains(at, bucket::LINE_BYTES) {
+        Obstacle::Changed
+    } else {
+        Obstacle::Failed(Error::corrupt(Damage::Truncated, at))
     }
 }
 
@@ -150,83 +243,99 @@ enum Match {
 
 /// Is the entry's record one of this key?
 #[inline(always)]
-fn matching_record(segment: &Segment, entry: u64, key: &[u8]) -> Match {
+fn matching_record(view: View<'_>, entry: u64, key: &[u8]) -> Match {
     let record = entry_record(entry);
     if record.is_none() {
         return Match::No;
     }
-    if !segment.contains(record, record::LONG_HEADER_BYTES) {
-        return Match::Implausible;
+    // The smallest block has 32 bytes, the longest header as well.
+    let Some(header) = view.block::<4>(record) else { return Match::Implausible };
+    let w0 = header.load(0);
+    if Shape::is_long(w0) {
+        return matching_long_record(view, header, record, key);
     }
-    let shape = shape_at(segment, record);
+    let shape = Shape::from_lengths(header.load(1));
     if shape.key_len != key.len() as u64 {
         return Match::No;
     }
-    match shape.total() {
-        Some(total) if segment.contains(record, total) => {}
-        _ => return Match::Implausible,
+    // Lengths of 32 bits cannot overflow.
+    if !view.contains(record, shape.value_at() + record::padded(shape.value_len)) {
+        return Match::Implausible;
     }
-    if segment.equals(record.add(shape.header_bytes()), key) {
+    // SAFETY: the whole record was just checked.
+    if unsafe { view.equals(record.add(shape.header_bytes()), key) } {
         Match::Yes(Found { record, shape })
     } else {
         Match::No
     }
 }
 
-/// The shape of the record at an offset whose header lies inside of the object.
-#[inline(always)]
-fn shape_at(segment: &Segment, record: Offset) -> Shape {
-    let w0 = segment.load(record);
-    if Shape::is_long(w0) {
-        return Shape {
-            key_len: segment.load(record.word(2)),
-            value_len: segment.load(record.word(3)),
-            long: true,
-        };
+/// The same for a record of which one length needs more than 32 bits.
+#[cold]
+#[inline(never)]
+fn matching_long_record(view: View<'_>, header: Block<'_, 4>, record: Offset, key: &[u8]) -> Match {
+    let shape = shape_of(header);
+    if shape.key_len != key.len() as u64 {
+        return Match::No;
     }
-    Shape::from_lengths(segment.load(record.word(1)))
+    match shape.total() {
+        Some(total) if view.contains(record, total) => {}
+        _ => return Match::Implausible,
+    }
+    // SAFETY: the whole record was just checked.
+    if unsafe { view.equals(record.add(shape.header_bytes()), key) } {
+        Match::Yes(Found { record, shape })
+    } else {
+        Match::No
+    }
+}
+
+/// The shape that a record's header announces.
+#[inline(always)]
+fn shape_of(header: Block<'_, 4>) -> Shape {
+    if Shape::is_long(header.load(0)) {
+        return Shape { key_len: header.load(2), value_len: header.load(3), long: true };
+    }
+    Shape::from_lengths(header.load(1))
 }
 
 /// Searches the overflow lines. Err: the place of something implausible.
-#[cold]
 #[inline(never)]
 fn overflow(
-    segment: &Segment,
+    view: View<'_>,
     first: Offset,
-    pattern: Pattern,
+    tag: u64,
     key: &[u8],
 ) -> std::result::Result<Option<Found>, Offset> {
-    let mut line = first;
+    let mut at = first;
     for _ in 0..LONGEST_CHAIN {
-        if !segment.contains(line, bucket::LINE_BYTES) {
-            return Err(line);
-        }
-        let mut candidates = segment.line_matches(line, pattern);
+        let Some(line) = view.block::<8>(at) else { return Err(at) };
+        let mut candidates = line.matches(tag);
         while candidates != 0 {
-            let n = candidates.trailing_zeros() as u64;
+            let n = candidates.trailing_zeros() as usize;
             candidates &= candidates - 1;
-            let entry = segment.load(line.word(W_ENTRY + n));
-            match matching_record(segment, entry, key) {
+            let entry = line.load((W_ENTRY as usize + n) & 7);
+            match matching_record(view, entry, key) {
                 Match::Yes(found) => return Ok(Some(found)),
                 Match::No => {}
                 Match::Implausible => return Err(entry_record(entry)),
             }
         }
-        line = Link(segment.load(line.word(W_LINK))).next();
-        if line.is_none() {
+        at = Link(line.load(W_LINK as usize)).next();
+        if at.is_none() {
             return Ok(None);
         }
     }
-    Err(line)
+    Err(at)
 }
 
 /// The shape of a record, checked to lie inside of the object.
 pub(crate) fn checked_shape(segment: &Segment, record: Offset) -> Result<Shape> {
     let bad = || Error::corrupt(Damage::Record, record);
-    if record.is_none() || !segment.contains(record, record::LONG_HEADER_BYTES) {
+    if record.is_none() {
         return Err(bad());
     }
-    let shape = shape_at(segment, record);
+    let shape = shape_of(segment.block::<4>(record).ok_or_else(bad)?);
     match shape.total() {
         Some(total) if segment.contains(record, total) => Ok(shape),
         _ => Err(bad()),

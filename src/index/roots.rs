@@ -3,10 +3,11 @@
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{LINE_BYTES, mask};
 use crate::format::lock_word::LockWord;
-use crate::format::root::{self, ARRAYS};
+use crate::format::root;
 use crate::format::{Offset, PAGE_BYTES, header};
-use crate::os::process;
+use crate::os::turn::Turn;
 use crate::segment::Segment;
+use crate::segment::view::View;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Hint of a table: its gate version, level and arrays.
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// only after the shared gate has got another version, so whoever saw a mixture fails that comparison;
 /// within one version, words only grow, and any mixture is a legal hint.
 pub(crate) struct Roots {
-    /// Version of the gate plus 1; 0: nothing is known.
+    /// See `version_of`; 0: nothing is known.
     version: AtomicU64,
     root: AtomicU64,
     base_level: AtomicU64,
@@ -24,9 +25,11 @@ pub(crate) struct Roots {
     mask: AtomicU64,
     /// Buckets that may be reached for.
     ready: AtomicU64,
-    arrays: [AtomicU64; ARRAYS as usize],
-    /// Fork epoch of the process that refreshes at present, 0 none.
-    refreshing: AtomicU64,
+    /// For each array, where bucket 0 would lie if the array began with it.
+    /// As many as a word has bits, so that no index needs a check.
+    origins: [AtomicU64; 64],
+    /// Held by the thread that refreshes.
+    refreshing: Turn,
 }
 
 impl Roots {
@@ -38,8 +41,8 @@ impl Roots {
             expected: AtomicU64::new(0),
             mask: AtomicU64::new(0),
             ready: AtomicU64::new(0),
-            arrays: [const { AtomicU64::new(0) }; ARRAYS as usize],
-            refreshing: AtomicU64::new(0),
+            origins: [const { AtomicU64::new(0) }; 64],
+            refreshing: Turn::new(),
         }
     }
 
@@ -52,8 +55,19 @@ impl Roots {
     /// Is the hint of the version that the gate has now? The gate is not WRITING.
     #[inline(always)]
     pub(crate) fn is_current(&self, segment: &Segment, version: u64) -> bool {
-        let gate = LockWord(segment.load_acquire(header::GATE));
-        gate.version() + 1 == version && !gate.is_writing()
+        self.is_current_in(segment.view(), version)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_current_in(&self, view: View<'_>, version: u64) -> bool {
+        Roots::version_of(LockWord(view.gate().load_acquire(0))) == version
+    }
+
+    /// The version that a hint has which was made under this word of the gate; never 0, and that of no hint
+    /// while the gate is WRITING.
+    #[inline(always)]
+    pub(crate) fn version_of(gate: LockWord) -> u64 {
+        gate.seen_by_readers() | 1
     }
 
     #[inline(always)]
@@ -98,49 +112,37 @@ impl Roots {
         if index >= self.ready() {
             return None;
         }
-        let (array, i) = root::bucket_place(index, self.base_level());
-        let array = self.arrays[(array as usize).min(ARRAYS as usize - 1)].load(Ordering::Relaxed);
-        if array == 0 { None } else { Some(Offset(array + i * LINE_BYTES)) }
+        // Array k > 0 begins at bucket 2^(base + k - 1), so k is the number of bits of `index >> base`.
+        let k = (2 * (index >> self.base_level()) + 1).ilog2() as usize;
+        let origin = self.origins[k & 63].load(Ordering::Relaxed);
+        Some(Offset(origin.wrapping_add(index * LINE_BYTES)))
     }
 
-    /// Reads everything again. `Stale` if the object holds no hash table any more.
+    /// Reads everything again. `Stale` if the object holds no hash table any more. While somebody replaces
+    /// the table, `wait` is called with the gate's word again and again: it has to look after the owner's
+    /// life, and to end the wait by an error when it has lasted too long.
     #[cold]
     #[inline(never)]
-    pub(crate) fn refresh(&self, segment: &Segment) -> Result<()> {
-        let me = process::fork_epoch();
-        loop {
-            let other = self.refreshing.load(Ordering::Relaxed);
-            if other != me
-                && self.refreshing.compare_exchange(other, me, Ordering::Acquire, Ordering::Relaxed).is_ok()
-            {
-                break;
-            }
-            // Another thread is at it. (After a fork the flag may be that of a thread of the parent, which
-            // has another epoch and does not count.)
-            std::thread::yield_now();
-        }
-        let result = self.refresh_alone(segment);
-        self.refreshing.store(0, Ordering::Release);
-        result
-    }
-
-    fn refresh_alone(&self, segment: &Segment) -> Result<()> {
-        let mut rounds = 0u32;
+    pub(crate) fn refresh(
+        &self,
+        segment: &Segment,
+        mut wait: impl FnMut(LockWord) -> Result<()>,
+    ) -> Result<()> {
+        let _turn = self.refreshing.take();
         loop {
             let gate = LockWord(segment.load_acquire(header::GATE));
-            if !gate.is_writing() {
-                let outcome = self.read(segment, gate.version() + 1);
-                segment.fence_acquire();
-                if gate.unchanged_for_readers(LockWord(segment.load(header::GATE))) {
-                    return outcome;
+            if gate.is_writing() {
+                match wait(gate) {
+                    Ok(()) => continue,
+                    Err(e) => return Err(e),
                 }
-                self.version.store(0, Ordering::Release);
             }
-            rounds += 1;
-            if rounds > 1000 {
-                return Err(Error::Busy("the object is being re-initialised"));
+            let outcome = self.read(segment, Roots::version_of(gate));
+            segment.fence_acquire();
+            if gate.unchanged_for_readers(LockWord(segment.load(header::GATE))) {
+                return outcome;
             }
-            crate::os::time::sleep(std::time::Duration::from_micros(if rounds < 50 { 1 } else { 200 }));
+            self.version.store(0, Ordering::Release);
         }
     }
 
@@ -177,7 +179,7 @@ impl Roots {
                 return Err(Error::corrupt(Damage::Root, root.word(root::W_ARRAYS + k as u64)));
             }
             segment.require(at, used * LINE_BYTES)?;
-            self.arrays[k as usize].store(at.0, Ordering::Relaxed);
+            self.origins[k as usize].store(at.0.wrapping_sub(first * LINE_BYTES), Ordering::Relaxed);
             first += len;
         }
         if ready > first || ready <= mask(base) {

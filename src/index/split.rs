@@ -9,6 +9,7 @@ use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_moves, e
 use crate::format::Offset;
 use crate::lock::Rank;
 use crate::writer::{Words, Writer};
+use smallvec::SmallVec;
 
 /// What a split needs besides the index: lines to chain, and where to put those that are left over.
 pub(crate) trait Lines {
@@ -47,8 +48,8 @@ pub(crate) fn split(
     };
 
     let mut kept = [0; ENTRIES as usize];
-    let mut staying = Vec::new();
-    let mut moving = Vec::new();
+    let mut staying = Entries::new();
+    let mut moving = Entries::new();
     for (i, entry) in in_bucket.iter().enumerate().filter(|(_, e)| **e != 0) {
         let new = renewed(w, *entry)?;
         if entry_moves(*entry, level) {
@@ -70,9 +71,8 @@ pub(crate) fn split(
     }
     let link = write_chain(w, home, &in_bucket, &kept, &staying, &mut old_lines, lines)?;
     w.put(home.word(W_LINK), link.with_level(level + 1).0);
-    let rest = moving.split_off(moving.len().min(ENTRIES as usize));
-    moving.resize(ENTRIES as usize, 0);
-    let link = write_chain(w, partner, &[0; 6], &moving, &rest, &mut old_lines, lines)?;
+    let (first, rest) = moving.split_at(moving.len().min(ENTRIES as usize));
+    let link = write_chain(w, partner, &[0; 6], first, rest, &mut old_lines, lines)?;
     w.put(partner.word(W_LINK), link.with_level(level + 1).0);
     for line in old_lines {
         lines.free(w, line);
@@ -82,13 +82,16 @@ pub(crate) fn split(
     Ok(true)
 }
 
-type Chain = ([u64; ENTRIES as usize], Vec<u64>, Vec<Offset>);
+/// Entries of a chain; they rarely need more than the stack.
+type Entries = SmallVec<[u64; 16]>;
+type ChainLines = SmallVec<[Offset; 4]>;
+type Chain = ([u64; ENTRIES as usize], Entries, ChainLines);
 
 /// The entries of a bucket, those of its overflow lines, and these lines.
 fn read_chain(w: &Writer, home: Offset) -> Result<Chain> {
     let mut in_bucket = [0; ENTRIES as usize];
-    let mut in_lines = Vec::new();
-    let mut lines = Vec::new();
+    let mut in_lines = Entries::new();
+    let mut lines = ChainLines::new();
     for_each_line(w, home, |line, _| {
         for i in 0..ENTRIES {
             let entry = w.word(line.word(W_ENTRY + i));
@@ -114,12 +117,13 @@ fn write_chain(
     before: &[u64; ENTRIES as usize],
     entries: &[u64],
     others: &[u64],
-    old_lines: &mut Vec<Offset>,
+    old_lines: &mut ChainLines,
     lines: &mut impl Lines,
 ) -> Result<Link> {
     for i in 0..ENTRIES {
-        if entries[i as usize] != before[i as usize] {
-            w.put(home.word(W_ENTRY + i), entries[i as usize]);
+        let entry = entries.get(i as usize).copied().unwrap_or(0);
+        if entry != before[i as usize] {
+            w.put(home.word(W_ENTRY + i), entry);
         }
     }
     let mut next = Offset::NONE;

@@ -20,6 +20,8 @@ pub(crate) struct Attachment {
     registration: filelock::Registration,
     pub(crate) pid: u32,
     pub(crate) pid_namespace: u64,
+    /// Fork epoch of the process that registered.
+    pub(crate) epoch: u64,
     /// False for the locking method NONE.
     exclusive_locks: bool,
 }
@@ -43,6 +45,7 @@ impl Attachment {
             registration,
             pid: process::pid(),
             pid_namespace: process::pid_namespace(),
+            epoch: process::fork_epoch(),
             exclusive_locks,
         })
     }
@@ -71,6 +74,16 @@ impl Attachment {
     }
 }
 
+/// Does the slot at `base` hold no lock that counts for the holder of the gate: none at all, or just the
+/// gate, for which it can only be waiting?
+pub(crate) fn holds_nothing(segment: &Segment, base: Offset) -> bool {
+    match segment.load_acquire(base.word(slot::W_LIST_LEN)) {
+        0 => true,
+        1 => segment.load_acquire(base.word(slot::LOCK_LIST.inline_word)) == header::GATE.0,
+        _ => false,
+    }
+}
+
 /// Process id recorded by a slot's owner, 0 if unknown.
 pub(crate) fn pid_of(segment: &Segment, slot: SlotIndex) -> u32 {
     slot_base(segment, slot).map_or(0, |base| segment.load(base.word(slot::W_PID)) as u32)
@@ -87,8 +100,16 @@ pub(crate) fn life_at(segment: &Segment, base: Offset, mine: Option<u32>) -> Res
         return Ok(Life::Alive);
     }
     let fd = segment.fd()?;
-    let alive = filelock::registration_alive(fd, REGISTRATION_BASE, state.registration())?;
-    Ok(if alive { Life::Alive } else { Life::Dead(state) })
+    let registered = filelock::registration_alive(fd, REGISTRATION_BASE, state.registration())?;
+    if !registered {
+        return Ok(Life::Dead(state));
+    }
+    // A process that forked just while it registered may have left the lock to its child. Its process id tells,
+    // if both are in one namespace; it is 0 from before the slot is free until after it is claimed.
+    let pid = segment.load_acquire(base.word(slot::W_PID)) as u32;
+    let namespace = segment.load(base.word(slot::W_PID_NAMESPACE));
+    let gone = state.kind() == slot::ACTIVE && pid != 0 && process::is_dead(pid, namespace);
+    Ok(if gone { Life::Dead(state) } else { Life::Alive })
 }
 
 /// Is any process registered with the object, other than by the caller's own registration?

@@ -5,7 +5,7 @@
 //! youngest member gives way (the rule of "wound-wait" schemes; Rosenkrantz, Stearns, Lewis 1978), so the
 //! oldest always gets through.
 
-use super::attachment::slot_base;
+use super::attachment::{holds_nothing, slot_base};
 use super::participant::Participant;
 use super::wake;
 use crate::format::lock_word::LockWord;
@@ -58,7 +58,7 @@ fn cycle(segment: &Segment, p: &Participant) -> Option<Vec<Member>> {
             WaitTarget::Lock(at) => LockWord(segment.load_acquire(at)).owner(),
             WaitTarget::Slot(other) => {
                 let other_base = slot_base(segment, other)?;
-                if segment.load_acquire(other_base.word(slot::W_LIST_LEN)) == 0 {
+                if holds_nothing(segment, other_base) {
                     return None;
                 }
                 other

@@ -30,10 +30,13 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
+    pub(crate) const FOR_EVER: Patience = Patience::Until(time::Deadline::NEVER);
+
     /// The patience that a handle's time-out in milliseconds means: 0 for ever, negative not at all.
+    #[cold]
     pub(crate) fn from_millis(timeout_ms: i32) -> Patience {
         match timeout_ms {
-            0 => Patience::Until(time::Deadline::after(None)),
+            0 => Patience::FOR_EVER,
             ms if ms < 0 => Patience::Try,
             ms => Patience::Until(time::Deadline::after(Some(Duration::from_millis(ms as u64)))),
         }

@@ -1,6 +1,6 @@
 //! Acquiring a lock: try, spin, sleep, look after the owner, give up.
 
-use super::attachment::{Attachment, Life};
+use super::attachment::{Attachment, Life, holds_nothing};
 use super::participant::Participant;
 use super::{Patience, Rank, deadlock, wake};
 use crate::error::{Damage, Error, Result};
@@ -201,7 +201,7 @@ pub(crate) fn wait_for_empty_list(
     let mut spins = 0;
     let result = loop {
         let state = State(segment.load_acquire(other_base.word(slot::W_STATE)));
-        if state.kind() == slot::FREE || segment.load_acquire(other_base.word(slot::W_LIST_LEN)) == 0 {
+        if state.kind() == slot::FREE || holds_nothing(segment, other_base) {
             break Ok(Acquired::Held(LockWord(0)));
         }
         if spins < SPINS {

@@ -30,3 +30,4 @@ pub(crate) mod process;
 pub(crate) mod shm;
 pub(crate) mod space;
 pub(crate) mod time;
+pub(crate) mod turn;

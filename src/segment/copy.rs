@@ -1,29 +1,18 @@
 //! Copying between private and shared bytes, and comparing, while others may write.
 //!
-//! Plain copies that race are undefined behaviour, so short ranges go by relaxed atomic words and long ones
-//! by a string instruction in assembly, which is outside of the language's memory model. Whoever reads has
-//! to validate afterwards that nothing changed.
+//! Plain copies that race are undefined behaviour, so words go by relaxed atomics, and longer stretches by
+//! loads and stores in assembly, which are outside of the language's memory model. Whoever reads has to
+//! validate afterwards that nothing changed.
 
-use super::Segment;
+use super::view::{Block, View};
+use super::{Segment, hook};
 use crate::format::Offset;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// From this length on the string instruction is faster than words.
+/// From this length on the processor's string instruction is faster than a loop.
 const LONG_BYTES: usize = 512;
 
-/// Six tags to look for at once, in all lanes.
-#[derive(Clone, Copy)]
-pub(crate) struct Pattern(u64);
-
-impl Pattern {
-    /// A pattern for entries whose bits 48 to 63 are those of `tag_bits`.
-    #[inline(always)]
-    pub(crate) fn new(tag_bits: u64) -> Pattern {
-        Pattern(tag_bits)
-    }
-}
-
-/// Up to 8 bytes as a little-endian number, the missing ones 0.
+/// Up to 7 bytes as a little-endian number, the missing ones 0.
 #[inline(always)]
 fn tail_word(bytes: &[u8]) -> u64 {
     let n = bytes.len();
@@ -37,113 +26,145 @@ fn tail_word(bytes: &[u8]) -> u64 {
     }
 }
 
-impl Segment {
-    /// Which of the six entries of the line at `at` have the pattern's tag: bit i for entry i. The line must
-    /// lie inside of the object.
+/// Eight private bytes as memory holds them.
+#[inline(always)]
+fn native_word(bytes: &[u8]) -> u64 {
+    u64::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
+/// Sixteen bytes at a time, of which one side is shared. Without a vector unit: two words.
+mod sixteen {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    pub(super) type Bytes = std::arch::x86_64::__m128i;
+
+    /// # Safety
+    /// 16 bytes must be readable at `from + i`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline(always)]
-    pub(crate) fn line_matches(&self, at: Offset, pattern: Pattern) -> u32 {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        {
-            use std::arch::x86_64::{_mm_cmpeq_epi16, _mm_movemask_pd, _mm_castsi128_pd, _mm_set1_epi64x, __m128i};
-            let first: *const AtomicU64 = self.word_inside(at.word(1));
-            let (a, b, c): (__m128i, __m128i, __m128i);
-            // SAFETY: the six words lie inside of the mapping; the loads are in assembly because other
-            // processes may write meanwhile.
-            unsafe {
-                std::arch::asm!(
-                    "movdqu {a}, [{p}]", "movdqu {b}, [{p} + 16]", "movdqu {c}, [{p} + 32]",
-                    p = in(reg) first, a = out(xmm_reg) a, b = out(xmm_reg) b, c = out(xmm_reg) c,
-                    options(nostack, readonly, preserves_flags));
-            }
-            // SAFETY: SSE2 is part of x86_64.
-            unsafe {
-                let want = _mm_set1_epi64x(self_lane(pattern));
-                let lane = |x| _mm_movemask_pd(_mm_castsi128_pd(_mm_cmpeq_epi16(x, want))) as u32;
-                lane(a) | (lane(b) << 2) | (lane(c) << 4)
-            }
+    pub(super) unsafe fn load_shared(from: *const u8, i: usize) -> Bytes {
+        let bytes;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu {b}, [{p} + {i}]", p = in(reg) from, i = in(reg) i,
+                b = out(xmm_reg) bytes, options(nostack, readonly, preserves_flags, pure));
         }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        {
-            let mut found = 0;
-            for i in 0..6 {
-                let entry = u64::from_le(self.word_inside(at.word(1 + i)).load(Ordering::Relaxed));
-                found |= (((entry ^ pattern.0) >> 48 == 0) as u32) << i;
-            }
-            found
+        bytes
+    }
+
+    /// # Safety
+    /// 16 bytes must be readable at `from + I`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    pub(super) unsafe fn load_shared_at<const I: usize>(from: *const u8) -> Bytes {
+        let bytes;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu {b}, [{p} + {i}]", p = in(reg) from, i = const I,
+                b = out(xmm_reg) bytes, options(nostack, readonly, preserves_flags, pure));
+        }
+        bytes
+    }
+
+    /// # Safety
+    /// 16 bytes must be writable at `to + I`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+    #[inline(always)]
+    pub(super) unsafe fn store_shared_at<const I: usize>(to: *mut u8, bytes: Bytes) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu [{p} + {i}], {b}", p = in(reg) to, i = const I,
+                b = in(xmm_reg) bytes, options(nostack, preserves_flags));
         }
     }
 
-    /// Copies a range of the object, which must lie inside of it, to private memory.
+    /// # Safety
+    /// 16 bytes must be writable at `to + i`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    pub(super) unsafe fn store_shared(to: *mut u8, i: usize, bytes: Bytes) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu [{p} + {i}], {b}", p = in(reg) to, i = in(reg) i,
+                b = in(xmm_reg) bytes, options(nostack, preserves_flags));
+        }
+    }
+}
+
+impl View<'_> {
+    /// Copies a range that lies inside of the object to private memory.
     ///
     /// # Safety
-    /// `into` must be valid for writing `len` bytes.
+    /// `into` must be valid for writing `len` bytes, and the range have been checked.
     #[inline(always)]
     pub(crate) unsafe fn copy_out(&self, at: Offset, into: *mut u8, len: usize) {
         debug_assert!(self.contains(at, len as u64));
-        let from: *const AtomicU64 = self.word_inside_or_end(at);
+        let from = self.address(at);
         if len >= LONG_BYTES {
-            // SAFETY: both ranges are valid, by the caller's promise and the check above.
-            unsafe { copy_long(from.cast(), into, len) };
-            return;
+            // SAFETY: both ranges are valid, by the caller's promise.
+            return unsafe { copy_long(from, into, len) };
         }
-        let words = len / 8;
-        for i in 0..words {
-            // SAFETY: word i lies inside of the range on both sides; the destination may be unaligned.
-            unsafe { into.add(8 * i).cast::<u64>().write_unaligned((*from.add(i)).load(Ordering::Relaxed)) };
-        }
-        let rest = len % 8;
-        if rest != 0 {
-            // SAFETY: the object's ranges are padded to whole words, and `rest` bytes remain at `into`.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if len >= 16 {
+            let mut i = 0;
+            // SAFETY: every 16 bytes taken lie inside of both ranges; the last ones may overlap others.
             unsafe {
-                let last = (*from.add(words)).load(Ordering::Relaxed).to_ne_bytes();
-                std::ptr::copy_nonoverlapping(last.as_ptr(), into.add(8 * words), rest);
+                while i + 64 <= len {
+                    let (p, q) = (from.add(i), into.add(i).cast::<sixteen::Bytes>());
+                    q.write_unaligned(sixteen::load_shared_at::<0>(p));
+                    q.add(1).write_unaligned(sixteen::load_shared_at::<16>(p));
+                    q.add(2).write_unaligned(sixteen::load_shared_at::<32>(p));
+                    q.add(3).write_unaligned(sixteen::load_shared_at::<48>(p));
+                    i += 64;
+                }
+                while i + 16 <= len {
+                    into.add(i).cast::<sixteen::Bytes>().write_unaligned(sixteen::load_shared(from, i));
+                    i += 16;
+                }
+                if i < len {
+                    let last = len - 16;
+                    into.add(last).cast::<sixteen::Bytes>().write_unaligned(sixteen::load_shared(from, last));
+                }
             }
-        }
-    }
-
-    /// Copies private bytes into the object and pads them with zeros to a whole word.
-    pub(crate) fn copy_in(&self, at: Offset, bytes: &[u8]) {
-        if bytes.is_empty() || !self.contains(at, (bytes.len() as u64 + 7) & !7) {
             return;
         }
-        let to: *const AtomicU64 = self.word_inside(at);
-        super::hook();
-        let whole = bytes.len() / 8 * 8;
-        if whole >= LONG_BYTES {
-            let half = whole / 16 * 8;
-            // SAFETY: the range lies inside of the mapping, and is nobody else's while it is filled.
-            unsafe { copy_long(bytes.as_ptr(), to.cast_mut().cast(), half) };
-            super::hook();
-            // SAFETY: as above.
-            unsafe { copy_long(bytes.as_ptr().add(half), to.cast_mut().cast::<u8>().add(half), whole - half) };
-        } else {
-            for (i, word) in bytes.chunks_exact(8).enumerate() {
-                let word = u64::from_ne_bytes([
-                    word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
-                ]);
-                // SAFETY: word i lies inside of the range.
-                unsafe { (*to.add(i)).store(word, Ordering::Relaxed) };
-            }
-        }
-        if whole < bytes.len() {
-            super::hook();
-            // SAFETY: the range was checked with its padding.
-            unsafe { (*to.add(whole / 8)).store(tail_word(&bytes[whole..]).to_le(), Ordering::Relaxed) };
-        }
+        // SAFETY: by the caller's promise.
+        unsafe { copy_words(from.cast(), into, len) };
     }
 
-    /// Are the bytes at `at`, inside of the object, these?
+    /// Are the bytes at `at`, a range that has been checked, these?
+    ///
+    /// # Safety
+    /// The range must have been checked; it is padded to whole words, as all ranges of the format.
     #[inline(always)]
-    pub(crate) fn equals(&self, at: Offset, bytes: &[u8]) -> bool {
-        let from: *const AtomicU64 = self.word_inside_or_end(at);
+    pub(crate) unsafe fn equals(&self, at: Offset, bytes: &[u8]) -> bool {
+        let from = self.address(at);
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if bytes.len() == 16 {
+            use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8};
+            // SAFETY: both ranges have 16 bytes; SSE2 is part of x86_64.
+            return unsafe {
+                let a = sixteen::load_shared_at::<0>(from);
+                let b = bytes.as_ptr().cast::<sixteen::Bytes>().read_unaligned();
+                _mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) == 0xffff
+            };
+        }
+        // SAFETY: by the caller's promise.
+        unsafe { equal_words(from.cast(), bytes) }
+    }
+}
+
+/// Are the bytes at `from` these?
+///
+/// # Safety
+/// The range must have been checked; it is padded to whole words.
+#[inline(never)]
+unsafe fn equal_words(from: *const AtomicU64, bytes: &[u8]) -> bool {
+    {
         let mut chunks = bytes.chunks_exact(8);
         let mut i = 0;
         for chunk in &mut chunks {
-            let word = u64::from_ne_bytes([
-                chunk[0], chunk[1], chunk[2], chunk[3], chunk[4], chunk[5], chunk[6], chunk[7],
-            ]);
-            // SAFETY: the caller has checked the range.
-            if unsafe { (*from.add(i)).load(Ordering::Relaxed) } != word {
+            // SAFETY: by the caller's promise.
+            if unsafe { (*from.add(i)).load(Ordering::Relaxed) } != native_word(chunk) {
                 return false;
             }
             i += 1;
@@ -153,36 +174,147 @@ impl Segment {
             return true;
         }
         let keep = (1u64 << (8 * rest.len())) - 1;
-        // SAFETY: the object's ranges are padded to whole words.
+        // SAFETY: by the caller's promise.
         let last = u64::from_le(unsafe { (*from.add(i)).load(Ordering::Relaxed) });
         last & keep == tail_word(rest)
     }
+}
 
-    /// Like `word_inside`, for ranges that may be empty and end where the object does.
+impl Block<'_, 8> {
+    /// Which of the six entries of a bucket or overflow line have the tag of `tag_bits` (bits 48 to 63): bit
+    /// i for entry i.
     #[inline(always)]
-    fn word_inside_or_end(&self, at: Offset) -> *const AtomicU64 {
-        debug_assert!(at.0 % 8 == 0 && at.0 <= self.limit());
-        self.base.load(Ordering::Acquire).wrapping_add(at.0 as usize).cast::<AtomicU64>().cast_const()
-    }
-
-    /// Asks the processor to fetch the line at an offset.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, at: Offset) {
-        #[cfg(target_arch = "x86_64")]
+    pub(crate) fn matches(&self, tag_bits: u64) -> u32 {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
-            let p = self.base.load(Ordering::Acquire).wrapping_add(at.0 as usize);
-            // SAFETY: a prefetch of any address is harmless.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast()) };
+            use std::arch::x86_64::{_mm_castsi128_pd, _mm_cmpeq_epi16, _mm_movemask_pd, _mm_set1_epi64x};
+            let first = self.words()[1..].as_ptr().cast::<u8>();
+            // SAFETY: the six words from word 1 on are part of the block; SSE2 is part of x86_64.
+            unsafe {
+                let want = _mm_set1_epi64x(tag_bits as i64);
+                let lanes =
+                    |entries| _mm_movemask_pd(_mm_castsi128_pd(_mm_cmpeq_epi16(entries, want))) as u32;
+                lanes(sixteen::load_shared_at::<0>(first))
+                    | (lanes(sixteen::load_shared_at::<16>(first)) << 2)
+                    | (lanes(sixteen::load_shared_at::<32>(first)) << 4)
+            }
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        {
+            (0..6).fold(0, |found, i| found | ((((self.load(1 + i) ^ tag_bits) >> 48 == 0) as u32) << i))
+        }
     }
 }
 
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+impl Segment {
+    /// Copies a range of the object, which must lie inside of it, to private memory.
+    ///
+    /// # Safety
+    /// `into` must be valid for writing `len` bytes.
+    pub(crate) unsafe fn copy_out(&self, at: Offset, into: *mut u8, len: usize) {
+        debug_assert!(self.contains(at, len as u64));
+        // SAFETY: by the caller's promise.
+        unsafe { self.view().copy_out(at, into, len) };
+    }
+
+    /// Are the bytes at `at`, a range inside of the object, these?
+    pub(crate) fn equals(&self, at: Offset, bytes: &[u8]) -> bool {
+        if !self.contains(at, (bytes.len() as u64 + 7) & !7) {
+            return false;
+        }
+        // SAFETY: the range was just checked.
+        unsafe { self.view().equals(at, bytes) }
+    }
+
+    /// Copies private bytes into the object and pads them with zeros to a whole word.
+    #[inline(always)]
+    pub(crate) fn copy_in(&self, at: Offset, bytes: &[u8]) {
+        if bytes.is_empty() || !self.contains(at, (bytes.len() as u64 + 7) & !7) {
+            return;
+        }
+        let to = self.view().address(at).cast_mut();
+        let whole = bytes.len() / 8 * 8;
+        if whole >= LONG_BYTES {
+            let half = whole / 16 * 8;
+            hook();
+            // SAFETY: the range lies inside of the mapping, and is nobody else's while it is filled.
+            unsafe { copy_long(bytes.as_ptr(), to, half) };
+            hook();
+            // SAFETY: as above.
+            unsafe { copy_long(bytes.as_ptr().add(half), to.add(half), whole - half) };
+        } else {
+            // SAFETY: as above.
+            unsafe { store_words(to, &bytes[..whole]) };
+        }
+        if whole < bytes.len() {
+            hook();
+            // SAFETY: the range was checked with its padding.
+            unsafe {
+                (*to.add(whole).cast::<AtomicU64>())
+                    .store(tail_word(&bytes[whole..]).to_le(), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Stores whole words.
+///
+/// # Safety
+/// `to` must be a multiple of 8 and valid for writing as many bytes.
 #[inline(always)]
-fn self_lane(pattern: Pattern) -> i64 {
-    pattern.0 as i64
+unsafe fn store_words(to: *mut u8, bytes: &[u8]) {
+    let mut done = 0;
+    // Builds that die at every store want to see every word.
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+    while done + 64 <= bytes.len() {
+        // SAFETY: both ranges have these 64 bytes.
+        unsafe {
+            let (from, to) = (bytes.as_ptr().add(done).cast::<sixteen::Bytes>(), to.add(done));
+            sixteen::store_shared_at::<0>(to, from.read_unaligned());
+            sixteen::store_shared_at::<16>(to, from.add(1).read_unaligned());
+            sixteen::store_shared_at::<32>(to, from.add(2).read_unaligned());
+            sixteen::store_shared_at::<48>(to, from.add(3).read_unaligned());
+        }
+        done += 64;
+    }
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+    while done + 16 <= bytes.len() {
+        // SAFETY: both ranges have these 16 bytes.
+        unsafe {
+            let sixteen = bytes.as_ptr().add(done).cast::<sixteen::Bytes>().read_unaligned();
+            sixteen::store_shared(to, done, sixteen);
+        }
+        done += 16;
+    }
+    while done < bytes.len() {
+        hook();
+        // SAFETY: both ranges have this word.
+        unsafe {
+            (*to.add(done).cast::<AtomicU64>()).store(native_word(&bytes[done..done + 8]), Ordering::Relaxed);
+        }
+        done += 8;
+    }
+}
+
+/// Copies a short range by words; the last one is taken whole.
+///
+/// # Safety
+/// `from` must be a multiple of 8, padded to whole words, `into` valid for writing `len` bytes.
+#[inline(always)]
+unsafe fn copy_words(from: *const AtomicU64, into: *mut u8, len: usize) {
+    let words = len / 8;
+    for i in 0..words {
+        // SAFETY: word i lies inside of the range on both sides; the destination may be unaligned.
+        unsafe { into.add(8 * i).cast::<u64>().write_unaligned((*from.add(i)).load(Ordering::Relaxed)) };
+    }
+    let rest = len % 8;
+    if rest != 0 {
+        // SAFETY: the object's ranges are padded to whole words, and `rest` bytes remain at `into`.
+        unsafe {
+            let last = (*from.add(words)).load(Ordering::Relaxed).to_ne_bytes();
+            std::ptr::copy_nonoverlapping(last.as_ptr(), into.add(8 * words), rest);
+        }
+    }
 }
 
 /// Copies bytes of which one side is shared.

@@ -11,7 +11,7 @@ use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{self, entry_record, level_of, mask};
 use crate::format::bucket::{Link, W_LINK};
 use crate::format::lock_word::LockWord;
-use crate::format::record::Shape;
+use crate::format::record::{PUNCHABLE_BYTES, Shape};
 use crate::format::Offset;
 use crate::index::chain;
 use crate::index::find::Obstacle;
@@ -132,7 +132,7 @@ pub(crate) fn read_under_gate(
     into: &mut Vec<Binding>,
 ) -> Result<Position> {
     let roots = &table.roots;
-    roots.refresh(w.segment)?;
+    table.refresh(w)?;
     let hash = position.hash();
     let mut index = roots.guess(hash);
     for _ in 0..64 {
@@ -204,11 +204,13 @@ fn copy_chain<W: Words>(
 }
 
 /// The number of bindings, if no counter changes while it is taken: two rounds that see the same numbers.
-pub(crate) fn length_attempt(segment: &Segment, table: &TableView) -> Result<Option<u64>> {
+pub(crate) fn length_attempt(
+    segment: &Segment,
+    table: &TableView,
+) -> std::result::Result<u64, Obstacle> {
     let version = table.roots.version();
     if !table.roots.is_current(segment, version) {
-        table.roots.refresh(segment)?;
-        return Ok(None);
+        return Err(Obstacle::Stale);
     }
     let root = table.roots.root();
     let collect = || {
@@ -225,17 +227,20 @@ pub(crate) fn length_attempt(segment: &Segment, table: &TableView) -> Result<Opt
         counters
     };
     let first = collect();
-    if first != collect() || !table.roots.is_current(segment, version) {
-        return Ok(None);
+    if first != collect() {
+        return Err(Obstacle::Changed);
+    }
+    if !table.roots.is_current(segment, version) {
+        return Err(Obstacle::Stale);
     }
     let sum = first.iter().fold(0u64, |sum, n| sum.wrapping_add(*n));
     if (sum as i64) < 0 {
-        return Err(Error::corrupt(Damage::Count, root));
+        return Err(Obstacle::Failed(Error::corrupt(Damage::Count, root)));
     }
-    Ok(Some(sum))
+    Ok(sum)
 }
 
-fn buffer(len: u64) -> Result<Vec<u8>> {
+pub(crate) fn buffer(len: u64) -> Result<Vec<u8>> {
     let len = usize::try_from(len).map_err(|_| Error::TooLarge("a value"))?;
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len).map_err(|_| Error::NoMemory)?;
@@ -246,6 +251,10 @@ fn buffer(len: u64) -> Result<Vec<u8>> {
 /// A private copy of a range that was checked to lie inside of the object.
 pub(crate) fn copy_bytes(segment: &Segment, at: Offset, len: u64) -> Result<Vec<u8>> {
     let mut bytes = buffer(len)?;
+    if len >= PUNCHABLE_BYTES {
+        segment.read_file(at, &mut bytes)?;
+        return Ok(bytes);
+    }
     // SAFETY: the buffer has room, and the caller has checked the range.
     unsafe { segment.copy_out(at, bytes.as_mut_ptr(), bytes.len()) };
     Ok(bytes)

@@ -2,67 +2,69 @@
 //!
 //! The key is looked up as a find does; one compare-and-swap then takes the bucket's lock, marks it WRITING
 //! and proves that nothing has changed since the lookup. What does not fit (contention, overflow lines,
-//! stacks of bindings, an empty magazine) goes the general way, which gives the same result.
+//! stacks of bindings, an empty magazine, every error) goes the general way, which gives the same result:
+//! `None` means that nothing has happened.
 
 use super::{TableView, growth, ops};
 use crate::alloc::custody;
-use crate::error::{Error, Result};
-use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, level_of};
+use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, level_of};
 use crate::format::lock_word::{LockWord, WRITING};
 use crate::format::record::{Holder, IN_PLACE_BYTES, Shape};
-use crate::format::{Offset, header, log_record, slot};
+use crate::format::{Offset, log_record, slot};
+use crate::format::size_class::LINE_CLASS;
+use crate::index::chain::fill_line;
 use crate::index::find::{self, Found, Seen};
+use crate::index::roots::Roots;
 use crate::lock::release;
+use crate::segment::Segment;
+use crate::segment::view::Block;
 use crate::writer::Writer;
-
-/// What became of an attempt.
-pub(crate) enum Fast<R> {
-    Done(R),
-    /// Nothing has happened; the general way is to be taken.
-    NotHere,
-}
 
 /// One word, and what it is to become.
 type Change = (Offset, u64);
 
+/// The slot's words, checked once.
+type Slot<'a> = Block<'a, { slot::SLOT_BYTES as usize / 8 }>;
+
+const LIST: usize = slot::LOCK_LIST.inline_word as usize;
+const LOG: usize = slot::LOG.inline_word as usize;
+
 /// Replaces the newest binding by a value of the same, small length, or binds a key that has none.
 #[inline(always)]
-pub(crate) fn replace(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Result<Fast<()>> {
+pub(crate) fn replace(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
     let hash = table.key_hash.hash(key);
-    let Ok((found, seen)) = find::attempt(w.segment, &table.roots, hash, key, |found| found) else {
-        return Ok(Fast::NotHere);
+    let quick = find::quick_attempt(w.segment, &table.roots, hash, key, |_, found| found);
+    let Some((found, seen)) = quick else {
+        return None;
     };
     match found {
         None => bind_new(w, table, hash, seen, key, value),
-        Some(found) if can_overwrite(&found, value.len()) => Ok(overwrite(w, seen, found.value_at(), value)),
-        Some(_) => Ok(Fast::NotHere),
+        Some(found) if can_overwrite(&found, value.len()) => overwrite(w, seen, found.value_at(), value),
+        Some(_) => None,
     }
 }
 
 /// Binds a key that has no binding yet.
 #[inline(always)]
-pub(crate) fn add(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Result<Fast<()>> {
+pub(crate) fn add(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
     let hash = table.key_hash.hash(key);
-    match find::attempt(w.segment, &table.roots, hash, key, |found| found.is_some()) {
-        Ok((false, seen)) => bind_new(w, table, hash, seen, key, value),
-        _ => Ok(Fast::NotHere),
+    match find::quick_attempt(w.segment, &table.roots, hash, key, |_, found| found.is_some()) {
+        Some((false, seen)) => bind_new(w, table, hash, seen, key, value),
+        _ => None,
     }
 }
 
 /// Adds to the 8-byte little-endian integer that is bound to a key. Gives the sum.
 #[inline(always)]
-pub(crate) fn increment(w: &mut Writer, table: &TableView, key: &[u8], delta: i64) -> Result<Fast<i64>> {
+pub(crate) fn increment(w: &mut Writer, table: &TableView, key: &[u8], delta: i64) -> Option<i64> {
     let hash = table.key_hash.hash(key);
-    let segment = w.segment;
-    let attempt = find::attempt(segment, &table.roots, hash, key, |found| {
-        found.filter(|f| f.shape.value_len == 8).map(|f| (f.value_at(), segment.load(f.value_at())))
+    let attempt = find::quick_attempt(w.segment, &table.roots, hash, key, |view, found| {
+        let at = found.filter(|f| f.shape.value_len == 8)?.value_at();
+        view.block::<1>(at).map(|word| (at, word.load(0)))
     });
-    let Ok((Some((at, old)), seen)) = attempt else { return Ok(Fast::NotHere) };
-    let sum = (old as i64).checked_add(delta).ok_or(Error::Overflow)?;
-    Ok(match write(w, seen, &[(at, sum as u64)]) {
-        true => Fast::Done(sum),
-        false => Fast::NotHere,
-    })
+    let Some((Some((at, old)), seen)) = attempt else { return None };
+    let sum = (old as i64).checked_add(delta)?;
+    write(w, seen, &[(at, sum as u64)]).then_some(sum)
 }
 
 #[inline(always)]
@@ -70,25 +72,27 @@ fn can_overwrite(found: &Found, len: usize) -> bool {
     found.shape.value_len == len as u64 && len as u64 <= IN_PLACE_BYTES
 }
 
-/// Changes a value in place.
 #[inline(always)]
-fn overwrite(w: &mut Writer, seen: Seen, at: Offset, value: &[u8]) -> Fast<()> {
-    let segment = w.segment;
-    let log = w.slot_word(slot::LOG.inline_word);
-    let words = value.len().div_ceil(8) as u64;
-    if words == 0 {
-        return Fast::NotHere;
-    }
-    segment.store(log, log_record::run_header(at, words));
-    segment.copy_in(log.word(1), value);
-    if !lock(w, seen) {
-        return Fast::NotHere;
-    }
-    commit(w, seen.bucket, words + 1, |segment| segment.copy_in(at, value));
-    Fast::Done(())
+fn slot_of<'a>(w: &Writer<'a>) -> Option<Slot<'a>> {
+    w.segment.block(w.s.p.base)
 }
 
-/// Adds a key that has no binding to a hole of its bucket.
+/// Changes a value in place.
+#[inline(always)]
+fn overwrite(w: &mut Writer, seen: Seen, at: Offset, value: &[u8]) -> Option<()> {
+    let words = value.len().div_ceil(8) as u64;
+    let Some(slot) = slot_of(w).filter(|_| words != 0) else { return None };
+    slot.store(LOG, log_record::run_header(at, words));
+    w.segment.copy_in(w.s.p.base.word(LOG as u64 + 1), value);
+    let Some(bucket) = lock(w, slot, seen) else { return None };
+    slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, words + 1));
+    w.segment.fence_release();
+    w.segment.copy_in(at, value);
+    conclude(w, slot, bucket, seen.bucket);
+    Some(())
+}
+
+/// Adds a key that has no binding to a hole of its bucket, or to a new overflow line.
 #[inline(always)]
 fn bind_new(
     w: &mut Writer,
@@ -97,105 +101,131 @@ fn bind_new(
     seen: Seen,
     key: &[u8],
     value: &[u8],
-) -> Result<Fast<()>> {
+) -> Option<()> {
     let segment = w.segment;
     let shape = Shape::new(key.len() as u64, value.len() as u64);
-    let Some(Holder::Block(class)) = shape.holder() else { return Ok(Fast::NotHere) };
-    let hole = (0..ENTRIES).map(|i| seen.bucket.word(W_ENTRY + i)).find(|at| segment.load(*at) == 0);
-    let Some(hole) = hole else { return Ok(Fast::NotHere) };
-    let link = Link(segment.load(seen.bucket.word(W_LINK)));
-    let Some(level) = level_of(seen.index, link, table.roots.base_level()) else { return Ok(Fast::NotHere) };
-    let counter = ops::counter_line(w, table)?;
-    let Some((cell, block)) = custody::peek_block(w, class) else {
-        custody::fill_magazine(w, class)?;
-        return Ok(Fast::NotHere);
-    };
-    ops::fill_record(w, block, shape, key, value, Offset::NONE);
+    let Some(Holder::Block(class)) = shape.holder() else { return None };
+    let Some(bucket) = segment.block::<8>(seen.bucket) else { return None };
+    let link = Link(bucket.load(W_LINK as usize));
+    let Some(level) = level_of(seen.index, link, table.roots.base_level()) else { return None };
+    let counter = ops::counter_line(w, table).ok()?;
+    let (cell, block) = block_of(w, class)?;
+    let entry = bucket::entry(hash, level, block);
     let count = segment.load(counter);
-    let changes = [
-        (hole, bucket::entry(hash, level, block)),
-        (cell, 0),
-        (counter, count.wrapping_add(1)),
-    ];
-    if !write(w, seen, &changes) {
-        return Ok(Fast::NotHere);
+    let counted = (counter, count.wrapping_add(1));
+    ops::fill_record(w, block, shape, key, value, Offset::NONE);
+    let done = match hole_in(segment, bucket, seen.bucket, link) {
+        Some(hole) => write(w, seen, &[(hole, entry), (cell, 0), counted]),
+        None => {
+            // A new line goes between the bucket and its other lines. Its cell is another one if its class is.
+            let (line_cell, line) = block_of(w, LINE_CLASS).filter(|_| class != LINE_CLASS)?;
+            fill_line(w, line, &[entry], link.next());
+            let linked = (seen.bucket.word(W_LINK), link.with_next(line).0);
+            write(w, seen, &[linked, (line_cell, 0), (cell, 0), counted])
+        }
+    };
+    if done {
+        growth::report(w, table, count as i64, count.wrapping_add(1) as i64);
     }
-    growth::report(w, table, count as i64, count.wrapping_add(1) as i64);
-    Ok(Fast::Done(()))
+    done.then_some(())
+}
+
+/// A block of the magazine, filled first if it is empty, and its cell. Nothing is planned yet.
+#[inline(always)]
+fn block_of(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
+    if let Some(found) = custody::peek_block(w, class) {
+        return Some(found);
+    }
+    custody::fill_magazine(w, class).ok()?;
+    custody::peek_block(w, class)
+}
+
+/// A free entry of the bucket or of its first overflow line.
+#[inline(always)]
+fn hole_in(segment: &Segment, bucket: Block<'_, 8>, at: Offset, link: Link) -> Option<Offset> {
+    if let Some(n) = empty_entry(bucket) {
+        return Some(at.word(n as u64));
+    }
+    if link.next().is_none() {
+        return None;
+    }
+    let line = segment.block::<8>(link.next())?;
+    empty_entry(line).map(|n| link.next().word(n as u64))
+}
+
+#[inline(always)]
+fn empty_entry(line: Block<'_, 8>) -> Option<usize> {
+    (W_ENTRY as usize..W_LINK as usize).find(|n| line.load(*n) == 0)
 }
 
 /// Logs and makes some changes, if the bucket is as it was seen.
 #[inline(always)]
-fn write(w: &mut Writer, seen: Seen, changes: &[Change]) -> bool {
-    let segment = w.segment;
-    let log = w.slot_word(slot::LOG.inline_word);
+fn write<const N: usize>(w: &mut Writer, seen: Seen, changes: &[Change; N]) -> bool {
+    let Some(slot) = slot_of(w) else { return false };
     for (i, (at, value)) in changes.iter().enumerate() {
-        segment.store(log.word(2 * i as u64), log_record::run_header(*at, 1));
-        segment.store(log.word(2 * i as u64 + 1), *value);
+        slot.store(LOG + 2 * i, log_record::run_header(*at, 1));
+        slot.store(LOG + 2 * i + 1, *value);
     }
-    if !lock(w, seen) {
-        return false;
+    let Some(bucket) = lock(w, slot, seen) else { return false };
+    slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, 2 * N as u64));
+    w.segment.fence_release();
+    for (at, value) in changes {
+        w.segment.store(*at, *value);
     }
-    commit(w, seen.bucket, 2 * changes.len() as u64, |segment| {
-        for (at, value) in changes {
-            segment.store(*at, *value);
-        }
-    });
+    conclude(w, slot, bucket, seen.bucket);
     true
 }
 
-/// Takes the bucket's lock, marked WRITING, if nothing has changed since it was seen.
+/// Takes the bucket's lock, marked WRITING, if nothing has changed since it was seen. Whoever gets it stores
+/// COMMITTED next, the commit point of the short way, whose meaning is that of `Writer::commit_from`.
 #[inline(always)]
-fn lock(w: &mut Writer, seen: Seen) -> bool {
-    let segment = w.segment;
-    if !seen.word.is_free() {
-        return false;
-    }
-    let list_len = w.slot_word(slot::W_LIST_LEN);
-    segment.store(w.slot_word(slot::LOCK_LIST.inline_word), seen.bucket.0);
-    segment.store(list_len, 1);
+fn lock<'a>(w: &Writer<'a>, slot: Slot<'a>, seen: Seen) -> Option<Block<'a, 1>> {
+    let bucket = w.segment.block::<1>(seen.bucket).filter(|_| seen.word.is_free())?;
+    slot.store(LIST, seen.bucket.0);
+    slot.store(slot::W_LIST_LEN as usize, 1);
     let mine = seen.word.locked_by(w.s.p.slot, WRITING);
-    if segment.compare_exchange(seen.bucket, seen.word.0, mine.0).is_err() {
-        segment.store(list_len, 0);
-        return false;
+    if bucket.compare_exchange(0, seen.word.0, mine.0).is_err() {
+        slot.store(slot::W_LIST_LEN as usize, 0);
+        return None;
     }
     // The compare-and-swap was a full fence: either this load sees the gate's holder, or that one sees the
     // lock list.
-    let gate = LockWord(segment.load_acquire(header::GATE));
-    if !gate.is_free() || gate.version() + 1 != seen.roots_version {
-        release(segment, seen.bucket, w.s.p.slot, true);
-        segment.store(list_len, 0);
-        return false;
+    let gate = LockWord(w.segment.view().gate().load_acquire(0));
+    if !gate.is_free() || Roots::version_of(gate) != seen.roots_version {
+        release(w.segment, seen.bucket, w.s.p.slot, true);
+        slot.store(slot::W_LIST_LEN as usize, 0);
+        return None;
     }
-    true
+    Some(bucket)
 }
 
-/// Commits what the log says, with one bucket locked.
+/// Ends a commit whose changes are made.
 #[inline(always)]
-fn commit(w: &mut Writer, bucket: Offset, log_words: u64, apply: impl FnOnce(&crate::segment::Segment)) {
-    let segment = w.segment;
-    let commit = w.slot_word(slot::W_COMMIT);
-    // The commit point of the short way; its meaning is that of `Writer::commit_from`.
-    segment.store(commit, slot::commit_word(slot::COMMITTED, log_words));
-    segment.fence_release();
-    apply(segment);
-    segment.store(commit, slot::commit_word(slot::APPLIED, 0));
-    release(segment, bucket, w.s.p.slot, true);
-    segment.store(w.slot_word(slot::W_LIST_LEN), 0);
-    segment.store(commit, slot::commit_word(slot::IDLE, 0));
+fn conclude(w: &Writer, slot: Slot, bucket: Block<'_, 1>, at: Offset) {
+    slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
+    // Nobody but a waiter changes the word while it is held.
+    let mine = LockWord(bucket.load(0));
+    let unlocked = !mine.has_waiters()
+        && mine.owner() == w.s.p.slot
+        && bucket.compare_exchange(0, mine.0, mine.released(true).0).is_ok();
+    if !unlocked {
+        release(w.segment, at, w.s.p.slot, true);
+    }
+    slot.store(slot::W_LIST_LEN as usize, 0);
+    slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));
 }
 
 /// What an operation leaves to be done when it is over: returning freed blocks, splitting a bucket.
 #[inline(always)]
-pub(crate) fn chores(w: &mut Writer, table: &TableView) {
-    if !w.s.p.tickets.is_empty() || w.segment.load(w.slot_word(slot::W_PENDING)) != 0 {
-        chores_slowly(w, table);
-    }
+pub(crate) fn has_chores(w: &Writer) -> bool {
+    let pending = slot_of(w).is_none_or(|slot| slot.load(slot::W_PENDING as usize) != 0);
+    pending || !w.s.p.tickets.is_empty()
 }
 
+/// Does some of it.
 #[cold]
 #[inline(never)]
-fn chores_slowly(w: &mut Writer, table: &TableView) {
+pub(crate) fn chores(w: &mut Writer, table: &TableView) {
     // The operation itself has succeeded. What fails here, for want of memory say, is tried again by later
     // operations, and reported by those that cannot do without it.
     let _ = growth::use_ticket(w, table);

@@ -172,7 +172,7 @@ fn make_ready(w: &mut Writer, table: &TableView, index: u64) -> Result<bool> {
         if index < table.roots.ready() {
             return Ok(true);
         }
-        table.roots.refresh(w.segment)?;
+        table.refresh(w)?;
         if index < table.roots.ready() {
             return Ok(true);
         }

@@ -16,8 +16,8 @@ pub(crate) mod lifecycle;
 pub(crate) mod ops;
 
 use crate::alloc::custody;
-use crate::error::Result;
-use crate::format::slot;
+use crate::error::{Error, Result};
+use crate::format::{header, slot};
 use crate::index::KeyHash;
 use crate::index::roots::Roots;
 use crate::writer::{Session, Writer};
@@ -26,6 +26,14 @@ use crate::writer::{Session, Writer};
 pub(crate) struct TableView {
     pub(crate) roots: Roots,
     pub(crate) key_hash: KeyHash,
+}
+
+impl TableView {
+    /// Reads the roots again, recovering whoever died while replacing them.
+    pub(crate) fn refresh(&self, w: &Writer) -> Result<()> {
+        let mut rounds = 0;
+        self.roots.refresh(w.segment, |gate| w.wait_for_writing(header::GATE, gate, &mut rounds))
+    }
 }
 
 /// Batches of freed blocks that one operation returns to their slabs, so that none pays for a whole lot.
@@ -78,7 +86,13 @@ fn clean_up(w: &mut Writer) -> Result<()> {
 /// Runs `body` as a transaction of its own.
 pub(crate) fn alone<R>(w: &mut Writer, body: impl FnOnce(&mut Writer) -> Result<R>) -> Result<R> {
     debug_assert!(w.s.p.held.is_empty() && w.s.set().is_empty());
-    match body(w) {
+    let outcome = body(w);
+    if w.is_forked() {
+        // In a callback. The operation is the parent's, which goes on with it.
+        w.forget();
+        return Err(Error::Forked);
+    }
+    match outcome {
         Ok(value) => commit(w).map(|()| value),
         Err(e) => {
             abort(w)?;

@@ -43,12 +43,12 @@ pub(crate) fn at<'k>(w: &mut Writer, table: &TableView, key: &'k [u8]) -> Result
 fn lock_home(w: &mut Writer, table: &TableView, hash: u64) -> Result<Home> {
     let roots = &table.roots;
     if !roots.is_current(w.segment, roots.version()) {
-        refresh(w, table)?;
+        table.refresh(w)?;
     }
     let mut index = roots.guess(hash);
     for _ in 0..10_000 {
         let Some(bucket) = roots.bucket(index) else {
-            refresh(w, table)?;
+            table.refresh(w)?;
             if index >= roots.ready() {
                 index = roots.guess(hash);
             }
@@ -67,7 +67,7 @@ fn lock_home(w: &mut Writer, table: &TableView, hash: u64) -> Result<Home> {
         };
         if !roots.is_current(w.segment, roots.version()) {
             give_back(w);
-            refresh(w, table)?;
+            table.refresh(w)?;
             index = roots.guess(hash);
             continue;
         }
@@ -95,11 +95,6 @@ fn lock_home(w: &mut Writer, table: &TableView, hash: u64) -> Result<Home> {
     Err(Error::corrupt(Damage::Level, roots.root()))
 }
 
-/// Reads the roots again. Inside a transaction that holds the gate's word marked, that would wait for itself.
-fn refresh(w: &Writer, table: &TableView) -> Result<()> {
-    table.roots.refresh(w.segment)
-}
-
 /// Makes a record that nobody refers to yet.
 fn make_record(w: &mut Writer, key: &[u8], value: &[u8], older: Offset) -> Result<Offset> {
     let shape = Shape::new(key.len() as u64, value.len() as u64);
@@ -117,11 +112,14 @@ pub(super) fn fill_record(w: &Writer, at: Offset, shape: Shape, key: &[u8], valu
     let s = w.segment;
     // Readers of what the block was before must see that it is gone before they see new bytes.
     s.fence_release();
-    s.store(at, shape.first_word(older));
-    s.store(at.word(1), shape.lengths_word());
-    if shape.long {
-        s.store(at.word(2), shape.key_len);
-        s.store(at.word(3), shape.value_len);
+    // The smallest block has room for the longest header.
+    if let Some(header) = s.block::<4>(at) {
+        header.store(0, shape.first_word(older));
+        header.store(1, shape.lengths_word());
+        if shape.long {
+            header.store(2, shape.key_len);
+            header.store(3, shape.value_len);
+        }
     }
     s.copy_in(at.add(shape.header_bytes()), key);
     s.copy_in(at.add(shape.value_at()), value);

@@ -1,0 +1,368 @@
+/* What netshm costs beside memory that is not shared: one run, interleaved rounds, ratios within a round.
+ *
+ * usage: bench [keys [rounds]]
+ *
+ * The systems: the limit (two dependent random cache misses and the copy of the value, in a shared mapping),
+ * a hashbrown map in private memory without locks (bench/map), and netshm through libnetshm.so with default
+ * locking. Keys of 16 bytes, values of 64 bytes. Every operation is a function call into a shared library.
+ */
+#define _GNU_SOURCE
+#include <inttypes.h>
+#include <netshm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "benchmap.h"
+
+enum { KEY = 16, VALUE = 64, COUNTERS = 1000, MAX_ROUNDS = 32 };
+
+static size_t keys = 1000000, rounds = 5;
+static unsigned char *in_order, *shuffled, *absent, *counter_keys;
+static uint32_t *order;
+
+static uint64_t random_state = 88172645463325252u;
+static uint64_t next_random(void) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return random_state;
+}
+
+static void fail(const char *what, int code) {
+    fprintf(stderr, "bench: %s: %s\n", what, netshm_strerror(code));
+    exit(1);
+}
+static void must(int code, const char *what) {
+    if (code != 0) fail(what, code);
+}
+
+static double now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+
+/* Bits of a counter, mixed (splitmix64), so that keys look random and are distinct. */
+static void make_key(unsigned char *key, uint64_t n) {
+    uint64_t x = n + 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    x ^= x >> 31;
+    memcpy(key, &x, 8);
+    memcpy(key + 8, &n, 8);
+}
+
+static void *allocate(size_t bytes) {
+    void *p = malloc(bytes ? bytes : 1);
+    if (!p) fail("malloc", NETSHM_E_NO_MEMORY);
+    return p;
+}
+
+static void prepare(void) {
+    in_order = allocate(keys * KEY);
+    shuffled = allocate(keys * KEY);
+    absent = allocate(keys * KEY);
+    counter_keys = allocate(COUNTERS * KEY);
+    order = allocate(keys * sizeof *order);
+    for (size_t i = 0; i < keys; i++) {
+        make_key(in_order + KEY * i, i);
+        make_key(absent + KEY * i, i + ((uint64_t)1 << 40));
+        order[i] = (uint32_t)i;
+    }
+    for (size_t i = keys - 1; i > 0; i--) {
+        size_t j = next_random() % (i + 1);
+        uint32_t t = order[i];
+        order[i] = order[j];
+        order[j] = t;
+    }
+    for (size_t i = 0; i < keys; i++) memcpy(shuffled + KEY * i, in_order + KEY * (size_t)order[i], KEY);
+    for (size_t i = 0; i < COUNTERS; i++) make_key(counter_keys + KEY * i, i + ((uint64_t)1 << 50));
+}
+
+/* --- the limit --- */
+struct line { uint64_t record[8]; };
+struct record { unsigned char head[32], value[VALUE]; };
+static struct line *lines;
+static struct record *records;
+
+static void *shared(const char *what, size_t bytes) {
+    int fd = memfd_create(what, 0);
+    if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0) fail("memfd_create", NETSHM_E_SYSTEM);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (p == MAP_FAILED) fail("mmap", NETSHM_E_SYSTEM);
+    close(fd);
+    return p;
+}
+
+static void limit_prepare(void) {
+    lines = shared("lines", keys * sizeof *lines);
+    records = shared("records", keys * sizeof *records);
+    for (size_t i = 0; i < keys; i++) {
+        lines[i].record[1] = order[(i * 7 + 3) % keys];
+        memset(records[i].value, (int)i, VALUE);
+    }
+}
+__attribute__((noinline)) static void limit_find(size_t i, unsigned char *into) {
+    const volatile uint64_t *line = lines[i].record;
+    memcpy(into, records[line[1]].value, VALUE);
+}
+static double limit_run(void) {
+    unsigned char value[VALUE];
+    uint64_t sum = 0;
+    double start = now_ns();
+    for (size_t i = 0; i < keys; i++) {
+        limit_find(order[i], value);
+        sum += value[5];
+    }
+    double took = now_ns() - start;
+    if (sum == 1) puts("");
+    return took / (double)keys;
+}
+
+/* --- the systems under one interface --- */
+struct system {
+    const char *name;
+    void (*open)(void), (*close)(void);
+    void (*load)(const unsigned char *key, const unsigned char *value);
+    int (*find)(const unsigned char *key, unsigned char *into);
+    void (*replace)(const unsigned char *key, const unsigned char *value);
+    void (*count)(const unsigned char *key);
+    void (*count_in_group)(const unsigned char *key);
+};
+
+static benchmap *map;
+static void map_open(void) { map = benchmap_new(0); }
+static void map_close(void) { benchmap_free(map); }
+static void map_load(const unsigned char *key, const unsigned char *value) {
+    benchmap_add(map, key, KEY, value, VALUE);
+}
+static int map_find(const unsigned char *key, unsigned char *into) {
+    size_t len;
+    return benchmap_find(map, key, KEY, into, VALUE, &len);
+}
+static void map_replace(const unsigned char *key, const unsigned char *value) {
+    benchmap_put(map, key, KEY, value, VALUE);
+}
+static void map_count(const unsigned char *key) {
+    static const unsigned char zero[8];
+    if (benchmap_increment(map, key, KEY, 1) == INT64_MIN) benchmap_add(map, key, KEY, zero, 8);
+}
+
+static netshm_object *object;
+static netshm_hashtbl *table;
+static char path[64], memory[64];
+static void shm_open_table(void) {
+    snprintf(path, sizeof path, "/tmp/netshm-bench-%d", (int)getpid());
+    snprintf(memory, sizeof memory, "/netshm-bench-%d", (int)getpid());
+    must(netshm_open(NETSHM_POSIX, path, memory, NETSHM_CREAT | NETSHM_RDWR | NETSHM_EXCL, 0600, &object), "open");
+    must(netshm_hashtbl_manage(object, NULL, NULL, NULL, &table), "manage");
+}
+static void shm_close_table(void) {
+    netshm_hashtbl_close(table);
+    netshm_close(object);
+    must(netshm_unlink(NETSHM_POSIX, path, memory), "unlink");
+}
+static void shm_load(const unsigned char *key, const unsigned char *value) {
+    must(netshm_hashtbl_add(table, key, KEY, value, VALUE), "add");
+}
+static int shm_find(const unsigned char *key, unsigned char *into) {
+    size_t len;
+    return netshm_hashtbl_find(table, key, KEY, into, VALUE, &len);
+}
+static void shm_replace(const unsigned char *key, const unsigned char *value) {
+    must(netshm_hashtbl_replace(table, key, KEY, value, VALUE), "replace");
+}
+static void shm_count(const unsigned char *key) {
+    int64_t now;
+    must(netshm_hashtbl_incr(table, key, KEY, 1, 0, &now), "incr");
+}
+static void shm_count_in_group(const unsigned char *key) {
+    netshm_txn *group;
+    int64_t n = 0;
+    size_t len;
+    must(netshm_group_begin(netshm_hashtbl_table(table), &group), "begin");
+    must(netshm_hashtbl_find(table, key, KEY, &n, sizeof n, &len), "find");
+    n++;
+    must(netshm_hashtbl_replace(table, key, KEY, &n, sizeof n), "replace");
+    must(netshm_group_commit(group), "commit");
+}
+
+static struct system systems[2] = {
+    {"hashbrown (private, no locks)", map_open, map_close, map_load, map_find, map_replace, map_count, NULL},
+    {"netshm", shm_open_table, shm_close_table, shm_load, shm_find, shm_replace, shm_count, shm_count_in_group},
+};
+
+enum { LIMIT, LOAD, HIT, MISS, REPLACE, COUNT, GROUP_COUNT, ROWS };
+static const char *row_names[ROWS] = {"limit", "load", "find hit", "find miss", "replace", "counter (incr)",
+                                      "counter (group)"};
+static double figures[2][ROWS][MAX_ROUNDS];
+static double speedup_reads[MAX_ROUNDS], speedup_writes[MAX_ROUNDS], bytes_per_entry;
+
+static double finds(const struct system *s, const unsigned char *query, size_t n, int expected) {
+    unsigned char value[VALUE];
+    size_t wrong = 0;
+    double start = now_ns();
+    for (size_t i = 0; i < n; i++) wrong += s->find(query + KEY * i, value) != expected;
+    double took = now_ns() - start;
+    if (wrong) {
+        fprintf(stderr, "bench: %s: %zu wrong answers\n", s->name, wrong);
+        exit(1);
+    }
+    return took / (double)n;
+}
+
+static void run_system(int which, size_t round) {
+    const struct system *s = &systems[which];
+    unsigned char value[VALUE];
+    memset(value, 7, VALUE);
+    s->open();
+    double start = now_ns();
+    for (size_t i = 0; i < keys; i++) s->load(in_order + KEY * i, value);
+    figures[which][LOAD][round] = (now_ns() - start) / (double)keys;
+    if (which == 1) {
+        /* Memory really taken, not the file's nominal length. */
+        int fd;
+        struct stat status;
+        must(netshm_fd(object, &fd), "fd");
+        if (fstat(fd, &status) != 0) fail("fstat", NETSHM_E_SYSTEM);
+        bytes_per_entry = (double)status.st_blocks * 512 / (double)keys;
+    }
+    finds(s, shuffled, keys, 0);
+    figures[which][HIT][round] = finds(s, shuffled, keys, 0);
+    figures[which][MISS][round] = finds(s, absent, keys, NETSHM_E_NOT_FOUND);
+    memset(value, 9, VALUE);
+    start = now_ns();
+    for (size_t i = 0; i < keys; i++) s->replace(shuffled + KEY * i, value);
+    figures[which][REPLACE][round] = (now_ns() - start) / (double)keys;
+    for (size_t i = 0; i < COUNTERS; i++) s->count(counter_keys + KEY * i);
+    start = now_ns();
+    for (size_t i = 0; i < keys; i++) s->count(counter_keys + KEY * (order[i] % COUNTERS));
+    figures[which][COUNT][round] = (now_ns() - start) / (double)keys;
+    if (s->count_in_group) {
+        start = now_ns();
+        for (size_t i = 0; i < keys; i++) s->count_in_group(counter_keys + KEY * (order[i] % COUNTERS));
+        figures[which][GROUP_COUNT][round] = (now_ns() - start) / (double)keys;
+    }
+}
+
+/* Work of one forked process: all keys from `from` on, in a circle; writes to every second one if asked. */
+static void work(size_t from, size_t process, int writes) {
+    unsigned char value[VALUE];
+    memset(value, (int)process, VALUE);
+    for (size_t n = 0; n < keys; n++) {
+        size_t i = from + n < keys ? from + n : from + n - keys;
+        if (writes && (n & 1)) {
+            shm_replace(shuffled + KEY * i, value);
+        } else if (shm_find(shuffled + KEY * i, value) != 0) {
+            exit(1);
+        }
+    }
+}
+
+/* Operations per second of `n` forked processes that begin together. */
+static double forked_rate(size_t n, int writes) {
+    double *times = shared("times", 4096);
+    volatile int *ready = (volatile int *)(times + 64), *go = ready + 1;
+    for (size_t p = 0; p < n; p++) {
+        pid_t pid = fork();
+        if (pid < 0) fail("fork", NETSHM_E_SYSTEM);
+        if (pid == 0) {
+            unsigned char value[VALUE];
+            must(netshm_hashtbl_find(table, shuffled, KEY, value, VALUE, &(size_t){0}), "find");
+            __atomic_add_fetch(ready, 1, __ATOMIC_SEQ_CST);
+            while (!__atomic_load_n(go, __ATOMIC_SEQ_CST)) {}
+            work(p * (keys / n), p, writes);
+            times[p] = now_ns();
+            _exit(0);
+        }
+    }
+    while (__atomic_load_n(ready, __ATOMIC_SEQ_CST) != (int)n) usleep(100);
+    double start = now_ns(), end = 0;
+    __atomic_store_n(go, 1, __ATOMIC_SEQ_CST);
+    for (size_t p = 0; p < n; p++) {
+        int status;
+        wait(&status);
+        if (status != 0) fail("a forked process", NETSHM_E_SYSTEM);
+    }
+    for (size_t p = 0; p < n; p++) end = times[p] > end ? times[p] : end;
+    munmap(times, 4096);
+    return (double)(n * keys) / ((end - start) / 1e9);
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+struct spread { double median, least, most; };
+static struct spread spread_of(const double *values) {
+    double sorted[MAX_ROUNDS];
+    memcpy(sorted, values, rounds * sizeof *values);
+    qsort(sorted, rounds, sizeof *sorted, compare);
+    return (struct spread){sorted[rounds / 2], sorted[0], sorted[rounds - 1]};
+}
+static void print_figure(const char *name, const double *values) {
+    struct spread s = spread_of(values);
+    printf("  %-34s %7.0f ns   (%.0f to %.0f)\n", name, s.median, s.least, s.most);
+}
+static void print_ratio(const char *name, const double *a, const double *b, double goal, int at_least) {
+    double ratios[MAX_ROUNDS];
+    for (size_t r = 0; r < rounds; r++) ratios[r] = a[r] / (b ? b[r] : 1);
+    struct spread s = spread_of(ratios);
+    int met = at_least ? s.median >= goal : s.median <= goal;
+    printf("  %-46s %5.2f  (%.2f to %.2f)  goal %s %.2f  %s\n", name, s.median, s.least, s.most,
+           at_least ? ">=" : "<=", goal, met ? "met" : "NOT MET");
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1) keys = strtoul(argv[1], NULL, 10);
+    if (argc > 2) rounds = strtoul(argv[2], NULL, 10);
+    if (keys < 1000 || rounds < 1 || rounds > MAX_ROUNDS) {
+        fprintf(stderr, "usage: bench [keys >= 1000 [rounds <= %d]]\n", MAX_ROUNDS);
+        return 2;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    prepare();
+    limit_prepare();
+    for (size_t r = 0; r < rounds; r++) {
+        limit_run();
+        figures[0][LIMIT][r] = limit_run();
+        run_system(0, r);
+        map_close();
+        run_system(1, r);
+        double one = forked_rate(1, 0), two = forked_rate(2, 0);
+        speedup_reads[r] = two / one;
+        one = forked_rate(1, 1);
+        two = forked_rate(2, 1);
+        speedup_writes[r] = two / one;
+        shm_close_table();
+        fprintf(stderr, "bench: round %zu of %zu done\n", r + 1, rounds);
+    }
+    printf("%zu keys of %d bytes, values of %d bytes; %zu rounds; median (least to most)\n", keys, KEY, VALUE, rounds);
+    print_figure("limit: two misses and the copy", figures[0][LIMIT]);
+    for (int which = 0; which < 2; which++) {
+        printf("%s\n", systems[which].name);
+        for (int row = LOAD; row < ROWS; row++) {
+            if (row == GROUP_COUNT && which == 0) continue;
+            print_figure(row_names[row], figures[which][row]);
+        }
+    }
+    printf("ratios within a round\n");
+    print_ratio("find hit / limit", figures[1][HIT], figures[0][LIMIT], 1.5, 0);
+    print_ratio("find hit / map", figures[1][HIT], figures[0][HIT], 1.0, 0);
+    print_ratio("find miss / map", figures[1][MISS], figures[0][MISS], 1.7, 0);
+    print_ratio("load / map", figures[1][LOAD], figures[0][LOAD], 0.7, 0);
+    print_ratio("replace / map", figures[1][REPLACE], figures[0][REPLACE], 1.0, 0);
+    print_ratio("counter by incr / map", figures[1][COUNT], figures[0][COUNT], 1.3, 0);
+    print_ratio("counter by group / map", figures[1][GROUP_COUNT], figures[0][COUNT], 5.0, 0);
+    print_ratio("two processes / one, reads", speedup_reads, NULL, 1.8, 1);
+    print_ratio("two processes / one, 50% writes", speedup_writes, NULL, 1.8, 1);
+    printf("  %-46s %5.0f bytes          goal <= 125  %s\n", "memory per entry of 16 + 64 bytes", bytes_per_entry,
+           bytes_per_entry <= 125 ? "met" : "NOT MET");
+    return 0;
+}

@@ -1,0 +1,14 @@
+/* A hashbrown map in private memory, behind C calls: see bench/map. */
+#ifndef BENCHMAP_H
+#define BENCHMAP_H
+#include <stddef.h>
+#include <stdint.h>
+typedef struct benchmap benchmap;
+benchmap *benchmap_new(size_t expected);
+void benchmap_free(benchmap *map);
+void benchmap_add(benchmap *map, const void *key, size_t key_len, const void *value, size_t len);
+void benchmap_put(benchmap *map, const void *key, size_t key_len, const void *value, size_t len);
+int benchmap_find(const benchmap *map, const void *key, size_t key_len, void *into, size_t capacity, size_t *len);
+int64_t benchmap_increment(benchmap *map, const void *key, size_t key_len, int64_t delta);
+int benchmap_remove(benchmap *map, const void *key, size_t key_len);
+#endif

@@ -1,0 +1,90 @@
+/* Instructions per operation, counted by callgrind: see bench/instructions.sh. Each measured_* function does
+ * its operation `n` times; callgrind collects inside of them only. */
+#define _GNU_SOURCE
+#include <netshm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* As a table doubles, chains get longer and shorter again: 250,000 keys are at the same point of that as the
+ * 1,000,000 of the benchmark. */
+enum { KEYS = 250000, MEASURED = 20000 };
+static netshm_hashtbl *table;
+
+static void must(int code, const char *what) {
+    if (code != 0) {
+        fprintf(stderr, "instructions: %s: %s\n", what, netshm_strerror(code));
+        exit(1);
+    }
+}
+static const void *key(unsigned char *into, unsigned long n) {
+    unsigned long x = n * 0x9e3779b97f4a7c15u;
+    memcpy(into, &x, 8);
+    memcpy(into + 8, &n, 8);
+    return into;
+}
+
+static unsigned char keys[2 * MEASURED][16], value[64];
+
+__attribute__((noinline)) void measured_find(int n) {
+    size_t len;
+    for (int i = 0; i < n; i++) must(netshm_hashtbl_find(table, keys[i], 16, value, 64, &len), "find");
+}
+__attribute__((noinline)) void measured_miss(int n) {
+    size_t len;
+    for (int i = 0; i < n; i++) {
+        if (netshm_hashtbl_find(table, keys[MEASURED + i], 16, value, 64, &len) != NETSHM_E_NOT_FOUND) exit(1);
+    }
+}
+__attribute__((noinline)) void measured_replace(int n) {
+    for (int i = 0; i < n; i++) must(netshm_hashtbl_replace(table, keys[i], 16, value, 64), "replace");
+}
+__attribute__((noinline)) void measured_add(int n) {
+    for (int i = 0; i < n; i++) must(netshm_hashtbl_add(table, keys[MEASURED + i], 16, value, 64), "add");
+}
+__attribute__((noinline)) void measured_remove(int n) {
+    for (int i = 0; i < n; i++) must(netshm_hashtbl_remove(table, keys[MEASURED + i], 16, NULL), "remove");
+}
+__attribute__((noinline)) void measured_count(int n) {
+    int64_t now;
+    for (int i = 0; i < n; i++) must(netshm_hashtbl_incr(table, "the counter's key", 16, 1, 0, &now), "incr");
+}
+__attribute__((noinline)) void measured_group(int n) {
+    for (int i = 0; i < n; i++) {
+        netshm_txn *group;
+        int64_t count;
+        size_t len;
+        must(netshm_group_begin(netshm_hashtbl_table(table), &group), "begin");
+        must(netshm_hashtbl_find(table, "the counter's key", 16, &count, 8, &len), "find");
+        must(netshm_hashtbl_replace(table, "the counter's key", 16, &count, 8), "replace");
+        must(netshm_group_commit(group), "commit");
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *what = argc > 1 ? argv[1] : "find";
+    char path[64], memory[64];
+    unsigned char k[16];
+    netshm_object *object;
+    int64_t now;
+    snprintf(path, sizeof path, "/tmp/netshm-instructions-%d", (int)getpid());
+    snprintf(memory, sizeof memory, "/netshm-instructions-%d", (int)getpid());
+    must(netshm_open(NETSHM_POSIX, path, memory, NETSHM_CREAT | NETSHM_RDWR | NETSHM_EXCL, 0600, &object), "open");
+    must(netshm_hashtbl_manage(object, NULL, NULL, NULL, &table), "manage");
+    for (unsigned long i = 0; i < KEYS; i++) must(netshm_hashtbl_add(table, key(k, i), 16, value, 64), "add");
+    for (unsigned long i = 0; i < 2 * MEASURED; i++) key(keys[i], i < MEASURED ? i * 11 : KEYS + i);
+    must(netshm_hashtbl_incr(table, "the counter's key", 16, 1, 0, &now), "incr");
+    if (!strcmp(what, "find")) measured_find(MEASURED);
+    else if (!strcmp(what, "miss")) measured_miss(MEASURED);
+    else if (!strcmp(what, "replace")) measured_replace(MEASURED);
+    else if (!strcmp(what, "add")) measured_add(MEASURED);
+    else if (!strcmp(what, "remove")) { measured_add(MEASURED); measured_remove(MEASURED); }
+    else if (!strcmp(what, "count")) measured_count(MEASURED);
+    else if (!strcmp(what, "group")) measured_group(MEASURED);
+    else return 2;
+    netshm_hashtbl_close(table);
+    netshm_close(object);
+    must(netshm_unlink(NETSHM_POSIX, path, memory), "unlink");
+    return 0;
+}

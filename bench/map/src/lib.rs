@@ -1,0 +1,101 @@
+//! A private map of byte strings behind the same kind of C calls as netshm's.
+
+use hashbrown::HashMap;
+use std::hash::{BuildHasher, Hasher};
+
+/// XXH3 with a seed, of the key's bytes alone, as netshm hashes.
+#[derive(Clone, Copy)]
+struct Xxh3(u64);
+
+struct State {
+    seed: u64,
+    hash: u64,
+}
+
+impl BuildHasher for Xxh3 {
+    type Hasher = State;
+    fn build_hasher(&self) -> State {
+        State { seed: self.0, hash: 0 }
+    }
+}
+
+impl Hasher for State {
+    fn write(&mut self, bytes: &[u8]) {
+        self.hash = xxhash_rust::xxh3::xxh3_64_with_seed(bytes, self.seed);
+    }
+    // The length that slices hash first would only cost time here.
+    fn write_usize(&mut self, _: usize) {}
+    fn finish(&self) -> u64 {
+        self.hash
+    }
+}
+
+pub struct Map(HashMap<Box<[u8]>, Box<[u8]>, Xxh3>);
+
+unsafe fn slice<'a>(data: *const u8, len: usize) -> &'a [u8] {
+    unsafe { std::slice::from_raw_parts(data, len) }
+}
+
+#[unsafe(no_mangle)]
+pub extern "C" fn benchmap_new(expected: usize) -> *mut Map {
+    Box::into_raw(Box::new(Map(HashMap::with_capacity_and_hasher(expected, Xxh3(0x1234_5678_9abc_def1)))))
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_free(map: *mut Map) {
+    drop(unsafe { Box::from_raw(map) });
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_put(map: *mut Map, key: *const u8, key_len: usize, value: *const u8, len: usize) {
+    let (key, value) = unsafe { (slice(key, key_len), slice(value, len)) };
+    match unsafe { &mut *map }.0.get_mut(key) {
+        Some(old) if old.len() == len => old.copy_from_slice(value),
+        Some(old) => *old = value.into(),
+        None => {
+            unsafe { &mut *map }.0.insert(key.into(), value.into());
+        }
+    }
+}
+
+/// Adds a key that is known to be new.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_add(map: *mut Map, key: *const u8, key_len: usize, value: *const u8, len: usize) {
+    let (key, value) = unsafe { (slice(key, key_len), slice(value, len)) };
+    unsafe { &mut *map }.0.insert(key.into(), value.into());
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_find(
+    map: *const Map,
+    key: *const u8,
+    key_len: usize,
+    into: *mut u8,
+    capacity: usize,
+    len: *mut usize,
+) -> i32 {
+    match unsafe { &*map }.0.get(unsafe { slice(key, key_len) }) {
+        None => -1,
+        Some(value) if value.len() > capacity => -3,
+        Some(value) => unsafe {
+            std::ptr::copy_nonoverlapping(value.as_ptr(), into, value.len());
+            *len = value.len();
+            0
+        },
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_increment(map: *mut Map, key: *const u8, key_len: usize, delta: i64) -> i64 {
+    let Some(value) = unsafe { &mut *map }.0.get_mut(unsafe { slice(key, key_len) }) else { return i64::MIN };
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&value[..8]);
+    let sum = i64::from_le_bytes(bytes) + delta;
+    value.copy_from_slice(&sum.to_le_bytes());
+    sum
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_remove(map: *mut Map, key: *const u8, key_len: usize) -> i32 {
+    unsafe { &mut *map }.0.remove(unsafe { slice(key, key_len) }).is_some() as i32
+}

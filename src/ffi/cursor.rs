@@ -1,0 +1,190 @@
+//! Walking over a table: by callback, and by cursor.
+
+use super::call::{Fault, Outcome, guard, out, out_or_null};
+use super::handle::{self, Noun, magic};
+use super::hashtbl::{kept, netshm_hashtbl, netshm_slice};
+use crate::cursor::Cursor;
+use crate::error::Error;
+use crate::txn::cursor::{Binding, Part};
+use std::ffi::{c_int, c_void};
+use std::sync::{Mutex, TryLockError};
+
+/// Answer of a callback: that is enough. So does every unknown answer that is not negative.
+#[allow(dead_code)] // for C only
+pub const NETSHM_STOP: c_int = 0;
+/// Answer of a callback: go on.
+pub const NETSHM_CONTINUE: c_int = 1;
+
+/// Sees one binding. The bytes are copies, which live while the callback runs. It may call everything.
+///
+/// @param key  The key.
+/// @param val  The value; with netshm_hashtbl_iter_keys() `data` is NULL and `len` is 0.
+/// @param arg  What was given to the call.
+///
+/// @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the call stops and fails with it (see "Callbacks"
+///         at the top).
+pub type netshm_iter_fn =
+    Option<unsafe extern "C" fn(key: netshm_slice, val: netshm_slice, arg: *mut c_void) -> c_int>;
+
+fn slice(bytes: &[u8]) -> netshm_slice {
+    netshm_slice { data: bytes.as_ptr().cast(), len: bytes.len() }
+}
+
+const NOTHING: netshm_slice = netshm_slice { data: std::ptr::null(), len: 0 };
+
+/// Calls `visit` with each binding, or each key, until it wants no more.
+fn walk(t: *mut netshm_hashtbl, part: Part, visit: netshm_iter_fn, arg: *mut c_void) -> Outcome {
+    // SAFETY: the header asks for a handle.
+    let table = unsafe { kept(t) }?;
+    let visit = visit.ok_or(Fault::Null(2))?;
+    for binding in Cursor::owning(table, part) {
+        let binding = binding?;
+        let val = if part == Part::Bindings { slice(&binding.value) } else { NOTHING };
+        // SAFETY: the header asks for a function that can be called with these.
+        match unsafe { visit(slice(&binding.key), val, arg) } {
+            NETSHM_CONTINUE => {}
+            answer if answer < 0 => return Err(Fault::Answer(answer)),
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Calls a callback with every binding, keys in any order, the bindings of one key newest first.
+///
+/// Nothing is locked meanwhile. A binding that is there from beginning to end is seen exactly once, one that is
+/// made or removed meanwhile at most once. In a group the group's view is seen, and other writers wait until
+/// the group ends.
+///
+/// @param t    The table.
+/// @param fn   The callback.
+/// @param arg  Handed to the callback.
+///
+/// @return NETSHM_OK, also if the callback stopped it; the callback's negative answer; NETSHM_E_CALLBACK; else the
+///         codes of netshm_hashtbl_find().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_hashtbl_iter(
+    t: *mut netshm_hashtbl,
+    r#fn: netshm_iter_fn,
+    arg: *mut c_void,
+) -> c_int {
+    guard(&["t", "fn", "arg"], || walk(t, Part::Bindings, r#fn, arg))
+}
+
+/// Calls a callback with every key once. Else it is like netshm_hashtbl_iter().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_hashtbl_iter_keys(
+    t: *mut netshm_hashtbl,
+    r#fn: netshm_iter_fn,
+    arg: *mut c_void,
+) -> c_int {
+    guard(&["t", "fn", "arg"], || walk(t, Part::Keys, r#fn, arg))
+}
+
+/// A walk over a table without a callback. Closed by netshm_cursor_close().
+pub struct netshm_cursor {
+    _opaque: [u8; 0],
+}
+
+/// What is behind a cursor's handle.
+pub(super) struct Body(Mutex<Walk>);
+
+struct Walk {
+    cursor: Cursor<'static>,
+    part: Part,
+    /// What the caller's slices point to.
+    current: Option<Binding>,
+}
+
+impl Noun for netshm_cursor {
+    const MAGIC: u64 = magic::CURSOR;
+    type Body = Body;
+}
+
+/// Flag of a cursor: every key once, without values.
+pub const NETSHM_CURSOR_KEYS: u32 = 1;
+
+/// Opens a cursor, which sees what netshm_hashtbl_iter() sees. It keeps its table open by itself.
+///
+/// @param t      The table.
+/// @param flags  0 or #NETSHM_CURSOR_KEYS.
+/// @param out    Receives the cursor. It may be used by any thread, but by one at a time.
+///
+/// @return NETSHM_OK, NETSHM_E_INVALID, NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_cursor_open(
+    t: *mut netshm_hashtbl,
+    flags: u32,
+    out: *mut *mut netshm_cursor,
+) -> c_int {
+    guard(&["t", "flags", "out"], || {
+        let place = self::out(3, out)?;
+        // SAFETY: the header asks for a handle.
+        let table = unsafe { kept(t) }?;
+        let part = match flags {
+            0 => Part::Bindings,
+            NETSHM_CURSOR_KEYS => Part::Keys,
+            _ => return Err(Fault::Argument(2, "unknown flag")),
+        };
+        let walk = Walk { cursor: Cursor::owning(table, part), part, current: None };
+        // SAFETY: the header asks for a valid place.
+        unsafe { place.put(handle::open::<netshm_cursor>(Body(Mutex::new(walk)))) };
+        Ok(())
+    })
+}
+
+/// Moves a cursor to the next binding.
+///
+/// @param c    The cursor.
+/// @param key  Receives the key; may be NULL.
+/// @param val  Receives the value; may be NULL. With #NETSHM_CURSOR_KEYS `data` is NULL and `len` is 0.
+///
+/// The bytes belong to the cursor and live until the next call with it.
+///
+/// @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is no more; NETSHM_E_BUSY, another thread is using the cursor; else
+///         the codes of netshm_hashtbl_find(). After an error the cursor is at its end.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_cursor_next(
+    c: *mut netshm_cursor,
+    key: *mut netshm_slice,
+    val: *mut netshm_slice,
+) -> c_int {
+    guard(&["c", "key", "val"], || {
+        // SAFETY: the header asks for a handle.
+        let body = unsafe { handle::body(1, c) }?;
+        let mut walk = match body.0.try_lock() {
+            Ok(walk) => walk,
+            Err(TryLockError::Poisoned(walk)) => walk.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Fault::Core(Error::Busy("another thread is using the cursor")));
+            }
+        };
+        walk.current = None;
+        walk.current = walk.cursor.next().transpose()?;
+        let binding = walk.current.as_ref().ok_or(Fault::Core(Error::NotFound))?;
+        // SAFETY: the header asks for valid places or NULL.
+        unsafe {
+            out_or_null(key).put(slice(&binding.key));
+            let value = if walk.part == Part::Bindings { slice(&binding.value) } else { NOTHING };
+            out_or_null(val).put(value);
+        }
+        Ok(())
+    })
+}
+
+/// Closes a cursor.
+///
+/// @param c  The cursor; NULL is OK.
+///
+/// @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_cursor_close(c: *mut netshm_cursor) -> c_int {
+    guard(&["c"], || {
+        if c.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the header asks for a handle that no other thread is using.
+        drop(unsafe { handle::close(1, c) }?);
+        Ok(())
+    })
+}

@@ -1,0 +1,330 @@
+//! Groups: several operations as one transaction.
+//!
+//! Owns the handle of an open group: which thread and which process it belongs to, and that it is ended once.
+
+use super::call::{Fault, Outcome, guard, out};
+use super::handle::{self, Noun, magic};
+use super::hashtbl::netshm_table;
+use crate::error::Error;
+use crate::group::{DetachedTransaction, Transaction};
+use crate::hashtbl::Table;
+use crate::os::process;
+use crate::os::time::Deadline;
+use std::ffi::{c_int, c_void};
+use std::sync::{Mutex, TryLockError};
+use std::time::Duration;
+
+/// An open group. Ended by netshm_group_commit() or netshm_group_abort().
+pub struct netshm_txn {
+    _opaque: [u8; 0],
+}
+
+/// What is behind a group's handle.
+pub(super) struct Body {
+    /// The process that began it.
+    epoch: u64,
+    table: Table,
+    state: Mutex<State>,
+}
+
+enum State {
+    /// It is a thread's.
+    Here(Transaction),
+    /// It is on its way from one thread to another.
+    Detached(Transaction),
+    /// It belongs to netshm_group(), which has shown it to its callback.
+    Lent,
+}
+
+impl Noun for netshm_txn {
+    const MAGIC: u64 = magic::TXN;
+    type Body = Body;
+}
+
+/// Answer of a group's callback: undo everything. So does every unknown answer.
+#[allow(dead_code)] // for C only
+pub const NETSHM_ROLLBACK: c_int = 0;
+/// Answer of a group's callback: make all changes permanent.
+pub const NETSHM_COMMIT: c_int = 1;
+
+/// Does the operations of a group, with the handles of its object, on the calling thread.
+///
+/// @param txn  The group; it ends with the callback, which cannot end, restart or detach it.
+/// @param arg  What was given to the call.
+///
+/// @return #NETSHM_COMMIT or #NETSHM_ROLLBACK; or a negative number: everything is undone, and the call fails with
+///         it (see "Callbacks" at the top).
+pub type netshm_group_fn = Option<unsafe extern "C" fn(txn: *mut netshm_txn, arg: *mut c_void) -> c_int>;
+
+fn handle_of(table: &Table, state: State) -> *mut netshm_txn {
+    handle::open(Body { epoch: process::fork_epoch(), table: table.clone(), state: Mutex::new(state) })
+}
+
+/// Calls the callback with a handle that ends with it.
+fn ask(table: &Table, body: unsafe extern "C" fn(*mut netshm_txn, *mut c_void) -> c_int, arg: *mut c_void) -> c_int {
+    let txn = handle_of(table, State::Lent);
+    // SAFETY: the header asks for a function that can be called with these.
+    let answer = unsafe { body(txn, arg) };
+    // SAFETY: the handle was made above, and the callback cannot close it.
+    let _ = unsafe { handle::close(1, txn) };
+    answer
+}
+
+/// Runs a callback as a group; again and again, if it has to give way, until the deadline.
+fn run(t: *mut netshm_table, body: netshm_group_fn, number: u32, deadline: Option<Deadline>, arg: *mut c_void) -> Outcome {
+    // SAFETY: the header asks for a handle.
+    let table = unsafe { handle::body(1, t) }?.clone();
+    let body = body.ok_or(Fault::Null(number))?;
+    let mut transaction = table.begin()?;
+    loop {
+        let answer = ask(&table, body, arg);
+        let doomed = transaction.is_doomed();
+        if doomed && transaction.is_outermost() && deadline.is_some_and(|deadline| !deadline.passed()) {
+            transaction.restart()?;
+            continue;
+        }
+        if answer == NETSHM_COMMIT {
+            return Ok(transaction.commit()?);
+        }
+        transaction.abort()?;
+        // A callback that says only "undo" may have swallowed the deadlock.
+        return Err(match answer {
+            ..0 => Fault::Answer(answer),
+            _ if doomed => Fault::Core(Error::Deadlock),
+            _ => Fault::Core(Error::Aborted),
+        });
+    }
+}
+
+/// Runs a callback as a group: all that it does on the table's object, on this thread, happens, or nothing.
+///
+/// Nobody else sees anything of it before it ends. Within a group of the same object it is an inner group, which
+/// can be undone alone.
+///
+/// @param t    The table, see netshm_hashtbl_table().
+/// @param fn   The callback.
+/// @param arg  Handed to the callback.
+///
+/// @return NETSHM_OK, it is done. Else nothing has happened: NETSHM_E_ABORTED, the callback answered
+///         NETSHM_ROLLBACK; its negative answer; NETSHM_E_CALLBACK; NETSHM_E_DEADLOCK, it had to give way to another
+///         group: try again, if this is the outermost group; NETSHM_E_READ_ONLY; NETSHM_E_NO_SPACE; NETSHM_E_BUSY;
+///         NETSHM_E_TIMEOUT; NETSHM_E_FORKED, the callback returned in a forked child; NETSHM_E_IN_CALLBACK;
+///         NETSHM_E_INVALID; NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_group(t: *mut netshm_table, r#fn: netshm_group_fn, arg: *mut c_void) -> c_int {
+    guard(&["t", "fn", "arg"], || run(t, r#fn, 2, None, arg))
+}
+
+/// Runs a callback as a group, and runs it again each time the group has to give way to another one.
+///
+/// Between the attempts it pauses for a random time, and the group keeps its age: the oldest one always gets
+/// through.
+///
+/// @param t           The table, see netshm_hashtbl_table().
+/// @param timeout_ns  No new attempt is made when so many nanoseconds have passed; negative: no limit.
+/// @param fn          The callback. It runs several times: what it does outside of the object must bear that.
+/// @param arg         Handed to the callback.
+///
+/// @return As netshm_group(). NETSHM_E_DEADLOCK: the time is over, or it is an inner group, and the outermost one
+///         has to begin again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_group_retry(
+    t: *mut netshm_table,
+    timeout_ns: i64,
+    r#fn: netshm_group_fn,
+    arg: *mut c_void,
+) -> c_int {
+    guard(&["t", "timeout_ns", "fn", "arg"], || {
+        let timeout = u64::try_from(timeout_ns).ok().map(Duration::from_nanos);
+        run(t, r#fn, 3, Some(Deadline::after(timeout)), arg)
+    })
+}
+
+/// Begins a group, or an inner group if one is open on this thread.
+///
+/// Until it ends, the operations of this thread on the object belong to it. If the process dies, nothing of it
+/// has happened.
+///
+/// @param t    The table, see netshm_hashtbl_table().
+/// @param out  Receives the group.
+///
+/// @return NETSHM_OK; NETSHM_E_DEADLOCK, the enclosing group has to give way; NETSHM_E_READ_ONLY; NETSHM_E_BUSY;
+///         NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_group_begin(t: *mut netshm_table, out: *mut *mut netshm_txn) -> c_int {
+    guard(&["t", "out"], || {
+        let place = self::out(2, out)?;
+        // SAFETY: the header asks for a handle.
+        let table = unsafe { handle::body(1, t) }?;
+        let txn = handle_of(table, State::Here(table.begin()?));
+        // SAFETY: the header asks for a valid place.
+        unsafe { place.put(txn) };
+        Ok(())
+    })
+}
+
+/// Works with the state of a group.
+///
+/// # Safety
+/// As for `handle::body`.
+unsafe fn with_state<R>(x: *mut netshm_txn, work: impl FnOnce(&mut State, &Body) -> Outcome<R>) -> Outcome<R> {
+    // SAFETY: the caller's promise.
+    let body = unsafe { handle::body(1, x) }?;
+    if body.epoch != process::fork_epoch() {
+        return Err(Fault::Core(Error::Forked));
+    }
+    let mut state = match body.state.try_lock() {
+        Ok(state) => state,
+        Err(TryLockError::Poisoned(state)) => state.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            return Err(Fault::Core(Error::Busy("another thread is using the group's handle")));
+        }
+    };
+    work(&mut state, body)
+}
+
+/// The group, if it can be used here and now.
+fn usable<'a>(state: &'a mut State, table: &Table) -> Outcome<&'a mut Transaction> {
+    let State::Here(transaction) = state else {
+        return Err(Fault::Core(match state {
+            State::Lent => Error::InCallback,
+            _ => Error::InGroup("it was detached and is no thread's"),
+        }));
+    };
+    if !transaction.is_here() {
+        return Err(Fault::Core(Error::InGroup("it is not this thread's group")));
+    }
+    // Not from a callback of an operation in it.
+    table.group_is_open()?;
+    Ok(transaction)
+}
+
+/// Ends a group.
+///
+/// # Safety
+/// As for `handle::close`.
+unsafe fn end(x: *mut netshm_txn, commit: bool) -> Outcome {
+    // SAFETY: the caller's promise.
+    let look = unsafe {
+        with_state(x, |state, body| match state {
+            State::Detached(_) if !commit => Ok(()),
+            state => usable(state, &body.table).map(|_| ()),
+        })
+    };
+    match look {
+        // A child only forgets what its parent has.
+        Ok(()) | Err(Fault::Core(Error::Forked)) => {}
+        Err(fault) => return Err(fault),
+    }
+    // SAFETY: the caller's promise.
+    let body = unsafe { handle::close(1, x) }?;
+    let forked = look.is_err();
+    match body.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        State::Here(mut transaction) | State::Detached(mut transaction) if forked => {
+            let _ = transaction.end(false);
+            Err(Fault::Core(Error::Forked))
+        }
+        State::Here(mut transaction) => Ok(transaction.end(commit)?),
+        State::Detached(transaction) => {
+            drop(DetachedTransaction::of(transaction));
+            Ok(())
+        }
+        State::Lent => Err(Fault::Core(Error::Forked)),
+    }
+}
+
+/// Makes the changes of a group permanent, all at once; those of an inner group as part of the enclosing one.
+///
+/// @param x  The group. It ends and its handle is freed, whatever is returned, with these exceptions:
+///           NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED.
+///
+/// @return NETSHM_OK. Else nothing has happened: NETSHM_E_DEADLOCK, it had to give way to another group;
+///         NETSHM_E_NO_SPACE; NETSHM_E_ABORTED, the enclosing group has ended before it; NETSHM_E_FORKED, it is the
+///         parent's; NETSHM_E_IN_GROUP, it is another thread's, or detached; NETSHM_E_IN_CALLBACK, it is under way in
+///         an operation, or netshm_group() has it; NETSHM_E_BUSY, another thread is using the handle;
+///         NETSHM_E_INVALID; NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_group_commit(x: *mut netshm_txn) -> c_int {
+    // SAFETY: the header asks for a handle.
+    guard(&["x"], || unsafe { end(x, true) })
+}
+
+/// Undoes a group. A detached group can be undone by any thread.
+///
+/// @param x  The group; NULL is OK. It ends as with netshm_group_commit().
+///
+/// @return As netshm_group_commit(), but never NETSHM_E_DEADLOCK or NETSHM_E_NO_SPACE.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_group_abort(x: *mut netshm_txn) -> c_int {
+    guard(&["x"], || {
+        if x.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the header asks for a handle.
+        unsafe { end(x, false) }
+    })
+}
+
+/// After NETSHM_E_DEADLOCK: undoes everything, waits a moment, and begins again as the same group.
+///
+/// The group keeps its age, so that others give way to it sooner or later.
+///
+/// @param x  The group, which stays open whatever is returned.
+///
+/// @return NETSHM_OK; NETSHM_E_IN_GROUP, it is an inner group, another thread's, or detached; NETSHM_E_FORKED;
+///         NETSHM_E_ABORTED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_group_restart(x: *mut netshm_txn) -> c_int {
+    guard(&["x"], || {
+        // SAFETY: the header asks for a handle.
+        unsafe { with_state(x, |state, body| Ok(usable(state, &body.table)?.restart()?)) }
+    })
+}
+
+/// Takes a group off this thread, so that another thread can attach it. Its inner groups must have ended.
+///
+/// @param x  The group, which stays open whatever is returned.
+///
+/// @return NETSHM_OK; NETSHM_E_IN_GROUP, it is an inner group, another thread's, or detached already;
+///         NETSHM_E_FORKED; NETSHM_E_ABORTED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_group_detach(x: *mut netshm_txn) -> c_int {
+    guard(&["x"], || {
+        // SAFETY: the header asks for a handle.
+        unsafe {
+            with_state(x, |state, body| {
+                usable(state, &body.table)?.leave_thread()?;
+                if let State::Here(transaction) = std::mem::replace(state, State::Lent) {
+                    *state = State::Detached(transaction);
+                }
+                Ok(())
+            })
+        }
+    })
+}
+
+/// Makes a detached group the calling thread's.
+///
+/// @param x  The group, which stays detached if the call fails.
+///
+/// @return NETSHM_OK; NETSHM_E_IN_GROUP, another group on the same object is open on this thread, or it is not
+///         detached; NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_group_attach(x: *mut netshm_txn) -> c_int {
+    guard(&["x"], || {
+        // SAFETY: the header asks for a handle.
+        unsafe {
+            with_state(x, |state, _| {
+                match state {
+                    State::Detached(transaction) => transaction.join_thread()?,
+                    State::Here(_) => return Err(Fault::Core(Error::InGroup("it is not detached"))),
+                    State::Lent => return Err(Fault::Core(Error::InCallback)),
+                }
+                if let State::Detached(transaction) = std::mem::replace(state, State::Lent) {
+                    *state = State::Here(transaction);
+                }
+                Ok(())
+            })
+        }
+    })
+}

@@ -1,0 +1,165 @@
+//! Handles: what C holds in its hands, and how a closed or wrong one is told from a good one.
+//!
+//! A handle begins with a magic word, which says its noun and changes when it is closed. The memory of closed
+//! handles rests for a while before it is given back, so that the magic word of a handle that was closed a
+//! moment ago can still be read.
+
+use super::call::{Fault, Outcome};
+use crate::error::Error;
+use std::alloc::Layout;
+use std::collections::VecDeque;
+use std::mem::ManuallyDrop;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A kind of handle. The implementing type is the opaque one that C knows.
+pub(super) trait Noun {
+    /// What its handles begin with.
+    const MAGIC: u64;
+    /// What is behind a handle.
+    type Body;
+
+    /// Called when a handle is closed, while its body is still in its place.
+    fn closing(_body: &Self::Body) {}
+}
+
+/// Magic words of all nouns, so that a handle of another noun is known as such.
+pub(super) mod magic {
+    pub(in crate::ffi) const OBJECT: u64 = 0x6e73_686d_0b1e_c701;
+    pub(in crate::ffi) const TABLE: u64 = 0x6e73_686d_0b1e_c702;
+    pub(in crate::ffi) const HASHTBL: u64 = 0x6e73_686d_0b1e_c703;
+    pub(in crate::ffi) const TXN: u64 = 0x6e73_686d_0b1e_c704;
+    pub(in crate::ffi) const CURSOR: u64 = 0x6e73_686d_0b1e_c705;
+    pub(super) const ALL: [u64; 5] = [OBJECT, TABLE, HASHTBL, TXN, CURSOR];
+    pub(super) const CLOSED: u64 = 0x6e73_686d_dead_dead;
+}
+
+/// The memory behind a handle.
+#[repr(C)]
+pub(super) struct Handle<B> {
+    magic: AtomicU64,
+    body: ManuallyDrop<B>,
+}
+
+impl<B> Handle<B> {
+    /// A handle that is part of another one.
+    pub(super) fn part<N: Noun<Body = B>>(body: B) -> Handle<B> {
+        Handle { magic: AtomicU64::new(N::MAGIC), body: ManuallyDrop::new(body) }
+    }
+
+    /// Closes a handle that is part of another one. Its body stays, for `drop_part`.
+    pub(super) fn close_part(&self) {
+        self.magic.store(magic::CLOSED, Ordering::Release);
+    }
+
+    /// Drops the body of a handle that is part of another one.
+    ///
+    /// # Safety
+    /// To be called once.
+    pub(super) unsafe fn drop_part(&mut self) {
+        // SAFETY: the caller's promise.
+        unsafe { ManuallyDrop::drop(&mut self.body) };
+    }
+}
+
+/// How many closed handles rest.
+const RESTING: usize = 256;
+
+/// Memory of closed handles, oldest first.
+static REST: Mutex<VecDeque<Resting>> = Mutex::new(VecDeque::new());
+
+struct Resting(*mut u8, Layout);
+
+// SAFETY: it is memory that nobody uses any more.
+unsafe impl Send for Resting {}
+
+/// Makes a handle. It lives until it is closed.
+pub(super) fn open<N: Noun>(body: N::Body) -> *mut N {
+    Box::into_raw(Box::new(Handle::part::<N>(body))).cast()
+}
+
+/// What is behind a handle.
+///
+/// # Safety
+/// The argument must be NULL or have been made by this library, and not be closed during `'a`. Handles that
+/// were closed before are recognised as long as their memory rests.
+#[inline(always)]
+pub(super) unsafe fn body<'a, N: Noun>(number: u32, handle: *const N) -> Outcome<&'a N::Body> {
+    let handle: *const Handle<N::Body> = handle.cast();
+    if handle.is_null() {
+        return Err(Fault::Null(number));
+    }
+    if !handle.is_aligned() {
+        return Err(Fault::Argument(number, "it is not a handle"));
+    }
+    // SAFETY: the caller's promise: it is memory of a handle. Only its first word is looked at, which all
+    // nouns have.
+    let magic = unsafe { &*handle.cast::<AtomicU64>() }.load(Ordering::Acquire);
+    if magic != N::MAGIC {
+        return Err(wrong(number, magic));
+    }
+    // SAFETY: the magic word says that the body is there.
+    Ok(unsafe { &(*handle).body })
+}
+
+/// What is behind a handle, if there is nothing to complain about.
+///
+/// # Safety
+/// As for [`body`].
+#[inline(always)]
+pub(super) unsafe fn peek<'a, N: Noun>(handle: *const N) -> Option<&'a N::Body> {
+    let handle: *const Handle<N::Body> = handle.cast();
+    // SAFETY: the caller's promise: it is memory of a handle, which all begin with a magic word.
+    if handle.is_null() || unsafe { handle.cast::<u64>().read_unaligned() } != N::MAGIC {
+        return None;
+    }
+    // SAFETY: the magic word says that the body is there.
+    Some(unsafe { &(*handle).body })
+}
+
+/// Ends a handle and gives what was behind it.
+///
+/// # Safety
+/// As for [`body`], and no other thread may be using the handle.
+pub(super) unsafe fn close<N: Noun>(number: u32, handle: *mut N) -> Outcome<N::Body> {
+    // SAFETY: the caller's promise.
+    unsafe { body::<N>(number, handle) }?;
+    let handle: *mut Handle<N::Body> = handle.cast();
+    // SAFETY: it was just found to be a live handle. Of two threads that close it one gets through.
+    let ended = unsafe { &(*handle).magic }.compare_exchange(
+        N::MAGIC,
+        magic::CLOSED,
+        Ordering::AcqRel,
+        Ordering::Acquire,
+    );
+    ended.map_err(|magic| wrong(number, magic))?;
+    // SAFETY: the exchange above succeeds once in the life of a handle.
+    let body = unsafe {
+        N::closing(&(*handle).body);
+        ManuallyDrop::take(&mut (*handle).body)
+    };
+    rest(Resting(handle.cast(), Layout::new::<Handle<N::Body>>()));
+    Ok(body)
+}
+
+/// Lays memory to rest, and gives back what has rested longest.
+fn rest(memory: Resting) {
+    // A forked child may find the mutex locked for ever; it can afford the few bytes.
+    let Ok(mut resting) = REST.try_lock() else { return };
+    resting.push_back(memory);
+    if resting.len() > RESTING {
+        if let Some(Resting(memory, layout)) = resting.pop_front() {
+            // SAFETY: it came from a box of this layout, whose content has been dropped or moved away.
+            unsafe { std::alloc::dealloc(memory, layout) };
+        }
+    }
+}
+
+#[cold]
+fn wrong(number: u32, found: u64) -> Fault {
+    if magic::ALL.contains(&found) {
+        Fault::Argument(number, "it is a handle of another type")
+    } else {
+        Fault::Core(Error::Closed)
+    }
+}

@@ -1,0 +1,28 @@
+//! The C face: `include/netshm.h` is made from these files, in the order of the list below.
+//!
+//! Owns the conversion between C and Rust, and nothing else: check the arguments, forward, turn the outcome
+//! into a number. No Rust enum is received from C, nothing unwinds into C, and outputs are written only if the
+//! call succeeds (exceptions are documented with their functions).
+//!
+//! - [`call`], [`handle`]: what all exports share; not part of the header.
+//! - [`error`]: codes, texts, versions, memory that the caller frees.
+//! - [`object`], [`options`], [`hashtbl`], [`update`], [`cursor`], [`group`], [`check`]: one noun each.
+//! - [`inject`]: a hook for tests, in test builds only; not part of the header.
+
+// The names are C's, and C finds the functions by their symbols.
+#![allow(non_camel_case_types, unreachable_pub)]
+
+mod call;
+mod handle;
+
+mod check;
+mod cursor;
+mod error;
+mod group;
+mod hashtbl;
+mod object;
+mod options;
+mod update;
+
+#[cfg(feature = "inject")]
+mod inject;

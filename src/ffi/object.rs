@@ -1,0 +1,302 @@
+//! Objects: opening, naming, removing, closing.
+
+use super::call::{Fault, Outcome, guard, guard_value, out, out_or_null, text_or_null};
+use super::handle::{self, Noun, magic};
+use super::options::{NETSHM_LOCK_FUTEX, NETSHM_LOCK_NONE, NETSHM_LOCK_RECORD};
+use crate::error::Error;
+use crate::object::{self, Locking, Object, OpenOptions};
+use crate::os::name::{Kind, Name};
+use std::ffi::{CString, OsStr, c_char, c_int};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+
+/// An open shared memory object. Closed by netshm_close().
+pub struct netshm_object {
+    _opaque: [u8; 0],
+}
+
+/// What is behind an object's handle.
+pub(super) struct Body {
+    pub(super) object: Object,
+    /// The name as C strings, which live as long as the handle.
+    file_name: Option<CString>,
+    mem_name: Option<CString>,
+}
+
+impl Noun for netshm_object {
+    const MAGIC: u64 = magic::OBJECT;
+    type Body = Body;
+}
+
+/// Kind of object: POSIX shared memory, with a small management file by which it can be found and removed.
+pub const NETSHM_POSIX: c_int = 1;
+/// Kind of object: a file that holds the data.
+pub const NETSHM_FILE: c_int = 2;
+/// Kind of object: memory without a name. The number is reserved: this version cannot make any.
+pub const NETSHM_ANON: c_int = 3;
+
+/// Open for reading only: the memory is mapped read-only and never written.
+pub const NETSHM_RDONLY: u32 = 1;
+/// Open for reading and writing.
+pub const NETSHM_RDWR: u32 = 2;
+/// Create the object if it does not exist.
+pub const NETSHM_CREAT: u32 = 4;
+/// With #NETSHM_CREAT: fail with #NETSHM_E_EXISTS if the object exists.
+pub const NETSHM_EXCL: u32 = 8;
+/// Empty the object, in one transaction.
+pub const NETSHM_TRUNC: u32 = 16;
+
+fn name_of(kind: c_int, file_name: Option<&OsStr>, mem_name: Option<&OsStr>) -> Outcome<Name> {
+    match (kind, file_name, mem_name) {
+        (NETSHM_ANON, ..) => Err(Fault::Core(Error::Unsupported("memory without a name, in this version"))),
+        (NETSHM_POSIX | NETSHM_FILE, None, _) => Err(Fault::Null(2)),
+        (NETSHM_POSIX, Some(_), None) => Err(Fault::Null(3)),
+        (NETSHM_POSIX, Some(file), Some(mem)) => Ok(Name::posix(file, mem)),
+        (NETSHM_FILE, Some(file), None) => Ok(Name::file(file)),
+        (NETSHM_FILE, ..) => Err(Fault::Argument(3, "a file has no second name: pass NULL")),
+        _ => Err(Fault::Argument(1, "unknown kind of object")),
+    }
+}
+
+fn handle_of(object: Object) -> *mut netshm_object {
+    let text = |text: &OsStr| CString::new(text.as_bytes()).ok();
+    let name = object.name();
+    let file_name = name.and_then(|name| text(name.file_name().as_os_str()));
+    let mem_name = name.and_then(|name| name.mem_name()).and_then(text);
+    handle::open(Body { object, file_name, mem_name })
+}
+
+fn options_of(flags: u32, mode: u32) -> Outcome<OpenOptions> {
+    const KNOWN: u32 = NETSHM_RDONLY | NETSHM_RDWR | NETSHM_CREAT | NETSHM_EXCL | NETSHM_TRUNC;
+    if flags & !KNOWN != 0 {
+        return Err(Fault::Argument(4, "unknown flag"));
+    }
+    let read_only = match flags & (NETSHM_RDONLY | NETSHM_RDWR) {
+        NETSHM_RDONLY => true,
+        NETSHM_RDWR => false,
+        _ => return Err(Fault::Argument(4, "either NETSHM_RDONLY or NETSHM_RDWR is needed")),
+    };
+    let has = |flag| flags & flag != 0;
+    let mut options = OpenOptions::new();
+    options.read_only(read_only).mode(mode);
+    options.create(has(NETSHM_CREAT)).exclusive(has(NETSHM_EXCL)).truncate(has(NETSHM_TRUNC));
+    Ok(options)
+}
+
+/// Opens, or creates, a shared memory object.
+///
+/// A new object is empty until it is managed, see netshm_hashtbl_manage(). The same object may be opened several
+/// times in one process.
+///
+/// @param kind       #NETSHM_POSIX or #NETSHM_FILE.
+/// @param file_name  NETSHM_POSIX: the management file, usually in /tmp. It is created if it is missing, and gets
+///                   the line `R POSIX_SHM "<mem_name>"`. NETSHM_FILE: the file that holds the data.
+/// @param mem_name   NETSHM_POSIX: the memory's name, which begins with a slash and contains no other.
+///                   NETSHM_FILE: NULL.
+/// @param flags      Either #NETSHM_RDONLY or #NETSHM_RDWR, and any of #NETSHM_CREAT, #NETSHM_EXCL,
+///                   #NETSHM_TRUNC. The last three need NETSHM_RDWR.
+/// @param mode       Permissions of a new object, as for open(2), for example 0600. The umask is honoured.
+/// @param out        Receives the handle.
+///
+/// @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is none, and NETSHM_CREAT was not given; NETSHM_E_EXISTS, with
+///         NETSHM_EXCL; NETSHM_E_PERMISSION; NETSHM_E_KIND, the management file is about another memory object;
+///         NETSHM_E_CORRUPT and NETSHM_E_NEWER, the memory holds something else, and is left as it is;
+///         NETSHM_E_UNSUPPORTED, on network file systems; NETSHM_E_INVALID, NETSHM_E_NO_MEMORY,
+///         NETSHM_E_NO_SPACE, NETSHM_E_SYSTEM.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_open(
+    kind: c_int,
+    file_name: *const c_char,
+    mem_name: *const c_char,
+    flags: u32,
+    mode: u32,
+    out: *mut *mut netshm_object,
+) -> c_int {
+    guard(&["kind", "file_name", "mem_name", "flags", "mode", "out"], || {
+        let place = self::out(6, out)?;
+        // SAFETY: the header asks for NUL-terminated strings.
+        let (file, mem) = unsafe { (text_or_null(file_name), text_or_null(mem_name)) };
+        let name = name_of(kind, file, mem)?;
+        let object = options_of(flags, mode)?.open(&name)?;
+        // SAFETY: the header asks for a valid place.
+        unsafe { place.put(handle_of(object)) };
+        Ok(())
+    })
+}
+
+/// Creates an object under a new name.
+///
+/// Every `X` of the patterns becomes a random character of 0-9A-Z until the name is new; netshm_name() tells it.
+///
+/// @param kind      #NETSHM_POSIX or #NETSHM_FILE.
+/// @param file_pat  Pattern of the file name, for example "/tmp/sessions.XXXXXX".
+/// @param mem_pat   NETSHM_POSIX: pattern of the memory's name, for example "/sessions.XXXXXX". NETSHM_FILE: NULL.
+/// @param mode      Permissions, as for netshm_open().
+/// @param out       Receives the handle, open for reading and writing.
+///
+/// @return NETSHM_OK; NETSHM_E_EXISTS, 1,000 attempts met names in use; else the codes of netshm_open().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_create_unique(
+    kind: c_int,
+    file_pat: *const c_char,
+    mem_pat: *const c_char,
+    mode: u32,
+    out: *mut *mut netshm_object,
+) -> c_int {
+    guard(&["kind", "file_name", "mem_name", "mode", "out"], || {
+        let place = self::out(5, out)?;
+        // SAFETY: the header asks for NUL-terminated strings.
+        let (file, mem) = unsafe { (text_or_null(file_pat), text_or_null(mem_pat)) };
+        let object = OpenOptions::new().mode(mode).create_unique(&name_of(kind, file, mem)?)?;
+        // SAFETY: the header asks for a valid place.
+        unsafe { place.put(handle_of(object)) };
+        Ok(())
+    })
+}
+
+/// Tells an object's kind and name.
+///
+/// @param o          The object.
+/// @param kind       Receives the kind; may be NULL.
+/// @param file_name  Receives the file name, NULL if there is none; may be NULL.
+/// @param mem_name   Receives the memory's name, NULL if there is none; may be NULL.
+///
+/// The strings belong to the handle and live until it is closed.
+///
+/// @return NETSHM_OK, NETSHM_E_INVALID, NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_name(
+    o: *mut netshm_object,
+    kind: *mut c_int,
+    file_name: *mut *const c_char,
+    mem_name: *mut *const c_char,
+) -> c_int {
+    guard(&["o", "kind", "file_name", "mem_name"], || {
+        // SAFETY: the header asks for a handle.
+        let body = unsafe { handle::body(1, o) }?;
+        let text = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+        // SAFETY: the header asks for valid places or NULL.
+        unsafe {
+            out_or_null(kind).put(body.object.kind() as c_int);
+            out_or_null(file_name).put(text(&body.file_name));
+            out_or_null(mem_name).put(text(&body.mem_name));
+        }
+        Ok(())
+    })
+}
+
+/// Gives the descriptor of an object's memory.
+///
+/// It is borrowed: it may be duplicated and passed on; it must not be closed, written to, or truncated.
+///
+/// @param o   The object.
+/// @param fd  Receives the descriptor, which lives as long as the object is used in this process.
+///
+/// @return NETSHM_OK, NETSHM_E_INVALID, NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_fd(o: *mut netshm_object, fd: *mut c_int) -> c_int {
+    guard(&["o", "fd"], || {
+        let place = out(2, fd)?;
+        // SAFETY: the header asks for a handle and a valid place.
+        unsafe { place.put(handle::body(1, o)?.object.as_fd().as_raw_fd()) };
+        Ok(())
+    })
+}
+
+/// Removes an object's name or names. The memory goes when nobody uses it any more.
+///
+/// @param kind       #NETSHM_POSIX or #NETSHM_FILE.
+/// @param file_name  As for netshm_open(). The management file is removed as well.
+/// @param mem_name   As for netshm_open().
+///
+/// @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_PERMISSION; NETSHM_E_INVALID; NETSHM_E_SYSTEM.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_unlink(
+    kind: c_int,
+    file_name: *const c_char,
+    mem_name: *const c_char,
+) -> c_int {
+    guard(&["kind", "file_name", "mem_name"], || {
+        // SAFETY: the header asks for NUL-terminated strings.
+        let (file, mem) = unsafe { (text_or_null(file_name), text_or_null(mem_name)) };
+        Ok(Object::unlink(&name_of(kind, file, mem)?)?)
+    })
+}
+
+/// Changes the permissions of all files behind an object.
+///
+/// @param o     The object.
+/// @param mode  Permissions, for example 0660.
+///
+/// @return NETSHM_OK, NETSHM_E_PERMISSION, NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_chmod(o: *mut netshm_object, mode: u32) -> c_int {
+    guard(&["o", "mode"], || {
+        // SAFETY: the header asks for a handle.
+        Ok(unsafe { handle::body(1, o) }?.object.chmod(mode)?)
+    })
+}
+
+/// Changes the owner and the group of all files behind an object.
+///
+/// @param o    The object.
+/// @param uid  The user, or (uint32_t)-1 to leave it as it is.
+/// @param gid  The group, or (uint32_t)-1 to leave it as it is.
+///
+/// @return NETSHM_OK, NETSHM_E_PERMISSION, NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_chown(o: *mut netshm_object, uid: u32, gid: u32) -> c_int {
+    guard(&["o", "uid", "gid"], || {
+        let wanted = |id: u32| (id != u32::MAX).then_some(id);
+        // SAFETY: the header asks for a handle.
+        Ok(unsafe { handle::body(1, o) }?.object.chown(wanted(uid), wanted(gid))?)
+    })
+}
+
+/// Closes an object's handle. The object goes on existing, and tables made from it stay usable.
+///
+/// @param o  The handle; NULL is OK.
+///
+/// @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_close(o: *mut netshm_object) -> c_int {
+    guard(&["o"], || {
+        if o.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the header asks for a handle that no other thread is using.
+        drop(unsafe { handle::close(1, o) }?);
+        Ok(())
+    })
+}
+
+/// Tells which kinds of objects can be made here; containers may lack POSIX shared memory.
+///
+/// @return A set of bits: `1 << kind` for each kind.
+#[unsafe(no_mangle)]
+pub extern "C" fn netshm_supported_kinds() -> u32 {
+    let usable = |kind: &&Kind| matches!(**kind, Kind::Posix | Kind::File);
+    guard_value(0, || {
+        object::supported_kinds().iter().filter(usable).fold(0, |bits, kind| bits | (1 << *kind as u32))
+    })
+}
+
+/// Tells the best locking method for a kind of object.
+///
+/// @param kind  The kind.
+///
+/// @return #NETSHM_LOCK_FUTEX or #NETSHM_LOCK_NONE; NETSHM_E_INVALID for an unknown kind, without a detail.
+#[unsafe(no_mangle)]
+pub extern "C" fn netshm_best_locking(kind: c_int) -> c_int {
+    let kind = match kind {
+        NETSHM_POSIX => Kind::Posix,
+        NETSHM_FILE => Kind::File,
+        NETSHM_ANON => Kind::Anon,
+        _ => return super::error::NETSHM_E_INVALID,
+    };
+    guard_value(NETSHM_LOCK_NONE as c_int, || match object::best_locking(kind) {
+        Locking::None => NETSHM_LOCK_NONE as c_int,
+        Locking::Record => NETSHM_LOCK_RECORD as c_int,
+        Locking::Futex => NETSHM_LOCK_FUTEX as c_int,
+    })
+}

@@ -1,0 +1,198 @@
+//! Callbacks on one binding: looking at it, and changing it under its lock.
+
+use super::call::{Fault, bytes, guard, out_or_null};
+use super::error::NETSHM_E_CALLBACK;
+use super::hashtbl::{kept, netshm_hashtbl};
+use crate::error::Error;
+use crate::hashtbl::Update;
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+
+/// Sees a value. The bytes hold still while it runs and are gone afterwards.
+///
+/// @param data  The value; not NULL.
+/// @param len   Its length in bytes.
+/// @param arg   What was given to the call.
+///
+/// @return Any number, which the call hands on.
+pub type netshm_view_fn =
+    Option<unsafe extern "C" fn(data: *const c_void, len: usize, arg: *mut c_void) -> c_int>;
+
+/// Shows the newest binding of a key to a callback. The callback may call everything.
+///
+/// @param t        The table.
+/// @param key      The key; may be NULL only if key_len is 0.
+/// @param key_len  Its length in bytes.
+/// @param fn       Called once if there is a binding.
+/// @param arg      Handed to the callback.
+/// @param answer   Receives what the callback returned; may be NULL.
+///
+/// @return NETSHM_OK; NETSHM_E_NOT_FOUND, and the callback was not called; else the codes of netshm_hashtbl_find().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_hashtbl_view(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    r#fn: netshm_view_fn,
+    arg: *mut c_void,
+    answer: *mut c_int,
+) -> c_int {
+    guard(&["t", "key", "key_len", "fn", "arg", "answer"], || {
+        // SAFETY: the header asks for a handle and for readable bytes.
+        let (t, key) = unsafe { (kept(t)?, bytes(2, key, key_len)?) };
+        let view = r#fn.ok_or(Fault::Null(4))?;
+        // SAFETY: the header asks for a function that can be called with these.
+        let given = t.view(key, |value| unsafe { view(value.as_ptr().cast(), value.len(), arg) })?;
+        let given = given.ok_or(Fault::Core(Error::NotFound))?;
+        // SAFETY: the header asks for a valid place or NULL.
+        unsafe { out_or_null(answer).put(given) };
+        Ok(())
+    })
+}
+
+/// Answer of an update: leave the binding as it is. So does every unknown answer that is not negative.
+#[allow(dead_code)] // for C only
+pub const NETSHM_KEEP: c_int = 0;
+/// Answer of an update: replace the binding, or add one, by what netshm_update_set() was given.
+pub const NETSHM_REPLACE: c_int = 1;
+/// Answer of an update: remove the binding.
+pub const NETSHM_REMOVE: c_int = 2;
+
+/// An update under way. Valid during its callback only.
+pub struct netshm_update {
+    _opaque: [u8; 0],
+}
+
+/// An update that is under way on this thread. Its address is what C knows.
+struct Active {
+    value: RefCell<Option<Vec<u8>>>,
+    /// The one in whose callback this one was begun, on another object.
+    outer: *const Active,
+}
+
+thread_local! {
+    static INNERMOST: Cell<*const Active> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Makes the innermost update known, as long as it lives.
+struct Known<'a>(&'a Active);
+
+impl<'a> Known<'a> {
+    fn new(active: &'a Active) -> Known<'a> {
+        INNERMOST.set(active);
+        Known(active)
+    }
+}
+
+impl Drop for Known<'_> {
+    fn drop(&mut self) {
+        INNERMOST.set(self.0.outer);
+    }
+}
+
+/// Decides what becomes of a binding.
+///
+/// It runs on the calling thread while the key is locked: it should be quick. Calls on the same object give
+/// NETSHM_E_IN_CALLBACK; other objects can be used.
+///
+/// @param u        The update, for netshm_update_set().
+/// @param old      The newest binding; NULL if there is none. The bytes hold still while the callback runs.
+/// @param old_len  Its length in bytes.
+/// @param arg      What was given to the call.
+///
+/// @return #NETSHM_KEEP, #NETSHM_REPLACE or #NETSHM_REMOVE; or a negative number: nothing is changed, and the call
+///         fails with it (see "Callbacks" at the top).
+pub type netshm_update_fn = Option<
+    unsafe extern "C" fn(
+        u: *mut netshm_update,
+        old: *const c_void,
+        old_len: usize,
+        arg: *mut c_void,
+    ) -> c_int,
+>;
+
+/// Sets the value for #NETSHM_REPLACE. If it is called again, the last value counts.
+///
+/// @param u        What the callback was given. It can be used by the callback's thread and during it only.
+/// @param val      The value, which is copied; may be NULL only if val_len is 0.
+/// @param val_len  Its length in bytes.
+///
+/// @return NETSHM_OK; NETSHM_E_CLOSED, the callback has returned; NETSHM_E_NO_MEMORY; NETSHM_E_TOO_LARGE;
+///         NETSHM_E_INVALID.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_update_set(
+    u: *mut netshm_update,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
+    guard(&["u", "val", "val_len"], || {
+        if u.is_null() {
+            return Err(Fault::Null(1));
+        }
+        // SAFETY: the header asks for readable bytes.
+        let val = unsafe { bytes(2, val, val_len) }?;
+        let mut active = INNERMOST.get();
+        while !active.is_null() && !std::ptr::eq(active.cast(), u) {
+            // SAFETY: what is in the list is under way further up on this thread's stack.
+            active = unsafe { (*active).outer };
+        }
+        // SAFETY: as above.
+        let active = unsafe { active.as_ref() }.ok_or(Fault::Core(Error::Closed))?;
+        let mut copy = Vec::new();
+        copy.try_reserve_exact(val.len()).map_err(|_| Error::NoMemory)?;
+        copy.extend_from_slice(val);
+        *active.value.borrow_mut() = Some(copy);
+        Ok(())
+    })
+}
+
+/// Calls a callback once, under the key's lock, with the newest binding, and does what it answers.
+///
+/// Read-modify-write of one key in this way is atomic and never meets a deadlock outside of groups.
+///
+/// @param t        The table.
+/// @param key      The key; may be NULL only if key_len is 0.
+/// @param key_len  Its length in bytes.
+/// @param fn       Called once.
+/// @param arg      Handed to the callback.
+///
+/// @return NETSHM_OK, also if the answer was NETSHM_KEEP; NETSHM_E_CALLBACK, it answered NETSHM_REPLACE without a
+///         value, or a reserved negative number; its negative answer; else the codes of netshm_hashtbl_add().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_hashtbl_update(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    r#fn: netshm_update_fn,
+    arg: *mut c_void,
+) -> c_int {
+    guard(&["t", "key", "key_len", "fn", "arg"], || {
+        // SAFETY: the header asks for a handle and for readable bytes.
+        let (t, key) = unsafe { (kept(t)?, bytes(2, key, key_len)?) };
+        let update = r#fn.ok_or(Fault::Null(4))?;
+        let active = Active { value: RefCell::new(None), outer: INNERMOST.get() };
+        let mut failed = None;
+        let outcome = t.try_update(key, |old| {
+            let _known = Known::new(&active);
+            let (data, len) = old.map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
+            let u = (&raw const active).cast_mut().cast();
+            // SAFETY: the header asks for a function that can be called with these.
+            let answer = unsafe { update(u, data.cast(), len, arg) };
+            match (answer, active.value.take()) {
+                (NETSHM_REPLACE, Some(value)) => Ok(Update::Replace(value)),
+                (NETSHM_REPLACE, None) => Err(NETSHM_E_CALLBACK),
+                (NETSHM_REMOVE, _) => Ok(Update::Remove),
+                (answer, _) if answer < 0 => Err(answer),
+                _ => Ok(Update::Keep),
+            }
+            .map_err(|answer| {
+                failed = Some(answer);
+                Error::Callback(answer)
+            })
+        });
+        match failed {
+            Some(answer) => Err(Fault::Answer(answer)),
+            None => Ok(outcome?),
+        }
+    })
+}

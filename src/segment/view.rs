@@ -1,0 +1,141 @@
+//! A look at the object for the length of one operation: base and limit read once, ranges checked once.
+//!
+//! What the hot paths use instead of the word-by-word primitives of [`Segment`]: a [`Block`] is a range that
+//! has been checked, so that its words need no further check.
+
+use super::{Segment, hook};
+use crate::format::{Offset, header};
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Base and limit of the mapping at one moment; both stay valid as long as the segment.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    base: *const u8,
+    limit: u64,
+    segment: PhantomData<&'a Segment>,
+}
+
+/// `N` words of the object.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<'a, const N: usize>(&'a [AtomicU64; N]);
+
+impl Segment {
+    #[inline(always)]
+    pub(crate) fn view(&self) -> View<'_> {
+        // The limit first: the base is then that of the same mapping or of a larger one.
+        let limit = self.limit();
+        View { base: self.base.load(Ordering::Acquire), limit, segment: PhantomData }
+    }
+
+    /// `N` words at an offset, if they lie inside of the object.
+    #[inline(always)]
+    pub(crate) fn block<const N: usize>(&self, at: Offset) -> Option<Block<'_, N>> {
+        match self.view().block(at) {
+            Some(block) => Some(block),
+            None => self.block_now(at),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn block_now<const N: usize>(&self, at: Offset) -> Option<Block<'_, N>> {
+        if self.contains(at, 8 * N as u64) { self.view().block(at) } else { None }
+    }
+}
+
+impl<'a> View<'a> {
+    /// Does a range lie inside of what is known of the object?
+    #[inline(always)]
+    pub(crate) fn contains(&self, at: Offset, len: u64) -> bool {
+        at.0 <= self.limit && len <= self.limit - at.0
+    }
+
+    /// `N` words at an offset, if they lie inside of what is known of the object.
+    #[inline(always)]
+    pub(crate) fn block<const N: usize>(&self, at: Offset) -> Option<Block<'a, N>> {
+        if at.0 % 8 != 0 || !self.contains(at, 8 * N as u64) {
+            return None;
+        }
+        // SAFETY: the range lies inside of the mapping, which lives as long as the segment; the address is a
+        // multiple of 8; other processes change the words only in ways that atomics allow.
+        Some(Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; N]>() }))
+    }
+
+    /// `N` words at an offset that is a multiple of 16, of which the limit is one, too: `N` is at most 2.
+    #[inline(always)]
+    pub(crate) fn block_of_units<const N: usize>(&self, at: Offset) -> Option<Block<'a, N>> {
+        const { assert!(N <= 2) };
+        debug_assert!(at.0 % 16 == 0 && self.limit % 16 == 0);
+        if at.0 >= self.limit || at.is_none() {
+            return None;
+        }
+        // SAFETY: as in `block`.
+        Some(Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; N]>() }))
+    }
+
+    /// Does a range that begins inside of what is known of the object end there, too?
+    #[inline(always)]
+    pub(crate) fn reaches(&self, at: Offset, len: u64) -> bool {
+        len <= self.limit - at.0
+    }
+
+    /// The gate's lock word: the pages that every object has are mapped by every segment.
+    #[inline(always)]
+    pub(crate) fn gate(&self) -> Block<'a, 1> {
+        debug_assert!(self.contains(header::GATE, 8));
+        // SAFETY: `Segment::map` has checked that the fixed pages are there.
+        Block(unsafe { &*self.base.add(header::GATE.0 as usize).cast::<[AtomicU64; 1]>() })
+    }
+
+    /// The address of an offset inside of the object or at its end.
+    #[inline(always)]
+    pub(super) fn address(&self, at: Offset) -> *const u8 {
+        self.base.wrapping_add(at.0 as usize)
+    }
+
+    /// Asks the processor to fetch the line at an offset.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, at: Offset) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch of any address is harmless.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.address(at).cast());
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+}
+
+impl<const N: usize> Block<'_, N> {
+    #[inline(always)]
+    pub(crate) fn load(&self, n: usize) -> u64 {
+        u64::from_le(self.0[n].load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    pub(crate) fn load_acquire(&self, n: usize) -> u64 {
+        u64::from_le(self.0[n].load(Ordering::Acquire))
+    }
+
+    #[inline(always)]
+    pub(crate) fn store(&self, n: usize, value: u64) {
+        hook();
+        self.0[n].store(value.to_le(), Ordering::Release);
+    }
+
+    /// As [`Segment::compare_exchange`].
+    #[inline(always)]
+    pub(crate) fn compare_exchange(&self, n: usize, old: u64, new: u64) -> Result<(), u64> {
+        hook();
+        match self.0[n].compare_exchange(old.to_le(), new.to_le(), Ordering::SeqCst, Ordering::Acquire) {
+            Ok(_) => Ok(()),
+            Err(now) => Err(u64::from_le(now)),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn words(&self) -> &[AtomicU64; N] {
+        self.0
+    }
+}

@@ -1,0 +1,912 @@
+//! Goal: a process may die before any of its shared stores, in any operation, and nothing is lost, half done,
+//! stuck or leaked.
+//!
+//! Method: for each kind of operation a template object is made once. For k = 0, 1, 2, ... a child gets a copy
+//! of it and dies before its k-th shared store, until it survives. Then a second process, with a watchdog, goes
+//! on: what it finds must be what the model says before or after the operation in flight (those that had
+//! returned must all be there), the checker must find nothing, no slot may stay taken, and operations on the
+//! same keys must work. The second process comes after the death ("cold"), or was at work on the object before
+//! ("live", so that it has to find out by itself that somebody died). For recovery itself, a second process dies
+//! before its k-th store while it recovers the first, and a third one is the judge. The short form strides through
+//! the longest operations; `NETSHM_LONG=1` takes every k.
+
+mod support;
+
+use netshm::{Locking, ManageOptions, inject};
+use std::time::Instant;
+use support::model::{Actor, Bytes, Model, Op, Outcome, difference, do_on_table, keys_of};
+use support::process::{Exit, Pipe, Shared, fork, leave, watchdog};
+use support::scratch::{Scratch, Snapshot, assert_object_sound};
+
+/// Seconds after which a process counts as stuck.
+const STUCK_SECONDS: u32 = 10;
+/// Processes that share the work.
+const WORKERS: u64 = 2;
+
+/// One kind of operation.
+struct Scenario {
+    name: &'static str,
+    options: fn() -> ManageOptions,
+    /// The object before; `None`: there is no file yet. Gives a number for `steps`.
+    template: Option<fn(&mut Template) -> u64>,
+    /// What the victim does before it may die. `true`: live, the victim has the second slot.
+    warm: fn(bool) -> Vec<Op>,
+    /// What the victim does while it may die.
+    steps: fn(u64) -> Vec<Op>,
+    /// Is there a judge that was at work before?
+    live: bool,
+    /// The short form of the test takes every so many-th store. No multiple of `CONTACTS`.
+    stride: u64,
+}
+
+/// The making of a template.
+struct Template {
+    actor: Actor,
+    model: Model,
+}
+
+impl Template {
+    fn apply(&mut self, op: &Op) {
+        let outcome = self.actor.apply(op);
+        assert_eq!(outcome, self.model.apply(op), "{op:?}");
+    }
+
+    fn add_keys(&mut self, keys: std::ops::Range<u64>) {
+        for n in keys {
+            self.apply(&Op::Add(key(n), value(n, 8)));
+        }
+    }
+
+    /// Adds keys until one of them needs a new overflow line: its number.
+    fn add_until_overflow(&mut self) -> u64 {
+        self.apply(&Op::Manage);
+        let lines = |t: &mut Template| assert_object_sound(&t.actor.object()).overflow_lines;
+        for n in 0.. {
+            let before = lines(self);
+            self.add_keys(n..n + 1);
+            if lines(self) > before {
+                return n;
+            }
+        }
+        unreachable!("some bucket overflows")
+    }
+}
+
+fn key(n: u64) -> Bytes {
+    format!("key {n}").into_bytes()
+}
+
+fn value(n: u64, len: usize) -> Bytes {
+    (0..len as u64).map(|i| (n.wrapping_mul(31) + i * 7 + 1) as u8).collect()
+}
+
+fn add(n: u64, len: usize) -> Op {
+    Op::Add(key(n), value(n + 1000, len))
+}
+
+fn replace(n: u64, len: usize) -> Op {
+    Op::Replace(key(n), value(n + 2000, len))
+}
+
+fn remove(n: u64) -> Op {
+    Op::Remove(key(n))
+}
+
+fn futex() -> ManageOptions {
+    ManageOptions::new().locking(Locking::Futex).clone()
+}
+
+fn no_locking() -> ManageOptions {
+    ManageOptions::new().locking(Locking::None).clone()
+}
+
+/// A table without anything.
+fn empty(t: &mut Template) -> u64 {
+    t.apply(&Op::Manage);
+    0
+}
+
+/// Some keys with stacks and values of several sizes.
+fn some(t: &mut Template) -> u64 {
+    t.add_keys(0..40);
+    for (i, len) in [0, 1, 8, 100, 255, 256, 257, 2000, 16_000, 20_000].into_iter().enumerate() {
+        t.apply(&add(100 + i as u64, len));
+    }
+    for n in 0..5 {
+        t.apply(&add(n, 8));
+        t.apply(&add(n, 30));
+    }
+    0
+}
+
+fn nothing(_: bool) -> Vec<Op> {
+    Vec::new()
+}
+
+/// A magazine with blocks for the small records.
+fn one_add(_: bool) -> Vec<Op> {
+    vec![add(900, 8)]
+}
+
+const PLAIN: Scenario = Scenario {
+    name: "",
+    options: futex,
+    template: Some(some),
+    warm: one_add,
+    steps: |_| Vec::new(),
+    live: true,
+    stride: 1,
+};
+
+/// One operation of every kind.
+fn singles() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            name: "add, first of all",
+            template: Some(empty),
+            warm: nothing,
+            steps: |_| vec![add(0, 8)],
+            ..PLAIN
+        },
+        Scenario { name: "add, new key", steps: |_| vec![add(500, 8)], ..PLAIN },
+        Scenario { name: "add, new key, empty value", steps: |_| vec![add(500, 0)], ..PLAIN },
+        Scenario { name: "add, new key, long value", steps: |_| vec![add(500, 5000)], ..PLAIN },
+        Scenario { name: "add, old key", steps: |_| vec![add(7, 8)], ..PLAIN },
+        Scenario {
+            name: "add, overflow line",
+            template: Some(|t| {
+                let n = t.add_until_overflow();
+                t.apply(&remove(n));
+                n
+            }),
+            steps: |n| vec![add(n, 8)],
+            ..PLAIN
+        },
+        Scenario {
+            name: "insert",
+            steps: |_| vec![Op::Insert(key(500), value(3, 9)), Op::Insert(key(7), value(3, 9))],
+            ..PLAIN
+        },
+        Scenario { name: "replace, in place", steps: |_| vec![replace(7, 8)], ..PLAIN },
+        Scenario {
+            name: "replace, in place, 255 and 256 bytes",
+            steps: |_| vec![replace(104, 255), replace(105, 256)],
+            ..PLAIN
+        },
+        Scenario {
+            name: "replace, moved",
+            steps: |_| vec![replace(7, 9), replace(106, 257), replace(108, 16_001)],
+            ..PLAIN
+        },
+        Scenario { name: "replace, moved, in a stack", steps: |_| vec![replace(2, 9)], ..PLAIN },
+        Scenario { name: "replace, new key", steps: |_| vec![replace(500, 9)], ..PLAIN },
+        Scenario { name: "remove, only binding", steps: |_| vec![remove(7)], ..PLAIN },
+        Scenario {
+            name: "remove, stack",
+            steps: |_| vec![remove(2), remove(2), remove(2), remove(2)],
+            ..PLAIN
+        },
+        Scenario {
+            name: "remove, overflow line",
+            template: Some(Template::add_until_overflow),
+            steps: |n| vec![remove(n)],
+            ..PLAIN
+        },
+        Scenario {
+            name: "update",
+            steps: |_| {
+                vec![
+                    Op::Update(key(7), Some(value(1, 8))),
+                    Op::Update(key(7), Some(value(1, 80))),
+                    Op::Update(key(7), None),
+                    Op::Touch(key(8)),
+                ]
+            },
+            ..PLAIN
+        },
+        Scenario {
+            name: "compare and replace",
+            steps: |_| {
+                vec![
+                    Op::CompareAndReplace(key(7), value(7, 8), value(1, 10)),
+                    Op::CompareAndReplace(key(7), value(7, 8), value(1, 10)),
+                ]
+            },
+            ..PLAIN
+        },
+        Scenario {
+            name: "increment",
+            steps: |_| vec![Op::Increment(b"n".to_vec(), 5, 100), Op::Increment(b"n".to_vec(), -7, 0)],
+            ..PLAIN
+        },
+        Scenario { name: "length", steps: |_| vec![Op::Length], ..PLAIN },
+        Scenario { name: "check", steps: |_| vec![Op::Check], ..PLAIN },
+        Scenario {
+            name: "add, replace, remove without locking",
+            options: no_locking,
+            live: false,
+            steps: |_| vec![add(500, 8), add(7, 300), replace(8, 8), replace(8, 9), remove(9)],
+            ..PLAIN
+        },
+    ]
+}
+
+/// Memory: magazines, pages, large blocks.
+fn memory() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            name: "refill of magazines",
+            template: Some(empty),
+            warm: nothing,
+            steps: |_| (0..18).map(|n| add(n, 8)).chain((20..24).map(|n| add(n, 3000))).collect(),
+            stride: 2,
+            ..PLAIN
+        },
+        Scenario {
+            name: "freeing beyond the magazine",
+            warm: |_| (200..240).map(|n| add(n, 8)).collect(),
+            steps: |_| (200..240).map(remove).collect(),
+            stride: 4,
+            ..PLAIN
+        },
+        Scenario {
+            name: "close, flush of magazines",
+            warm: |_| {
+                let sizes = [0, 8, 50, 100, 300, 1000, 5000, 16_000, 20_000, 70_000];
+                let add = sizes.iter().enumerate().map(|(i, len)| add(600 + i as u64, *len));
+                add.chain((600..610).step_by(2).map(remove)).collect()
+            },
+            steps: |_| vec![Op::Close],
+            stride: 2,
+            ..PLAIN
+        },
+        Scenario {
+            name: "close and open",
+            steps: |_| vec![add(500, 8), Op::Close, Op::Open, Op::Manage, add(501, 8), Op::Close],
+            ..PLAIN
+        },
+        Scenario { name: "large block, add", steps: |_| vec![add(500, 17_000), add(7, 70_000)], ..PLAIN },
+        Scenario {
+            name: "large block, replace",
+            steps: |_| {
+                vec![replace(109, 20_000), replace(109, 70_000), replace(109, 17_000), replace(109, 3)]
+            },
+            ..PLAIN
+        },
+        Scenario {
+            name: "large block, remove",
+            warm: |_| vec![add(500, 17_000), add(500, 70_000)],
+            steps: |_| vec![remove(109), remove(500), remove(500)],
+            ..PLAIN
+        },
+        Scenario {
+            name: "growth of the file",
+            template: Some(empty),
+            warm: nothing,
+            steps: |_| (0..4).map(|n| add(n, 120_000)).collect(),
+            ..PLAIN
+        },
+        Scenario {
+            name: "growth into the next segment",
+            template: Some(|t| {
+                t.add_keys(0..4);
+                0
+            }),
+            warm: nothing,
+            steps: |_| vec![add(500, 3_000_000), add(501, 2_000_000), remove(500)],
+            live: false,
+            stride: 2,
+            ..PLAIN
+        },
+    ]
+}
+
+/// Growth of the table.
+fn growth() -> Vec<Scenario> {
+    // A slot looks at the load each time its counter passes a multiple of 64, and takes its tickets then.
+    fn live_needs_more(live: bool) -> Vec<Op> {
+        (3000..if live { 3063 } else { 3000 }).map(|n| add(n, 8)).collect()
+    }
+    vec![
+        Scenario {
+            name: "split, new array of buckets",
+            template: Some(|t| {
+                t.add_keys(0..255);
+                0
+            }),
+            warm: live_needs_more,
+            steps: |_| (500..507).map(|n| add(n, 8)).collect(),
+            ..PLAIN
+        },
+        Scenario {
+            name: "split, new window",
+            template: Some(|t| {
+                t.add_keys(0..575);
+                0
+            }),
+            warm: live_needs_more,
+            steps: |_| (700..706).map(|n| add(n, 8)).collect(),
+            ..PLAIN
+        },
+        Scenario {
+            name: "growth of ready",
+            options: || futex().expected(15_000).clone(),
+            template: Some(|t| {
+                // The permission passes bucket 6144 with 23,040 bindings.
+                t.add_keys(0..23_103);
+                0
+            }),
+            warm: nothing,
+            steps: |_| (30_000..30_003).map(|n| add(n, 8)).collect(),
+            live: false,
+            stride: 9,
+        },
+        Scenario {
+            name: "more slots",
+            warm: |live| vec![add(900, 8), Op::Close, Op::Threads(if live { 6 } else { 7 })],
+            steps: |_| vec![add(500, 8), remove(7)],
+            ..PLAIN
+        },
+        Scenario {
+            name: "more counters",
+            warm: |live| vec![Op::Threads(if live { 63 } else { 64 })],
+            steps: |_| vec![add(500, 8), remove(7)],
+            ..PLAIN
+        },
+    ]
+}
+
+fn several() -> Vec<Op> {
+    vec![
+        add(500, 8),
+        replace(7, 8),
+        replace(8, 500),
+        remove(2),
+        add(3, 40),
+        Op::Increment(b"n".to_vec(), 1, 0),
+        remove(9),
+    ]
+}
+
+fn big() -> Vec<Op> {
+    (1000..1130).map(|n| add(n, 8)).chain((0..25).map(remove)).chain((0..4).map(|n| add(n, 17_000))).collect()
+}
+
+/// Groups.
+fn groups() -> Vec<Scenario> {
+    vec![
+        Scenario { name: "group, one key", steps: |_| vec![Op::Group(vec![replace(7, 8)])], ..PLAIN },
+        Scenario {
+            name: "group, read only",
+            steps: |_| vec![Op::Group(vec![Op::Touch(key(7)), Op::Length])],
+            ..PLAIN
+        },
+        Scenario { name: "group, several keys", steps: |_| vec![Op::Group(several())], ..PLAIN },
+        Scenario {
+            name: "group, without locking",
+            options: no_locking,
+            live: false,
+            steps: |_| vec![Op::Group(several())],
+            ..PLAIN
+        },
+        Scenario {
+            name: "group, big: log, lock list and reserve grow",
+            steps: |_| vec![Op::Group(big())],
+            stride: 9,
+            ..PLAIN
+        },
+        Scenario { name: "abort", steps: |_| vec![Op::Abort(several())], ..PLAIN },
+        Scenario { name: "abort, big", steps: |_| vec![Op::Abort(big())], stride: 9,
+            ..PLAIN },
+        Scenario {
+            name: "nested groups, inner abort and commit",
+            steps: |_| {
+                vec![Op::Group(vec![
+                    add(500, 8),
+                    Op::Abort(several()),
+                    Op::Group(vec![add(502, 8), replace(8, 8)]),
+                    Op::Abort(vec![add(502, 9)]),
+                    remove(7),
+                ])]
+            },
+            ..PLAIN
+        },
+        Scenario {
+            name: "group of large blocks",
+            steps: |_| {
+                vec![
+                    Op::Group(vec![add(500, 70_000), add(501, 17_000), remove(109), add(7, 20_000)]),
+                    Op::Group(vec![remove(500), remove(501), replace(7, 1)]),
+                ]
+            },
+            ..PLAIN
+        },
+    ]
+}
+
+/// The object as a whole.
+fn whole() -> Vec<Scenario> {
+    fn emptied(t: &mut Template) -> u64 {
+        t.add_keys(0..10);
+        t.apply(&Op::Truncate);
+        0
+    }
+    fn filled(t: &mut Template) -> u64 {
+        let n = t.add_until_overflow();
+        t.add_keys(n + 1..(n + 1).max(60));
+        t.apply(&add(3, 8));
+        t.apply(&add(3, 20_000));
+        0
+    }
+    vec![
+        Scenario {
+            name: "creation",
+            template: None,
+            warm: nothing,
+            steps: |_| vec![Op::Open, Op::Manage, add(0, 8)],
+            live: false,
+            ..PLAIN
+        },
+        Scenario {
+            name: "initialisation of an empty object",
+            template: Some(emptied),
+            warm: |_| vec![Op::Open],
+            steps: |_| vec![Op::Manage, add(0, 8)],
+            live: false,
+            ..PLAIN
+        },
+        Scenario {
+            name: "initialisation, size expected",
+            options: || futex().expected(1000).clone(),
+            template: Some(|t| {
+                t.actor.options.expected(0);
+                emptied(t)
+            }),
+            warm: |_| vec![Op::Open],
+            steps: |_| vec![Op::Manage, add(0, 8)],
+            live: false,
+            stride: 1,
+        },
+        Scenario {
+            name: "re-initialisation and sweeping",
+            template: Some(filled),
+            steps: |_| vec![Op::Reinitialise, add(500, 8), Op::Reinitialise, add(501, 8)],
+            stride: 4,
+            ..PLAIN
+        },
+        Scenario {
+            name: "truncation and sweeping",
+            template: Some(filled),
+            steps: |_| vec![Op::Truncate, Op::Manage, add(501, 8)],
+            live: false,
+            stride: 2,
+            ..PLAIN
+        },
+    ]
+}
+
+/// What a victim tells.
+const RETURNED: usize = 0;
+const STORES: usize = 1;
+const SURVIVED: usize = 2;
+const SPECIAL: usize = 3;
+const WORDS: usize = 8;
+
+/// A scenario with its template made.
+struct Prepared {
+    scenario: &'static Scenario,
+    snapshot: Option<Snapshot>,
+    options: ManageOptions,
+    steps: Vec<Op>,
+    /// The template's contents.
+    before: Model,
+}
+
+impl Prepared {
+    fn new(scenario: Scenario) -> Prepared {
+        let scenario: &'static Scenario = Box::leak(Box::new(scenario));
+        let options = (scenario.options)();
+        let Some(template) = scenario.template else {
+            let steps = (scenario.steps)(0);
+            return Prepared { scenario, snapshot: None, options, steps, before: Model::default() };
+        };
+        let scratch = Scratch::file("template");
+        let shared = Shared::new(WORDS);
+        let file = std::env::temp_dir().join(format!("netshm-test-model-{}", std::process::id()));
+        let exit = fork(|| {
+            watchdog(60);
+            let actor = Actor::new(scratch.name(), &options);
+            let mut t = Template { actor, model: Model::default() };
+            shared.set(SPECIAL, template(&mut t));
+            t.actor.close();
+            std::fs::write(&file, encode(&t.model)).expect("hands over the model");
+        })
+        .wait();
+        assert_eq!(exit, Exit::Code(0), "{}: making the template", scenario.name);
+        let before = decode(&std::fs::read(&file).expect("reads the model"));
+        let _ = std::fs::remove_file(&file);
+        let steps = (scenario.steps)(shared.get(SPECIAL));
+        Prepared { scenario, snapshot: Some(Snapshot::take(&scratch)), options, steps, before }
+    }
+
+    fn copy(&self) -> Scratch {
+        match &self.snapshot {
+            Some(snapshot) => snapshot.restore("death"),
+            None => Scratch::file("death"),
+        }
+    }
+
+    /// The contents after each number of steps.
+    fn models(&self, live: bool) -> Vec<(Model, Outcome)> {
+        let mut model = self.before.clone();
+        for op in (self.scenario.warm)(live) {
+            model.apply(&op);
+        }
+        let mut all = vec![(model.clone(), Outcome::Done)];
+        for op in &self.steps {
+            let outcome = model.apply(op);
+            all.push((model.clone(), outcome));
+        }
+        all
+    }
+}
+
+fn encode(model: &Model) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (key, stack) in &model.0 {
+        for value in stack {
+            for part in [key, value] {
+                bytes.extend((part.len() as u64).to_le_bytes());
+                bytes.extend(part);
+            }
+        }
+    }
+    bytes
+}
+
+fn decode(mut bytes: &[u8]) -> Model {
+    let mut model = Model::default();
+    let mut part = || {
+        let (len, rest) = bytes.split_first_chunk::<8>()?;
+        let (part, rest) = rest.split_at(u64::from_le_bytes(*len) as usize);
+        bytes = rest;
+        Some(part.to_vec())
+    };
+    while let (Some(key), Some(value)) = (part(), part()) {
+        model.apply(&Op::Add(key, value));
+    }
+    model
+}
+
+/// The victim's life. It ends without closing anything.
+fn victim(p: &Prepared, scratch: &Scratch, shared: &Shared, live: bool, k: u64) -> ! {
+    watchdog(STUCK_SECONDS);
+    let models = p.models(live);
+    let mut actor = Actor::new(scratch.name(), &p.options);
+    if p.scenario.template.is_some() && !p.steps.contains(&Op::Open) && !p.steps.contains(&Op::Manage) {
+        actor.table();
+    }
+    for op in (p.scenario.warm)(live) {
+        assert!(!matches!(actor.apply(&op), Outcome::Failed(_)), "{op:?}");
+    }
+    inject::arm(k);
+    for (i, op) in p.steps.iter().enumerate() {
+        let outcome = actor.apply(op);
+        shared.set(RETURNED, i as u64 + 1);
+        assert_eq!(outcome, models[i + 1].1, "{op:?}");
+    }
+    shared.set(STORES, inject::disarm());
+    shared.set(SURVIVED, 1);
+    leave(0)
+}
+
+/// How a judge makes its first contact with what the dead one has left.
+const CONTACTS: u64 = 5;
+/// The contact with an object whose table the dead one may have removed.
+const TRUNCATED: u64 = u64::MAX;
+
+/// Tells whether the step in flight was seen to have happened.
+fn first_contact(actor: &mut Actor, keys: &[Bytes], contact: u64, before: &Model, after: &Model) -> bool {
+    let mut seen = false;
+    actor.table();
+    if contact == TRUNCATED {
+        // The table may be gone with the first look: a new one is needed.
+        assert!(actor.object().check(|_| true).is_ok());
+        actor.table = None;
+        return false;
+    }
+    match contact {
+        0 => {
+            for key in keys {
+                let t = actor.table();
+                let mut all = t.find_all(key).expect("finds");
+                assert_eq!(t.find(key).expect("finds").as_ref(), all.first());
+                all.reverse();
+                let (old, new) = (before.0.get(key), after.0.get(key));
+                let is = (!all.is_empty()).then_some(&all);
+                assert!(is == old || is == new, "one key is neither as before nor as after");
+                // All marks precede all changes: who has seen one sees the others.
+                assert!(old == new || is == new || !seen, "half of a transaction was seen");
+                seen |= old != new && is == new;
+            }
+        }
+        1 => {
+            for key in keys {
+                assert_eq!(actor.apply(&Op::Touch(key.clone())), Outcome::Done);
+            }
+        }
+        2 => {
+            let t = actor.table();
+            t.table()
+                .group(|| {
+                    for key in keys {
+                        assert_eq!(t.contains(key)?, t.find(key)?.is_some());
+                    }
+                    Ok::<(), netshm::Error>(())
+                })
+                .expect("reads in a group");
+        }
+        3 => drop(assert_object_sound(&actor.object())),
+        _ => assert!(matches!(actor.apply(&Op::Length), Outcome::Count(_))),
+    }
+    seen
+}
+
+/// Judges what the dead have left; `returned` steps had returned.
+fn judge(p: &Prepared, models: &[(Model, Outcome)], actor: &mut Actor, returned: usize, contact: u64) {
+    let mut keys = keys_of(&p.steps);
+    keys.push(b"never there".to_vec());
+    let (before, after) = (&models[returned].0, models.get(returned + 1).map(|m| &m.0));
+    let happened = |is: &Model| {
+        if is == before {
+            return false;
+        }
+        let should = difference(is, before);
+        let or = after.map(|a| difference(is, a));
+        assert!(Some(is) == after, "after {returned} steps: against before: {should}\nagainst after: {or:?}");
+        true
+    };
+    let contact = if p.steps.contains(&Op::Truncate) { TRUNCATED } else { contact };
+    let seen = first_contact(actor, &keys, contact, before, after.unwrap_or(before));
+    let mut model = actor.dump_in_group();
+    // A find stores nothing and so does not recover: what was committed and not begun to be applied may show
+    // only now. What has shown stays.
+    assert!(happened(&model) || !seen, "what had happened is gone");
+    let summary = assert_object_sound(&actor.object());
+    assert_eq!(summary.slots_active, 1, "only the judge's own slot is taken");
+    assert_eq!(actor.table().len().expect("counts"), model.len());
+    go_on(actor, &mut model, &keys, &p.steps[returned..]);
+    let is = actor.dump();
+    assert!(is == model, "going on: {}", difference(&is, &model));
+    assert_object_sound(&actor.object());
+    actor.close();
+    let read_only = netshm::OpenOptions::new().read_only(true).open(&actor.name).expect("opens");
+    assert_eq!(assert_object_sound(&read_only).slots_active, 0);
+}
+
+/// Works on the same keys.
+fn go_on(actor: &mut Actor, model: &mut Model, keys: &[Bytes], rest: &[Op]) {
+    for key in keys {
+        let t = actor.table();
+        for op in [
+            Op::Add(key.clone(), value(1, 24)),
+            Op::Replace(key.clone(), value(2, 24)),
+            Op::Replace(key.clone(), value(3, 48)),
+        ] {
+            assert_eq!(do_on_table(&t, &op), model.apply(&op), "{op:?}");
+            assert_eq!(t.find(key).expect("finds").as_ref(), model.newest(key));
+        }
+        let op = Op::Remove(key.clone());
+        assert_eq!(do_on_table(&t, &op), model.apply(&op), "{op:?}");
+        assert_eq!(t.find(key).expect("finds").as_ref(), model.newest(key));
+    }
+    for op in rest.iter().filter(|op| !matches!(op, Op::Open | Op::Close | Op::Truncate | Op::Threads(_))) {
+        assert_eq!(actor.apply(op), model.apply(op), "{op:?}");
+    }
+}
+
+/// One death. Gives the number of stores if the victim survived.
+fn one_death(p: &Prepared, live: bool, k: u64) -> Option<u64> {
+    let scratch = p.copy();
+    let shared = Shared::new(WORDS);
+    let (ready, died) = (Pipe::new(), Pipe::new());
+    let judge_process = || {
+        let models = p.models(live);
+        let mut actor = Actor::new(scratch.name(), &p.options);
+        if live {
+            actor.apply(&Op::Touch(b"nobody's".to_vec()));
+            let _ = actor.table().len();
+            ready.send(1);
+            died.receive();
+        }
+        watchdog(STUCK_SECONDS);
+        judge(p, &models, &mut actor, shared.get(RETURNED) as usize, k % CONTACTS);
+    };
+    let early = live.then(|| fork(judge_process));
+    if live {
+        assert!(ready.receive_within(std::time::Duration::from_secs(30)).is_some(), "the judge is at work");
+    }
+    let exit = fork(|| victim(p, &scratch, &shared, live, k)).wait();
+    let survived = shared.get(SURVIVED) == 1;
+    let expected = if survived { Exit::Code(0) } else { Exit::KILLED };
+    assert_eq!(exit, expected, "{}, live {live}, k = {k}: the victim itself", p.scenario.name);
+    let verdict = match early {
+        Some(mut child) => {
+            died.send(1);
+            child.wait()
+        }
+        None => fork(judge_process).wait(),
+    };
+    assert_eq!(verdict, Exit::Code(0), "{}, live {live}, k = {k}: the judge", p.scenario.name);
+    survived.then(|| shared.get(STORES))
+}
+
+/// Shares out the numbers that are multiples of `stride` among processes, until `one` says that the end is reached.
+fn for_every_k(stride: u64, one: impl Fn(u64) -> Option<u64>) -> u64 {
+    let shared = Shared::new(1);
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|w| {
+            fork(|| {
+                let first = support::setting("NETSHM_DEATH_FROM").unwrap_or(0) / stride + w;
+                for k in (first..).step_by(WORKERS as usize) {
+                    if let Some(stores) = one(k * stride) {
+                        shared.set(0, stores);
+                        return;
+                    }
+                }
+            })
+        })
+        .collect();
+    let ends: Vec<Exit> = workers.into_iter().map(|mut w| w.wait()).collect();
+    assert!(ends.iter().all(|e| *e == Exit::Code(0)), "see above");
+    shared.get(0)
+}
+
+fn run(scenarios: Vec<Scenario>) {
+    let only = std::env::var("NETSHM_DEATH_ONLY").ok();
+    for scenario in scenarios {
+        if only.as_ref().is_some_and(|o| !scenario.name.contains(o.as_str())) {
+            continue;
+        }
+        let p = Prepared::new(scenario);
+        let start = Instant::now();
+        let stride = if support::long() { 1 } else { p.scenario.stride };
+        let cold = for_every_k(stride, |k| one_death(&p, false, k));
+        let live = p.scenario.live.then(|| for_every_k(stride, |k| one_death(&p, true, k)));
+        let live_text = live.map_or(String::new(), |n| format!(", live {n}"));
+        let every = if stride > 1 { format!(", every {stride}th") } else { String::new() };
+        let seconds = start.elapsed().as_secs_f32();
+        println!("  {}: {cold} stores{live_text}{every} ({seconds:.1} s)", p.scenario.name);
+    }
+}
+
+/// The recoverer's life: comes upon a dead one's remains and dies itself.
+fn recoverer(p: &Prepared, scratch: &Scratch, shared: &Shared, k: u64) -> ! {
+    watchdog(STUCK_SECONDS);
+    let mut actor = Actor::new(scratch.name(), &p.options);
+    inject::arm(k);
+    for key in keys_of(&p.steps) {
+        assert_eq!(actor.apply(&Op::Touch(key)), Outcome::Done);
+    }
+    assert_object_sound(&actor.object());
+    shared.set(STORES, inject::disarm());
+    shared.set(SURVIVED, 1);
+    leave(0)
+}
+
+/// The same, by one who was at work before and comes upon the dead one's locks.
+fn live_recoverer(p: &Prepared, scratch: &Scratch, shared: &Shared, ready: &Pipe, died: &Pipe, k: u64) -> ! {
+    let mut actor = Actor::new(scratch.name(), &p.options);
+    actor.apply(&Op::Touch(b"nobody's".to_vec()));
+    let t = actor.table();
+    ready.send(1);
+    died.receive();
+    watchdog(STUCK_SECONDS);
+    inject::arm(k);
+    for key in keys_of(&p.steps) {
+        t.find(&key).expect("finds");
+        assert_eq!(do_on_table(&t, &Op::Touch(key)), Outcome::Done);
+    }
+    t.len().expect("counts");
+    shared.set(STORES, inject::disarm());
+    shared.set(SURVIVED, 1);
+    leave(0)
+}
+
+/// Deaths of the recoverer of a victim that died at `k1`, for each `k2`. `None`: the victim survived.
+fn deaths_in_recovery(p: &Prepared, live: bool, k1: u64) -> Option<u64> {
+    let survived = Shared::new(1);
+    for_every_k_alone(|k2| {
+        let scratch = p.copy();
+        let (first, second) = (Shared::new(WORDS), Shared::new(WORDS));
+        let (ready, died) = (Pipe::new(), Pipe::new());
+        let early = live.then(|| fork(|| live_recoverer(p, &scratch, &second, &ready, &died, k2)));
+        if live {
+            assert!(
+                ready.receive_within(std::time::Duration::from_secs(30)).is_some(),
+                "the recoverer is at work"
+            );
+        }
+        let exit = fork(|| victim(p, &scratch, &first, live, k1)).wait();
+        if first.get(SURVIVED) == 1 {
+            survived.set(0, 1);
+        }
+        assert!(matches!(exit, Exit::KILLED | Exit::Code(0)), "the victim: {exit:?}");
+        let exit = match early {
+            Some(mut child) => {
+                died.send(1);
+                child.wait()
+            }
+            None => fork(|| recoverer(p, &scratch, &second, k2)).wait(),
+        };
+        let end = second.get(SURVIVED) == 1;
+        let expected = if end { Exit::Code(0) } else { Exit::KILLED };
+        let at = format!("{}, live {live}, k = {k1}, then {k2}", p.scenario.name);
+        assert_eq!(exit, expected, "{at}: the recoverer itself");
+        let verdict = fork(|| {
+            watchdog(STUCK_SECONDS);
+            let mut actor = Actor::new(scratch.name(), &p.options);
+            judge(p, &p.models(live), &mut actor, first.get(RETURNED) as usize, k2 % CONTACTS);
+        })
+        .wait();
+        assert_eq!(verdict, Exit::Code(0), "{at}: the judge");
+        end.then(|| second.get(STORES))
+    });
+    (survived.get(0) == 1).then_some(k1)
+}
+
+fn for_every_k_alone(one: impl Fn(u64) -> Option<u64>) -> u64 {
+    (0..).find_map(one).unwrap_or(0)
+}
+
+fn run_recovery(scenario: Scenario, live: bool, stride: u64) {
+    let p = Prepared::new(scenario);
+    let start = Instant::now();
+    let stride = if support::long() { 1 } else { stride };
+    let last = for_every_k(stride, |k| deaths_in_recovery(&p, live, k));
+    let seconds = start.elapsed().as_secs_f32();
+    println!(
+        "  recovery of {}, live {live}: deaths at every {stride}. of {last} stores ({seconds:.1} s)",
+        p.scenario.name
+    );
+}
+
+/// Who recovers may die as well, at each of its stores; a third process judges.
+fn recovery() {
+    for live in [false, true] {
+        run_recovery(Scenario { name: "add, new key", steps: |_| vec![add(500, 8)], ..PLAIN }, live, 2);
+        run_recovery(Scenario { name: "remove, stack", steps: |_| vec![remove(2)], ..PLAIN }, live, 3);
+        run_recovery(Scenario { name: "group", steps: |_| vec![Op::Group(several())], ..PLAIN }, live, 13);
+    }
+    run_recovery(
+        Scenario { name: "check", steps: |_| vec![Op::Check, Op::Touch(key(3))], ..PLAIN },
+        false,
+        1,
+    );
+}
+
+/// The judge can tell: contents that are neither before nor after are seen.
+fn the_judge_can_fail() {
+    let p = Prepared::new(Scenario { name: "add, new key", steps: |_| vec![add(500, 8)], ..PLAIN });
+    let scratch = p.copy();
+    let exit = fork(|| {
+        std::panic::set_hook(Box::new(|_| {}));
+        let mut actor = Actor::new(scratch.name(), &p.options);
+        actor.apply(&add(501, 8));
+        judge(&p, &p.models(false), &mut actor, 0, 0);
+    })
+    .wait();
+    assert_eq!(exit, Exit::Code(101));
+}
+
+fn main() {
+    support::main(&[
+        ("the_judge_can_fail", the_judge_can_fail),
+        ("single_operations", || run(singles())),
+        ("memory", || run(memory())),
+        ("growth", || run(growth())),
+        ("groups", || run(groups())),
+        ("whole_object", || run(whole())),
+        ("recovery", recovery),
+    ]);
+}

@@ -1,0 +1,63 @@
+//! What the adversarial tests share. Their binaries have a `main` of their own (`harness = false`): it stays
+//! single-threaded and never touches an object itself, so that forking is harmless, and runs each test in a
+//! forked child.
+//!
+//! - [`scratch`]: objects with unique names that vanish with their guard; judging by the checker.
+//! - [`process`]: forked children with watchdogs, pipes, memory that survives a kill.
+//! - [`model`]: operations as data, the table as a map of stacks, and an actor that does both.
+//! - [`random`]: a small generator, so that a seed repeats a run.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+pub(crate) mod model;
+pub(crate) mod process;
+pub(crate) mod random;
+pub(crate) mod scratch;
+
+use std::time::Instant;
+
+/// A test: its name, and what it does. It fails by panicking.
+pub(crate) type Test = (&'static str, fn());
+
+/// Runs those tests whose name contains one of the arguments, or all.
+pub(crate) fn main(tests: &[Test]) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|a| a == "--list") {
+        for (name, _) in tests {
+            println!("{name}: test");
+        }
+        return;
+    }
+    let exact = arguments.iter().any(|a| a == "--exact");
+    let wanted: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let mut failed = Vec::new();
+    for (name, test) in tests {
+        let chosen = wanted.iter().any(|w| if exact { *w == name } else { name.contains(w.as_str()) });
+        if !chosen && !wanted.is_empty() {
+            continue;
+        }
+        let start = Instant::now();
+        let outcome = process::fork(test).wait();
+        let seconds = start.elapsed().as_secs_f32();
+        if outcome == process::Exit::Code(0) {
+            println!("test {name} ... ok ({seconds:.1} s)");
+        } else {
+            println!("test {name} ... FAILED: {outcome:?} ({seconds:.1} s)");
+            failed.push(*name);
+        }
+    }
+    if !failed.is_empty() {
+        println!("failed: {}", failed.join(", "));
+        std::process::exit(101);
+    }
+}
+
+/// A number from the environment.
+pub(crate) fn setting(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+}
+
+/// Is the long form of the tests asked for?
+pub(crate) fn long() -> bool {
+    setting("NETSHM_LONG").is_some_and(|n| n != 0)
+}
