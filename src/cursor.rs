@@ -36,11 +36,8 @@ impl<'t> Cursor<'t> {
     /// Reads the next bucket that is not empty.
     fn fill(&mut self) -> Result<()> {
         while self.bindings.is_empty() && !self.position.is_end() {
-            self.position = if self.table.table.group_is_open()? {
-                self.read_in_group()?
-            } else {
-                self.read_alone()?
-            };
+            self.position =
+                if self.table.table.group_is_open()? { self.read_in_group()? } else { self.read_alone()? };
             self.bindings.reverse();
         }
         Ok(())
@@ -65,16 +62,11 @@ impl<'t> Cursor<'t> {
         let engine: &Engine = &table.engine;
         let mut rounds = 0;
         loop {
-            let obstacle = match attempt(
-                &engine.segment,
-                &engine.table,
-                self.position,
-                self.part,
-                &mut self.bindings,
-            ) {
-                Ok(position) => return Ok(position),
-                Err(obstacle) => obstacle,
-            };
+            let obstacle =
+                match attempt(&engine.segment, &engine.table, self.position, self.part, &mut self.bindings) {
+                    Ok(position) => return Ok(position),
+                    Err(obstacle) => obstacle,
+                };
             if rounds > 2000 && engine.is_writable() {
                 // Writers are always faster: keep them out, for once.
                 let mut entered = engine.enter(patience)?;

@@ -227,8 +227,7 @@ impl Transaction {
         }
         let entered = self.engine.enter(Patience::from_millis(self.timeout_ms))?;
         let nest = entered.seat().group.borrow();
-        let is_open =
-            entered.in_group() && nest.number == self.number && nest.savepoints.len() >= self.level;
+        let is_open = entered.in_group() && nest.number == self.number && nest.savepoints.len() >= self.level;
         drop(nest);
         if is_open { Ok(entered) } else { Err(Error::Aborted) }
     }
@@ -319,9 +318,9 @@ impl DetachedTransaction {
     /// [`Error::InGroup`] if another group on the same object is open on this thread; the group is rolled
     /// back then.
     pub fn attach(self) -> Result<Transaction> {
-        let mut this = std::mem::ManuallyDrop::new(self);
+        let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped and not used again.
-        let transaction = unsafe { std::ptr::read(&mut this.0) };
+        let transaction = unsafe { std::ptr::read(&this.0) };
         transaction.join_thread()?;
         Ok(transaction)
     }

@@ -189,11 +189,7 @@ impl HashTable {
     ///
     /// # Errors
     /// The callback's, and those of [`update`](HashTable::update).
-    pub fn try_update(
-        &self,
-        key: &[u8],
-        update: impl FnOnce(Option<&[u8]>) -> Result<Update>,
-    ) -> Result<()> {
+    pub fn try_update(&self, key: &[u8], update: impl FnOnce(Option<&[u8]>) -> Result<Update>) -> Result<()> {
         self.change(
             |_, _| None,
             |w, table| {
@@ -283,24 +279,32 @@ impl HashTable {
     /// # Safety
     /// `buffer` must be valid for writing `capacity` bytes.
     #[inline(always)]
-    pub(crate) unsafe fn copy_quickly(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Quick<Option<usize>> {
+    pub(crate) unsafe fn copy_quickly(
+        &self,
+        key: &[u8],
+        buffer: *mut u8,
+        capacity: usize,
+    ) -> Quick<Option<usize>> {
         let engine = &*self.table.engine;
         if engine.groups_open.load(Ordering::Relaxed) != 0 {
             return Quick::NotDone;
         }
         let hash = engine.table.key_hash.hash(key);
-        let copied = find::quick_attempt(&engine.segment, &engine.table.roots, hash, key, |view, found| {
-            let Some(found) = found else { return Quick::Done(None) };
+        let Some(sight) = find::quick_lookup(&engine.segment, &engine.table.roots, hash, key) else {
+            return Quick::NotDone;
+        };
+        let mut copied = None;
+        if let Some(found) = sight.found {
             let len = found.shape.value_len;
-            if len > capacity as u64 || len >= PUNCHABLE_BYTES {
+            if len > (capacity as u64).min(PUNCHABLE_BYTES - 1) {
                 return Quick::NotDone;
             }
             // SAFETY: by the caller's promise, and the length was just compared; the lookup has checked that
             // the record lies inside of the object.
-            unsafe { view.copy_out(found.value_at(), buffer, len as usize) };
-            Quick::Done(Some(len as usize))
-        });
-        copied.map_or(Quick::NotDone, |(quick, _)| quick)
+            unsafe { sight.view.copy_out(found.value_at, buffer, len as usize) };
+            copied = Some(len as usize);
+        }
+        if sight.is_valid(&engine.table.roots) { Quick::Done(copied) } else { Quick::NotDone }
     }
 
     /// The same where something is in the way, or unusual.
@@ -320,7 +324,7 @@ impl HashTable {
                 Some(f) => {
                     let len = f.shape.value_len as usize;
                     // SAFETY: by the caller's promise, and the length was just compared.
-                    unsafe { copy_to(segment, view, f.value_at(), buffer, len) }.map(|()| Some(len))
+                    unsafe { copy_to(segment, view, f.value_at, buffer, len) }.map(|()| Some(len))
                 }
             },
             |w, at| match at.value() {
@@ -367,7 +371,7 @@ impl HashTable {
                 Some(f) => {
                     let mut all = Vec::new();
                     crate::index::chain::for_each_binding(segment, f.record, |record, shape| {
-                        all.push(copy_value(segment, &Found { record, shape })?);
+                        all.push(copy_value(segment, &Found::new(record, shape))?);
                         Ok(None::<()>)
                     })?;
                     Ok(all)
@@ -510,10 +514,7 @@ impl HashTable {
 
     #[cold]
     #[inline(never)]
-    fn change_generally<R>(
-        &self,
-        general: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
-    ) -> Result<R> {
+    fn change_generally<R>(&self, general: impl FnOnce(&mut Writer, &TableView) -> Result<R>) -> Result<R> {
         let engine = &*self.table.engine;
         let patience = self.table.patience();
         let mut entered = engine.enter(patience)?;
@@ -588,7 +589,7 @@ impl HashTable {
                 let mut w = entered.writer(patience);
                 return txn::alone(&mut w, |w| {
                     let at = ops::at(w, &engine.table, key)?;
-                    let found = at.hit.map(|hit| Found { record: hit.record(), shape: hit.shape });
+                    let found = at.hit.map(|hit| Found::new(hit.record(), hit.shape));
                     Ok(take(segment.view(), found))
                 });
             }
@@ -679,7 +680,10 @@ impl Table {
     ///
     /// # Errors
     /// The body's, and those of [`begin`](Table::begin) and [`commit`](Transaction::commit).
-    pub fn group<R, E: From<Error>>(&self, body: impl FnOnce() -> std::result::Result<R, E>) -> std::result::Result<R, E> {
+    pub fn group<R, E: From<Error>>(
+        &self,
+        body: impl FnOnce() -> std::result::Result<R, E>,
+    ) -> std::result::Result<R, E> {
         let transaction = self.begin()?;
         match body() {
             Ok(value) => {
@@ -729,7 +733,7 @@ impl Table {
 
 /// A copy of a record's value.
 fn copy_value(segment: &Segment, found: &Found) -> Result<Vec<u8>> {
-    copy_bytes(segment, found.value_at(), found.shape.value_len)
+    copy_bytes(segment, found.value_at, found.shape.value_len)
 }
 
 /// Copies a value to the caller's memory.

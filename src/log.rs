@@ -73,6 +73,13 @@ impl WriteSet {
             self.entries[i].1 = value;
             return;
         }
+        self.push(at, value);
+    }
+
+    /// Adds a word that is not in the set.
+    #[inline]
+    pub(crate) fn push(&mut self, at: Offset, value: u64) {
+        debug_assert!(self.get(at).is_none());
         let i = self.entries.len();
         self.entries.push((at, value));
         if i == SEARCHED {

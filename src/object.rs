@@ -95,17 +95,32 @@ impl OpenOptions {
                 reason: "creating and truncating need an object open for writing",
             });
         }
-        let flags = shm::OpenFlags {
-            read_only: self.read_only,
-            create: self.create,
-            exclusive: self.exclusive,
-            truncate: self.truncate,
-        };
+        let flags =
+            shm::OpenFlags { read_only: self.read_only, create: self.create, exclusive: self.exclusive };
         let object = Object::from_files(Files::open(name, flags, self.mode)?, self.reservation)?;
         if self.truncate {
             object.empty()?;
         }
         Ok(object)
+    }
+
+    /// Makes an object without a name. It goes with its last descriptor and mapping; others get it as a
+    /// descriptor, by inheritance or over a Unix socket, see [`Object::as_fd`] and
+    /// [`from_fd`](OpenOptions::from_fd). Nobody can shorten it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the system has no such memory; [`Error::System`].
+    pub fn anonymous(&self) -> Result<Object> {
+        Object::from_files(Files::anonymous()?, self.reservation)
+    }
+
+    /// Opens the object that a descriptor refers to, read-only or for reading and writing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is not a regular file or not suitably open; else those of
+    /// [`open`](OpenOptions::open).
+    pub fn from_fd(&self, fd: std::os::fd::OwnedFd) -> Result<Object> {
+        Object::from_files(Files::adopt(fd, self.read_only)?, self.reservation)
     }
 
     /// Creates an object under a new name: each `X` of the pattern becomes a random character of 0-9A-Z.
@@ -411,7 +426,9 @@ impl Object {
         let engine = self.engine_or(Some(&header))?.ok_or(Error::Closed)?;
         let recorded = engine.header.locking;
         if recorded == Locking::Record as u64 {
-            return Err(Error::Unsupported("the object uses record locking, which comes with a later version"));
+            return Err(Error::Unsupported(
+                "the object uses record locking, which comes with a later version",
+            ));
         }
         if options.locking.is_some_and(|asked| asked as u64 != recorded) {
             let asked = options.locking.map_or("", |l| Locking::name(l as u64));

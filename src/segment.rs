@@ -9,12 +9,13 @@
 //! does nothing. So no offset read from shared memory can lead to a wild access.
 
 mod copy;
-pub(crate) mod view;
 #[cfg(feature = "inject")]
 pub mod inject;
+pub(crate) mod view;
 
 use crate::error::{Damage, Error, Result};
-use crate::format::{MAX_OBJECT_BYTES, Offset, PAGE_BYTES, UNIT_BYTES, header};
+use crate::format::bucket::LINE_BYTES;
+use crate::format::{MAX_OBJECT_BYTES, Offset, PAGE_BYTES, header};
 use crate::os::map::Mapping;
 use crate::os::shm::{Files, verify_or_reopen};
 use crate::os::space;
@@ -52,7 +53,7 @@ unsafe impl Sync for Segment {}
 impl Segment {
     /// Maps the object, reserving address space for `reserve` bytes or what can be had.
     pub(crate) fn map(files: Arc<Files>, reserve: u64, writable: bool) -> Result<Segment> {
-        let size = space::file_size(files.fd())? / UNIT_BYTES * UNIT_BYTES;
+        let size = space::file_size(files.fd())? / LINE_BYTES * LINE_BYTES;
         if size < header::FIXED_PAGES as u64 * PAGE_BYTES {
             return Err(Error::corrupt(Damage::Truncated, Offset(size)));
         }
@@ -118,14 +119,14 @@ impl Segment {
 
     /// Takes note of the file's growth.
     pub(crate) fn refresh(&self) -> Result<()> {
-        self.refresh_limit(space::file_size(self.fd()?)? / UNIT_BYTES * UNIT_BYTES)
+        self.refresh_limit(space::file_size(self.fd()?)? / LINE_BYTES * LINE_BYTES)
     }
 
     /// Takes note of the file's growth; maps more if `end` lies beyond what is mapped.
     #[cold]
     pub(crate) fn refresh_limit(&self, end: u64) -> Result<()> {
-        // The limit is a multiple of the unit, so that whatever begins inside has 16 bytes.
-        let size = space::file_size(self.fd()?)? / UNIT_BYTES * UNIT_BYTES;
+        // The limit is a multiple of the line, so that an aligned line that begins inside ends there, too.
+        let size = space::file_size(self.fd()?)? / LINE_BYTES * LINE_BYTES;
         if size > MAX_OBJECT_BYTES {
             return Err(Error::corrupt(Damage::Header, Offset(size)));
         }

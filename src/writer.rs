@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) spares: Vec<(u32, Offset)>,
     /// Bindings added (or, negative, removed) by what is planned, not reported to the table's load yet.
     pub(crate) net_added: i64,
+    /// The slot's counter line in the table with the root that it was looked up for.
+    pub(crate) counter: (Offset, Offset),
     /// Reserve cells below this one are known to be in use.
     pub(crate) reserve_cursor: u64,
 }
@@ -59,6 +61,7 @@ impl Session {
             in_mini: false,
             spares: Vec::new(),
             net_added: 0,
+            counter: (Offset::NONE, Offset::NONE),
             reserve_cursor: 0,
         }
     }
@@ -106,6 +109,13 @@ impl Writer<'_> {
     pub(crate) fn put(&mut self, at: Offset, value: u64) {
         debug_assert!(!(self.s.in_mini && self.s.outer.get(at).is_some()), "disjoint from the outer set");
         self.s.set.put(at, value);
+    }
+
+    /// Plans a change of a word that has none yet.
+    #[inline]
+    pub(crate) fn put_first(&mut self, at: Offset, value: u64) {
+        debug_assert!(!(self.s.in_mini && self.s.outer.get(at).is_some()), "disjoint from the outer set");
+        self.s.set.push(at, value);
     }
 
     /// Is a change of this word planned, by this mini-transaction or by what is around it?

@@ -396,8 +396,7 @@ fn groups() -> Vec<Scenario> {
             ..PLAIN
         },
         Scenario { name: "abort", steps: |_| vec![Op::Abort(several())], ..PLAIN },
-        Scenario { name: "abort, big", steps: |_| vec![Op::Abort(big())], stride: 9,
-            ..PLAIN },
+        Scenario { name: "abort, big", steps: |_| vec![Op::Abort(big())], stride: 9, ..PLAIN },
         Scenario {
             name: "nested groups, inner abort and commit",
             steps: |_| {

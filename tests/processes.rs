@@ -114,7 +114,7 @@ fn creation_race(rounds: u64, name_of: impl Fn(u64) -> Name) {
 fn two_processes_create_the_same_posix_object_at_once() {
     let _alone = alone();
     let pid = std::process::id();
-    creation_race(1000, |n| {
+    creation_race(500, |n| {
         Name::posix(format!("/tmp/netshm-race-{pid}-{n}"), format!("/netshm-race-{pid}-{n}"))
     });
 }
@@ -124,7 +124,7 @@ fn two_processes_create_the_same_file_object_at_once() {
     let _alone = alone();
     let pid = std::process::id();
     // Most of them in memory, for a clean close of a file on a disk waits for the disk.
-    creation_race(1000, |n| {
+    creation_race(500, |n| {
         let directory = if n % 50 == 0 { "/tmp" } else { "/dev/shm" };
         Name::File(Path::new(directory).join(format!("netshm-race-file-{pid}-{n}")))
     });
@@ -182,8 +182,9 @@ fn a_killed_creator_leaves_nothing_in_the_way() {
         assert!(steps > 50, "{steps}");
         // Two deaths: the second creator dies where it goes on after the first.
         let mut pairs = 0;
-        for first in (0..steps).step_by(5) {
-            for second in (0..steps).step_by(7) {
+        let strides = if long_form() { (5, 7) } else { (13, 19) };
+        for first in (0..steps).step_by(strides.0) {
+            for second in (0..steps).step_by(strides.1) {
                 let s = scratch();
                 for (k, key) in [(first, &b"first"[..]), (second, b"second")] {
                     let _ = fork(10, || {

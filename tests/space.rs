@@ -4,8 +4,387 @@
 
 mod support_processes;
 
-use netshm::{HashTable, ManageOptions, OpenOptions};
+use netshm::{Error, HashTable, ManageOptions, Name, OpenOptions};
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 use support_processes::*;
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn key(n: u64) -> Vec<u8> {
+    format!("key {n}").into_bytes()
+}
+
+fn value(n: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|i| (n.wrapping_mul(31) + i * 7 + 1) as u8).collect()
+}
+
+/// The table is the model; and the checker is content.
+fn compare(t: &HashTable, name: &Name, model: &Model, when: &str) {
+    let mut n = 0;
+    for binding in t.iter() {
+        let (key, value) = binding.expect("reads");
+        assert_eq!(model.get(&key), Some(&value), "{when}: {}", String::from_utf8_lossy(&key));
+        n += 1;
+    }
+    assert_eq!(n, model.len(), "{when}");
+    for (key, value) in model.iter().step_by(7) {
+        assert_eq!(t.find(key).expect("finds").as_ref(), Some(value), "{when}");
+    }
+    assert_eq!(t.len().expect("counts"), model.len() as u64, "{when}");
+    check(name);
+}
+
+/// Adds until there is no space; gives how many went in.
+fn fill(t: &HashTable, model: &mut Model, first: u64, len_of: impl Fn(u64) -> usize) -> u64 {
+    for n in first.. {
+        let v = value(n, len_of(n));
+        match t.add(&key(n), &v) {
+            Ok(()) => drop(model.insert(key(n), v)),
+            Err(e) => {
+                assert_eq!(e, Error::NoSpace, "key {n}");
+                return n - first;
+            }
+        }
+        assert!(n < first + 10_000_000, "that never ends");
+    }
+    unreachable!()
+}
+
+/// What must hold on a table that can get full. `name` is new; `options` limit it, or its device does.
+/// Gives how many keys went in.
+fn full_and_on(name: &Name, options: &ManageOptions, len_of: impl Fn(u64) -> usize + Copy) -> u64 {
+    let object = match OpenOptions::new().create(true).open(name) {
+        Ok(object) => object,
+        Err(e) => {
+            assert_eq!(e, Error::NoSpace, "opens");
+            return 0;
+        }
+    };
+    let t = match HashTable::manage(&object, options) {
+        Ok(t) => t,
+        Err(e) => {
+            assert_eq!(e, Error::NoSpace, "manages");
+            // Still no space, and still no damage.
+            assert_eq!(HashTable::manage(&object, options).err(), Some(Error::NoSpace));
+            check(name);
+            return 0;
+        }
+    };
+    let mut model = Model::new();
+    let added = fill(&t, &mut model, 0, len_of);
+    compare(&t, name, &model, "full");
+    if added < 20 {
+        return added;
+    }
+    // The refusals stay refusals, and cost nothing.
+    for n in 0..50 {
+        let big = value(n, 300_000);
+        assert_eq!(t.replace(&key(0), &big), Err(Error::NoSpace));
+        assert_eq!(t.add(&key(n), &big), Err(Error::NoSpace));
+    }
+    // What needs no space works: small values in place, reading, removing.
+    let same = value(77, model[&key(1)].len());
+    t.replace(&key(1), &same).expect("replaces in place, or by a block that is there");
+    model.insert(key(1), same);
+    compare(&t, name, &model, "refused");
+    // A group that runs out of space fails as a whole, and so does the table's view of it.
+    let group: Result<(), Error> = t.table().group_retry(Some(Duration::from_secs(10)), || {
+        t.remove(&key(2))?;
+        t.replace(&key(3), b"changed")?;
+        for n in 0..u64::MAX {
+            t.add(&key(1_000_000_000 + n), &value(n, 3000))?;
+        }
+        Ok(())
+    });
+    assert_eq!(group, Err(Error::NoSpace));
+    compare(&t, name, &model, "group rolled back");
+    // The same, when the group swallows the error and commits: what was done before it is there.
+    let mut went_in = Vec::new();
+    let group: Result<(), Error> = t.table().group_retry(Some(Duration::from_secs(10)), || {
+        went_in.clear();
+        t.remove(&key(4))?;
+        t.remove(&key(5))?;
+        for n in 0..10_000 {
+            let n = 2_000_000_000 + n;
+            match t.add(&key(n), &value(n, 100)) {
+                Ok(()) => went_in.push(n),
+                Err(Error::NoSpace) => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    });
+    match group {
+        Ok(()) => {
+            model.remove(&key(4));
+            model.remove(&key(5));
+            model.extend(went_in.iter().map(|n| (key(*n), value(*n, 100))));
+        }
+        Err(e) => assert_eq!(e, Error::NoSpace),
+    }
+    compare(&t, name, &model, "group with a refusal");
+    // Removing makes room.
+    let keys: Vec<Vec<u8>> = model.keys().cloned().collect();
+    for key in keys.iter().step_by(2) {
+        assert!(t.remove(key).expect("removing needs no space"));
+        model.remove(key);
+    }
+    compare(&t, name, &model, "half removed");
+    let again = fill(&t, &mut model, 3_000_000_000, len_of);
+    assert!(again >= added / 2 * 8 / 10, "{added} keys at first, {again} after half of them were removed");
+    compare(&t, name, &model, "full again");
+    for key in model.keys() {
+        assert!(t.remove(key).expect("removes"));
+    }
+    model.clear();
+    compare(&t, name, &model, "emptied");
+    // A process that comes later finds a sound object.
+    fork(30, || {
+        let t = open(name);
+        if fill(&t, &mut Model::new(), 4_000_000_000, len_of) == 0 {
+            panic!("there is room again");
+        }
+    })
+    .succeeds();
+    check(name);
+    added
+}
+
+/// Lengths of values: all alike, or a mixture that takes blocks and runs.
+fn mixed(n: u64) -> usize {
+    [8, 40, 8, 300, 8, 2000, 8, 20_000, 100, 70_000][(n % 10) as usize]
+}
+
+/// Goal: an object with a maximum size gets full and stays sound. Method: sizes swept, from impossible to
+/// some MiB; small values, large ones, a mixture.
+#[test]
+fn full_by_the_maximum_size() {
+    let _alone = alone();
+    let mut figures = String::new();
+    let step = if long_form() { 20_480 } else { 151_552 };
+    for kind in 0..3 {
+        for max in (4096u64..1_400_000).step_by(step).chain([4 << 20, 9_000_000]) {
+            let s = Scratch::posix("full");
+            let figure = Shared::new(1);
+            stage(60, || {
+                let mut options = ManageOptions::new();
+                options.max_bytes(max);
+                let n = full_and_on(&s.0, &options, |n| [8, mixed(n), 30_000][kind]);
+                figure.set(0, n);
+            });
+            if let Ok(object) = OpenOptions::new().open(&s.0) {
+                assert!(object.size().expect("has a size") <= max, "grew beyond its maximum");
+            }
+            figures += &format!(" {max}:{}", figure.get(0));
+        }
+    }
+    say(&format!("bytes:keys{figures}\n"));
+}
+
+/// A small tmpfs in a mount namespace of this process alone; none if that is not permitted.
+fn small_device(bytes: u64) -> Option<PathBuf> {
+    let dir = PathBuf::from(format!("/tmp/netshm-device-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("makes a directory");
+    let at = CString::new(dir.to_str().expect("is UTF-8")).expect("has no NUL");
+    let options = CString::new(format!("size={bytes}")).expect("has no NUL");
+    // SAFETY: C strings that live during the calls.
+    let code = unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) != 0
+            && libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) != 0
+        {
+            -1
+        } else {
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null());
+            libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast())
+        }
+    };
+    (code == 0).then_some(dir)
+}
+
+/// Goal: a full device is an error, never SIGBUS, and nothing is lost. Method: tmpfs of many sizes.
+#[test]
+fn full_by_the_device() {
+    let _alone = alone();
+    let mut figures = String::new();
+    let step = if long_form() { 4096 } else { 126_976 };
+    for kind in 0..3 {
+        for bytes in (4096u64..1_400_000).step_by(step).chain([3 << 20, 9_000_960]) {
+            let figure = Shared::new(2);
+            let mut directory = None;
+            let child = fork(60, || {
+                let Some(dir) = small_device(bytes) else {
+                    figure.set(1, 1);
+                    return;
+                };
+                let name = Name::File(dir.join("object"));
+                let options = ManageOptions::new();
+                let n = full_and_on(&name, &options, |n| [8, mixed(n), 30_000][kind]);
+                figure.set(0, n);
+            });
+            directory.replace(PathBuf::from(format!("/tmp/netshm-device-{}", child.pid)));
+            let end = child.wait();
+            let _ = directory.map(std::fs::remove_dir);
+            assert_eq!(end, End::Exit(0), "device of {bytes} bytes, kind {kind} (signal 7 is SIGBUS)");
+            if figure.get(1) == 1 {
+                skip("space: a tmpfs in a mount namespace of its own is not permitted here");
+                return;
+            }
+            figures += &format!(" {bytes}:{}", figure.get(0));
+        }
+    }
+    say(&format!("bytes of the device:keys{figures}\n"));
+}
+
+/// Goal: a device that others fill and empty meanwhile. Method: a file beside the object takes and gives room.
+#[test]
+fn a_device_that_others_fill() {
+    let _alone = alone();
+    let shared = Shared::new(1);
+    let child = fork(60, || {
+        let Some(dir) = small_device(6 << 20) else {
+            shared.set(0, 1);
+            return;
+        };
+        let name = Name::File(dir.join("object"));
+        let t = open(&name);
+        let mut model = Model::new();
+        let mut random = Random(5);
+        let mut next = 0;
+        for round in 0..12 {
+            let other = dir.join("other");
+            let size = random.below(3 << 20) as usize;
+            // As much as fits.
+            let _ = std::fs::write(&other, vec![1; size]);
+            next += 1 + fill(&t, &mut model, next, mixed);
+            compare(&t, &name, &model, &format!("round {round}"));
+            std::fs::remove_file(&other).expect("removes");
+            for k in model.keys().filter(|_| random.below(3) > 0).cloned().collect::<Vec<_>>() {
+                assert!(t.remove(&k).expect("removes"));
+                model.remove(&k);
+            }
+            compare(&t, &name, &model, &format!("round {round}, removed"));
+        }
+    });
+    let pid = child.pid;
+    let end = child.wait();
+    let _ = std::fs::remove_dir(format!("/tmp/netshm-device-{pid}"));
+    assert_eq!(end, End::Exit(0), "(signal 7 is SIGBUS)");
+    if shared.get(0) == 1 {
+        skip("space: a tmpfs in a mount namespace of its own is not permitted here");
+    }
+}
+
+/// Goal: address space that ends is an error as well, and less of it is enough. Method: RLIMIT_AS.
+#[test]
+fn little_address_space() {
+    let _alone = alone();
+    for spare in [1u64 << 20, 8 << 20, 64 << 20, 512 << 20] {
+        let s = Scratch::posix("address-space");
+        stage(60, || {
+            let statm = std::fs::read_to_string("/proc/self/statm").expect("reads");
+            let pages: u64 = statm.split(' ').next().and_then(|n| n.parse().ok()).expect("is a number");
+            let most = pages * 4096 + spare;
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            // SAFETY: the structure lives during the call.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+            let t = s.open();
+            let (mut added, mut why) = (0u64, None);
+            for n in 0..40_000 {
+                match t.add(&key(n), &value(n, 900)) {
+                    Ok(()) => added += 1,
+                    Err(e) => {
+                        why = Some(e);
+                        break;
+                    }
+                }
+            }
+            if let Some(e) = &why {
+                let expected = matches!(e, Error::NoMemory | Error::NoSpace | Error::TooLarge(_));
+                assert!(expected || matches!(e, Error::System { .. }), "{e:?}");
+            }
+            say(&format!("{} MiB of address space: {added} keys, then {why:?}\n", spare >> 20));
+            assert!(added > 100, "{why:?}");
+            assert!(spare < 100 << 20 || added == 40_000);
+            let (mut buffer, mut name) = ([0; 1000], Vec::with_capacity(32));
+            for n in 0..added {
+                use std::io::Write;
+                name.clear();
+                write!(name, "key {n}").expect("writes");
+                assert_eq!(t.find_into(&name, &mut buffer).expect("finds"), Some(900));
+            }
+        });
+        let summary = check(&s.0);
+        assert!(summary.bindings > 100);
+    }
+}
+
+/// Goal: memory that was freed is used again at once. Method: a table that is filled and emptied does not grow.
+#[test]
+fn freed_memory_is_used_again() {
+    let _alone = alone();
+    let s = Scratch::posix("again");
+    stage(60, || {
+        let object = OpenOptions::new().create(true).open(&s.0).expect("opens");
+        let t = HashTable::manage(&object, &ManageOptions::new()).expect("manages");
+        let mut sizes = Vec::new();
+        for round in 0..12u64 {
+            for n in 0..3000 {
+                t.add(&key(n), &value(n + round, mixed(n + round % 2))).expect("adds");
+            }
+            for n in 0..3000 {
+                t.replace(&key(n), &value(n, mixed(n + 1))).expect("replaces");
+            }
+            sizes.push(object.size().expect("has a size"));
+            for n in 0..3000 {
+                assert!(t.remove(&key(n)).expect("removes"));
+            }
+        }
+        say(&format!("size after each round: {sizes:?}\n"));
+        assert!(sizes[11] <= sizes[2] + (sizes[2] >> 4), "it goes on growing: {sizes:?}");
+    });
+    check(&s.0);
+}
+
+/// Goal: much memory that was freed returns to the system. Method: 100 MiB, removed; after the quarantine
+/// further operations punch holes.
+#[test]
+fn freed_memory_returns() {
+    let _alone = alone();
+    if !long_form() {
+        return;
+    }
+    let s = Scratch::posix("returns");
+    let Name::Posix { mem, .. } = &s.0 else { unreachable!() };
+    let path = Path::new("/dev/shm").join(mem.to_str().expect("is UTF-8").trim_start_matches('/'));
+    stage(120, || {
+        let t = s.open();
+        for n in 0..5000 {
+            t.add(&key(n), &value(n, 20_000)).expect("adds");
+        }
+        let full = blocks(&path).0;
+        for n in 0..5000 {
+            assert!(t.remove(&key(n)).expect("removes"));
+        }
+        std::thread::sleep(Duration::from_secs(12));
+        for n in 0..3000 {
+            t.replace(b"k", &value(n, 20_000 + (n as usize % 2) * 1000)).expect("replaces");
+        }
+        let left = blocks(&path).0;
+        say(&format!("{} KiB when full, {} KiB after the quarantine\n", full / 2, left / 2));
+        assert!(left < full / 4, "{left} of {full} blocks are still there");
+        for n in 0..5000 {
+            t.add(&key(n), &value(n, 20_000)).expect("adds");
+        }
+        for n in 0..5000 {
+            assert_eq!(t.find(&key(n)).expect("finds"), Some(value(n, 20_000)));
+        }
+    });
+    check(&s.0);
+}
 
 /// Goal: a reservation of 1 MiB is extended while other threads use pointers into it, and while several threads
 /// notice at once that it is too small. Method: another process makes the object grow to many times that; in

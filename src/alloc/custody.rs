@@ -100,7 +100,7 @@ pub(super) fn fill_cell(w: &mut Writer, cell: Cell, what: Offset) {
             w.put(len_at, n + 1);
         }
     }
-    w.put(cell.at, what.0);
+    w.put_first(cell.at, what.0);
 }
 
 /// An empty reserve cell that is in nobody's plan.
@@ -334,15 +334,33 @@ pub(crate) fn flush(w: &mut Writer) -> Result<()> {
     Ok(())
 }
 
+/// Takes note that the cell given by `peek_block` has been emptied.
+#[inline(always)]
+pub(crate) fn note_taken(w: &mut Writer, class: u32) {
+    let hint = &mut w.s.p.full_cell[class as usize];
+    *hint = hint.wrapping_sub(1) % MAGAZINE_CELLS as u8;
+}
+
 /// A block of the magazine and its cell, for an operation that plans nothing else. Nothing is planned yet.
 #[inline(always)]
 pub(crate) fn peek_block(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
+    let cell = w.slot_word(magazine_word(class, w.s.p.full_cell[class as usize] as u64));
+    let block = Offset(w.segment.load(cell));
+    if usable_block(w, block, class) {
+        return Some((cell, block));
+    }
+    peek_elsewhere(w, class)
+}
+
+#[cold]
+#[inline(never)]
+fn peek_elsewhere(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
     let hint = w.s.p.full_cell[class as usize] as u64;
-    for n in 0..MAGAZINE_CELLS {
+    for n in 1..MAGAZINE_CELLS {
         let i = hint.wrapping_sub(n) % MAGAZINE_CELLS;
         let cell = w.slot_word(magazine_word(class, i));
         let block = Offset(w.segment.load(cell));
-        if !block.is_none() && usable_block(w, block, class) {
+        if usable_block(w, block, class) {
             w.s.p.full_cell[class as usize] = i as u8;
             return Some((cell, block));
         }

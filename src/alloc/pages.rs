@@ -199,8 +199,8 @@ pub(super) fn release(w: &mut Writer, page: Page, n: u32, unbacked: bool) -> Res
     let (mut page, mut n) = (page, n);
     if page.0 as u64 > segment.data {
         let before = head_of(w, Page(page.0 - 1));
-        let is_free = before.kind() == pages::FREE_TAIL
-            || (before.kind() == pages::FREE && before.number() == 1);
+        let is_free =
+            before.kind() == pages::FREE_TAIL || (before.kind() == pages::FREE && before.number() == 1);
         if is_free && before.unbacked() == unbacked {
             let len = before.number();
             if len == 0 || len > page.0 - segment.data as u32 {

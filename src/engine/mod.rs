@@ -14,20 +14,20 @@ pub(crate) mod sessions;
 
 use crate::error::{Error, Result};
 use crate::format::header::Header;
-use crate::format::{Offset, SlotIndex, header};
 use crate::format::slot::State;
+use crate::format::{Offset, SlotIndex, header};
 use crate::index::KeyHash;
 use crate::index::find::Obstacle;
 use crate::index::roots::Roots;
-use crate::lock::attachment::{self, Attachment, Life, all_slots};
 use crate::lock::Patience;
-use crate::os::shm::Files;
+use crate::lock::attachment::{self, Attachment, Life, all_slots};
 use crate::os::process;
+use crate::os::shm::Files;
 use crate::recovery;
 use crate::segment::Segment;
 use crate::txn::TableView;
-use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicPtr, AtomicUsize};
+use std::sync::{Arc, Weak};
 
 pub(crate) use registry::open;
 
@@ -201,8 +201,7 @@ impl Engine {
         self.recover_the_dead(w.me, usize::MAX)?;
         w.lock_gate()?;
         self.segment.refresh()?;
-        let options =
-            crate::check::Options { own_slot: w.s.p.slot.0, ..crate::check::Options::default() };
+        let options = crate::check::Options { own_slot: w.s.p.slot.0 };
         let summary = crate::check::check(&live, &options, report);
         w.abort();
         Ok(summary)

@@ -28,9 +28,8 @@ fn registry() -> &'static Registry {
         if let Some(registry) = known.filter(|r| r.epoch == epoch) {
             return registry;
         }
-        let inherited = known
-            .and_then(|r| r.engines.try_lock().ok().map(|engines| engines.clone()))
-            .unwrap_or_default();
+        let inherited =
+            known.and_then(|r| r.engines.try_lock().ok().map(|engines| engines.clone())).unwrap_or_default();
         let new = Box::into_raw(Box::new(Registry { epoch, engines: Mutex::new(inherited) }));
         if REGISTRY.compare_exchange(now, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
             // SAFETY: it was made above and not published.

@@ -371,8 +371,7 @@ impl Engine {
         attached.sessions().all.push(seat);
         // SAFETY: it was made above, and no other thread knows it.
         let seat_ref = unsafe { seat.as_ref() };
-        let mut entered =
-            Entered { engine: self, attached, seat: seat_ref, before: SeatState::Idle };
+        let mut entered = Entered { engine: self, attached, seat: seat_ref, before: SeatState::Idle };
         let mut w = entered.writer(patience);
         // What a dead owner had in its hands and could not use.
         if let Err(e) = custody::settle_slowly(&mut w) {
@@ -400,7 +399,9 @@ impl Engine {
                     continue;
                 }
                 if claimed.is_some() {
-                    return Ok(claimed.map(|(slot, base)| (slot, base, false)).unwrap_or((slot, base, false)));
+                    return Ok(claimed
+                        .map(|(slot, base)| (slot, base, false))
+                        .unwrap_or((slot, base, false)));
                 }
                 let mine = State::new(slot::ACTIVE, me.number(), state.generation());
                 if segment.compare_exchange(at, state.0, mine.0).is_ok() {

@@ -73,16 +73,25 @@ fn fail_with_detail(fault: Fault, names: Names) -> c_int {
         Fault::Core(Error::Invalid { argument, reason }) => {
             let number = number_of(argument, names);
             let text = format!("invalid argument {number} ({argument}): {reason}");
-            error::record(Detail { code: error::NETSHM_E_INVALID, argument: number, ..Detail::default() }, &text)
+            error::record(
+                Detail { code: error::NETSHM_E_INVALID, argument: number, ..Detail::default() },
+                &text,
+            )
         }
         Fault::Core(e) => error::record_core(&e),
         Fault::Null(number) => {
             let text = format!("invalid argument {number} ({}): it is NULL", named(number));
-            error::record(Detail { code: error::NETSHM_E_INVALID, argument: number, ..Detail::default() }, &text)
+            error::record(
+                Detail { code: error::NETSHM_E_INVALID, argument: number, ..Detail::default() },
+                &text,
+            )
         }
         Fault::Argument(number, reason) => {
             let text = format!("invalid argument {number} ({}): {reason}", named(number));
-            error::record(Detail { code: error::NETSHM_E_INVALID, argument: number, ..Detail::default() }, &text)
+            error::record(
+                Detail { code: error::NETSHM_E_INVALID, argument: number, ..Detail::default() },
+                &text,
+            )
         }
         Fault::Answer(answer) => error::record_answer(answer),
     }

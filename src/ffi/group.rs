@@ -61,7 +61,11 @@ fn handle_of(table: &Table, state: State) -> *mut netshm_txn {
 }
 
 /// Calls the callback with a handle that ends with it.
-fn ask(table: &Table, body: unsafe extern "C" fn(*mut netshm_txn, *mut c_void) -> c_int, arg: *mut c_void) -> c_int {
+fn ask(
+    table: &Table,
+    body: unsafe extern "C" fn(*mut netshm_txn, *mut c_void) -> c_int,
+    arg: *mut c_void,
+) -> c_int {
     let txn = handle_of(table, State::Lent);
     // SAFETY: the header asks for a function that can be called with these.
     let answer = unsafe { body(txn, arg) };
@@ -71,7 +75,13 @@ fn ask(table: &Table, body: unsafe extern "C" fn(*mut netshm_txn, *mut c_void) -
 }
 
 /// Runs a callback as a group; again and again, if it has to give way, until the deadline.
-fn run(t: *mut netshm_table, body: netshm_group_fn, number: u32, deadline: Option<Deadline>, arg: *mut c_void) -> Outcome {
+fn run(
+    t: *mut netshm_table,
+    body: netshm_group_fn,
+    number: u32,
+    deadline: Option<Deadline>,
+    arg: *mut c_void,
+) -> Outcome {
     // SAFETY: the header asks for a handle.
     let table = unsafe { handle::body(1, t) }?.clone();
     let body = body.ok_or(Fault::Null(number))?;
@@ -111,7 +121,11 @@ fn run(t: *mut netshm_table, body: netshm_group_fn, number: u32, deadline: Optio
 ///         NETSHM_E_TIMEOUT; NETSHM_E_FORKED, the callback returned in a forked child; NETSHM_E_IN_CALLBACK;
 ///         NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn netshm_group(t: *mut netshm_table, r#fn: netshm_group_fn, arg: *mut c_void) -> c_int {
+pub unsafe extern "C" fn netshm_group(
+    t: *mut netshm_table,
+    r#fn: netshm_group_fn,
+    arg: *mut c_void,
+) -> c_int {
     guard(&["t", "fn", "arg"], || run(t, r#fn, 2, None, arg))
 }
 
@@ -167,7 +181,10 @@ pub unsafe extern "C" fn netshm_group_begin(t: *mut netshm_table, out: *mut *mut
 ///
 /// # Safety
 /// As for `handle::body`.
-unsafe fn with_state<R>(x: *mut netshm_txn, work: impl FnOnce(&mut State, &Body) -> Outcome<R>) -> Outcome<R> {
+unsafe fn with_state<R>(
+    x: *mut netshm_txn,
+    work: impl FnOnce(&mut State, &Body) -> Outcome<R>,
+) -> Outcome<R> {
     // SAFETY: the caller's promise.
     let body = unsafe { handle::body(1, x) }?;
     if body.epoch != process::fork_epoch() {

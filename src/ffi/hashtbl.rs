@@ -77,13 +77,42 @@ unsafe fn live<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
     unsafe { handle::body(1, t) }.map(|body| &body.table)
 }
 
+/// The table and the key, if there is nothing to complain about.
+///
+/// # Safety
+/// As for `handle::body` and `call::bytes`.
+#[inline(always)]
+unsafe fn quick_arguments<'a>(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+) -> Option<(&'a HashTable, &'a [u8])> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let table = &handle::peek(t)?.table;
+        Some((table, quick_bytes(key, key_len)?))
+    }
+}
+
+/// What an operation has left to be done.
+#[cold]
+fn chores(t: &HashTable) -> c_int {
+    guard(&[], || {
+        t.do_chores();
+        Ok(())
+    })
+}
+
 /// Bytes of an argument, if there is nothing to complain about.
 ///
 /// # Safety
 /// As for `call::bytes`.
 #[inline(always)]
 unsafe fn quick_bytes<'a>(data: *const c_void, len: usize) -> Option<&'a [u8]> {
-    if data.is_null() || len > isize::MAX as usize {
+    if data.is_null() {
+        return None;
+    }
+    if len > isize::MAX as usize {
         return None;
     }
     // SAFETY: the caller's promise; the length was just checked.
@@ -190,13 +219,14 @@ pub unsafe extern "C" fn netshm_hashtbl_add(
     val_len: usize,
 ) -> c_int {
     // SAFETY: the header asks for a handle and for readable bytes.
-    if let (Some(t), Some(key), Some(val)) =
-        unsafe { (handle::peek(t), quick_bytes(key, key_len), quick_bytes(val, val_len)) }
-    {
-        match t.table.add_quickly(key, val) {
-            Quick::Done(()) => return NETSHM_OK,
-            Quick::DoneWithChores(()) => return guard(&[], || Ok(t.table.do_chores())),
-            Quick::NotDone => {}
+    if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
+        // SAFETY: as above.
+        if let Some(val) = unsafe { quick_bytes(val, val_len) } {
+            match t.add_quickly(key, val) {
+                Quick::Done(()) => return NETSHM_OK,
+                Quick::DoneWithChores(()) => return chores(t),
+                Quick::NotDone => {}
+            }
         }
     }
     guard(&["t", "key", "key_len", "val", "val_len"], || {
@@ -218,13 +248,14 @@ pub unsafe extern "C" fn netshm_hashtbl_replace(
     val_len: usize,
 ) -> c_int {
     // SAFETY: the header asks for a handle and for readable bytes.
-    if let (Some(t), Some(key), Some(val)) =
-        unsafe { (handle::peek(t), quick_bytes(key, key_len), quick_bytes(val, val_len)) }
-    {
-        match t.table.replace_quickly(key, val) {
-            Quick::Done(()) => return NETSHM_OK,
-            Quick::DoneWithChores(()) => return guard(&[], || Ok(t.table.do_chores())),
-            Quick::NotDone => {}
+    if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
+        // SAFETY: as above.
+        if let Some(val) = unsafe { quick_bytes(val, val_len) } {
+            match t.replace_quickly(key, val) {
+                Quick::Done(()) => return NETSHM_OK,
+                Quick::DoneWithChores(()) => return chores(t),
+                Quick::NotDone => {}
+            }
         }
     }
     guard(&["t", "key", "key_len", "val", "val_len"], || {
@@ -304,19 +335,19 @@ pub unsafe extern "C" fn netshm_hashtbl_find(
     cap: usize,
     len: *mut usize,
 ) -> c_int {
-    // SAFETY: the header asks for a handle, readable bytes and a buffer of `cap` bytes.
-    if let (Some(t), Some(key), false, false) =
-        unsafe { (handle::peek(t), quick_bytes(key, key_len), buf.is_null(), len.is_null()) }
-    {
-        // SAFETY: as above.
-        match unsafe { t.table.copy_quickly(key, buf.cast(), cap) } {
-            Quick::Done(Some(length)) => {
-                // SAFETY: the header asks for a valid place.
-                unsafe { len.write(length) };
-                return NETSHM_OK;
+    if !buf.is_null() && !len.is_null() {
+        // SAFETY: the header asks for a handle and for readable bytes.
+        if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
+            // SAFETY: the header asks for a buffer of `cap` bytes.
+            match unsafe { t.copy_quickly(key, buf.cast(), cap) } {
+                Quick::Done(Some(length)) => {
+                    // SAFETY: the header asks for a valid place.
+                    unsafe { len.write(length) };
+                    return NETSHM_OK;
+                }
+                Quick::Done(None) => return NETSHM_E_NOT_FOUND,
+                _ => {}
             }
-            Quick::Done(None) => return NETSHM_E_NOT_FOUND,
-            _ => {}
         }
     }
     guard(&["t", "key", "key_len", "buf", "cap", "len"], || {
@@ -526,18 +557,14 @@ pub unsafe extern "C" fn netshm_hashtbl_incr(
     now: *mut i64,
 ) -> c_int {
     // SAFETY: the header asks for a handle and for readable bytes.
-    if let (Some(t), Some(key)) = unsafe { (handle::peek(t), quick_bytes(key, key_len)) } {
-        let (sum, chores) = match t.table.increment_quickly(key, delta) {
-            Quick::Done(sum) => (Some(sum), false),
-            Quick::DoneWithChores(sum) => (Some(sum), true),
-            Quick::NotDone => (None, false),
-        };
-        if let Some(sum) = sum {
+    if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
+        let quick = t.increment_quickly(key, delta);
+        if let Quick::Done(sum) | Quick::DoneWithChores(sum) = quick {
             if !now.is_null() {
                 // SAFETY: the header asks for a valid place or NULL.
                 unsafe { now.write(sum) };
             }
-            return if chores { guard(&[], || Ok(t.table.do_chores())) } else { NETSHM_OK };
+            return if matches!(quick, Quick::Done(_)) { NETSHM_OK } else { chores(t) };
         }
     }
     guard(&["t", "key", "key_len", "delta", "initial", "now"], || {
@@ -574,9 +601,8 @@ pub unsafe extern "C" fn netshm_hashtbl_cas(
 ) -> c_int {
     guard(&["t", "key", "key_len", "old", "old_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key, old, val) = unsafe {
-            (live(t)?, bytes(2, key, key_len)?, bytes(4, old, old_len)?, bytes(6, val, val_len)?)
-        };
+        let (t, key, old, val) =
+            unsafe { (live(t)?, bytes(2, key, key_len)?, bytes(4, old, old_len)?, bytes(6, val, val_len)?) };
         Ok(t.compare_and_replace(key, old, val)?)
     })
 }

@@ -45,10 +45,6 @@ impl LockWord {
         self.0 & WAITERS != 0
     }
 
-    pub(crate) const fn version(self) -> u64 {
-        self.0 >> 20
-    }
-
     /// The word once `slot` has taken it; `bits` (WRITING, WAITERS) are set besides.
     #[inline(always)]
     pub(crate) const fn locked_by(self, slot: SlotIndex, bits: u64) -> LockWord {
@@ -97,9 +93,9 @@ mod tests {
         assert!(w.is_writing() && w.has_waiters());
         let r = w.released(true);
         assert!(r.is_free() && !r.is_writing() && !r.has_waiters());
-        assert_eq!(r.version(), 8);
+        assert_eq!(r.0 >> 20, 8);
         assert_eq!(r.0 & watch_and_starving, watch_and_starving);
-        assert_eq!(w.released(false).version(), 7);
+        assert_eq!(w.released(false).0 >> 20, 7);
     }
 
     #[test]

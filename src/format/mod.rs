@@ -25,7 +25,7 @@ pub(crate) const MAX_OBJECT_BYTES: u64 = UNIT_BYTES << UNIT_BITS;
 
 /// Distance in bytes from the beginning of the object. 0 means "none".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Offset(pub u64);
+pub(crate) struct Offset(pub(crate) u64);
 
 impl Offset {
     pub(crate) const NONE: Offset = Offset(0);

@@ -102,9 +102,6 @@ impl Head {
     pub(crate) const fn arena(self) -> u64 {
         (self.0 >> 16) & 0xff
     }
-    pub(crate) const fn purpose(self) -> u64 {
-        (self.0 >> 8) & 0xff
-    }
 }
 
 /// The word that links a free run or a slab in its list.

@@ -16,10 +16,6 @@ pub(crate) const W_ARRAYS: u64 = 32;
 pub(crate) const ARRAYS: u32 = 48;
 pub(crate) const W_COUNTERS: u64 = 80;
 pub(crate) const COUNTER_CHUNKS: u32 = 16;
-pub(crate) const W_KEY_SIGNATURE: u64 = 128;
-pub(crate) const W_VALUE_SIGNATURE: u64 = 192;
-/// Longest signature in bytes.
-pub(crate) const SIGNATURE_BYTES: u64 = 504;
 
 /// Slots in counter chunk 0, which is one page.
 const COUNTERS_0: u64 = 64;

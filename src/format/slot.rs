@@ -7,7 +7,6 @@ pub(crate) const SLOT_BYTES: u64 = 8192;
 pub(crate) const W_STATE: u64 = 0;
 pub(crate) const W_COMMIT: u64 = 1;
 pub(crate) const W_LIST_LEN: u64 = 2;
-pub(crate) const W_LOG_SEQUENCE: u64 = 3;
 pub(crate) const W_PID: u64 = 5;
 pub(crate) const W_AGE: u64 = 6;
 pub(crate) const W_PID_NAMESPACE: u64 = 7;

@@ -2,9 +2,9 @@
 
 use super::find::{LONGEST_CHAIN, checked_shape};
 use crate::error::{Damage, Error, Result};
+use crate::format::Offset;
 use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_record};
 use crate::format::record::{self, Shape};
-use crate::format::Offset;
 use crate::writer::{Words, Writer};
 
 /// A key's entry in a chain.

@@ -7,24 +7,25 @@
 use super::roots::Roots;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, level_of, mask};
-use std::sync::atomic::{Ordering, fence};
 use crate::format::lock_word::LockWord;
 use crate::format::record::{self, Shape};
 use crate::format::{Offset, SlotIndex};
 use crate::segment::Segment;
 use crate::segment::view::{Block, View};
+use std::sync::atomic::{Ordering, fence};
 
 /// A record found: where it is, where its value lies, how long that is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Found {
     pub(crate) record: Offset,
+    pub(crate) value_at: Offset,
     pub(crate) shape: Shape,
 }
 
 impl Found {
     #[inline(always)]
-    pub(crate) fn value_at(&self) -> Offset {
-        self.record.add(self.shape.value_at())
+    pub(crate) fn new(record: Offset, shape: Shape) -> Found {
+        Found { record, value_at: record.add(shape.value_at()), shape }
     }
 }
 
@@ -55,46 +56,68 @@ pub(crate) const LONGEST_CHAIN: u32 = 1 << 20;
 /// Steps from one bucket to another: a level at a time, from the top one at most.
 const LONGEST_ROUTE: u32 = 64;
 
+/// What the short way of a lookup has seen. It counts only once it is validated: by [`Sight::is_valid`], or
+/// by taking the bucket's lock with a compare-and-swap from the word that was seen.
+pub(crate) struct Sight<'a> {
+    pub(crate) view: View<'a>,
+    pub(crate) bucket: Block<'a, 8>,
+    pub(crate) found: Option<Found>,
+    pub(crate) seen: Seen,
+}
+
+impl Sight<'_> {
+    /// Has nothing changed since the lookup?
+    #[inline(always)]
+    pub(crate) fn is_valid(&self, roots: &Roots) -> bool {
+        fence(Ordering::Acquire);
+        self.seen.word.unchanged_for_readers(LockWord(self.bucket.load(0)))
+            && roots.is_current_in(self.view, self.seen.roots_version)
+    }
+}
+
 /// Looks for a key once, on the short way: only in the bucket where it is probably at home. None: something
 /// is unusual, and the caller goes on with [`attempt`], which tells what it is.
 #[inline(always)]
-pub(crate) fn quick_attempt<R>(
-    segment: &Segment,
+pub(crate) fn quick_lookup<'a>(
+    segment: &'a Segment,
     roots: &Roots,
     hash: u64,
     key: &[u8],
-    take: impl FnOnce(View<'_>, Option<Found>) -> R,
-) -> Option<(R, Seen)> {
+) -> Option<Sight<'a>> {
     let view = segment.view();
     let roots_version = roots.version();
     let index = roots.guess(hash);
-    let at = roots.bucket(index)?;
-    let bucket = view.block::<8>(at)?;
+    let at = roots.expected_bucket(index);
+    let bucket = view.aligned_line(at)?;
     let word = LockWord(bucket.load_acquire(0));
     if word.is_writing() {
         return None;
     }
     let mut candidates = bucket.matches(bucket::tag_bits(hash));
-    let result = loop {
+    let found = loop {
         if candidates == 0 {
             let link = Link(bucket.load(W_LINK as usize));
+            if !link.next().is_none() {
+                let in_lines = overflow(view, link.next(), bucket::tag_bits(hash), key).ok()?;
+                if in_lines.is_some() {
+                    break in_lines;
+                }
+            }
             let level = level_of(index, link, roots.base_level())?;
-            if !link.next().is_none() || level > bucket::MAX_LEVEL || hash & mask(level) != index {
+            if level > bucket::MAX_LEVEL || hash & mask(level) != index {
                 return None;
             }
-            break take(view, None);
+            break None;
         }
         // The mask keeps the index inside of the block for the compiler's sake.
         let entry = bucket.load((W_ENTRY as usize + candidates.trailing_zeros() as usize) & 7);
         match quick_match(view, entry_record(entry), key) {
-            Match::Yes(found) => break take(view, Some(found)),
+            Match::Yes(found) => break Some(found),
             Match::No => candidates &= candidates - 1,
             Match::Implausible => return None,
         }
     };
-    fence(Ordering::Acquire);
-    let valid = word.unchanged_for_readers(LockWord(bucket.load(0))) && roots.is_current_in(view, roots_version);
-    valid.then_some((result, Seen { bucket: at, index, word, roots_version }))
+    Some(Sight { view, bucket, found, seen: Seen { bucket: at, index, word, roots_version } })
 }
 
 /// Is the record at an offset of this key? Only for records with short lengths.
@@ -107,12 +130,14 @@ fn quick_match(view: View<'_>, record: Offset, key: &[u8]) -> Match {
         // Long records have 0 here, and are looked at the general way.
         return if Shape::is_long(header.load(0)) { Match::Implausible } else { Match::No };
     }
-    if Shape::is_long(header.load(0)) || !view.reaches(record, shape.value_at() + record::padded(shape.value_len)) {
+    let value_at = record.add(record::SHORT_HEADER_BYTES + record::padded(key.len() as u64));
+    let total = value_at.0 - record.0 + record::padded(shape.value_len);
+    if Shape::is_long(header.load(0)) || !view.reaches(record, total) {
         return Match::Implausible;
     }
     // SAFETY: the whole record was just checked.
     if unsafe { view.equals(record.add(record::SHORT_HEADER_BYTES), key) } {
-        Match::Yes(Found { record, shape })
+        Match::Yes(Found { record, value_at, shape })
     } else {
         Match::No
     }
@@ -264,7 +289,7 @@ fn matching_record(view: View<'_>, entry: u64, key: &[u8]) -> Match {
     }
     // SAFETY: the whole record was just checked.
     if unsafe { view.equals(record.add(shape.header_bytes()), key) } {
-        Match::Yes(Found { record, shape })
+        Match::Yes(Found::new(record, shape))
     } else {
         Match::No
     }
@@ -284,7 +309,7 @@ fn matching_long_record(view: View<'_>, header: Block<'_, 4>, record: Offset, ke
     }
     // SAFETY: the whole record was just checked.
     if unsafe { view.equals(record.add(shape.header_bytes()), key) } {
-        Match::Yes(Found { record, shape })
+        Match::Yes(Found::new(record, shape))
     } else {
         Match::No
     }

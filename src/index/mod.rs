@@ -1,13 +1,13 @@
 //! The index: linear hashing over buckets of one cache line.
 //!
-//! Owns how keys map to buckets, how buckets chain, and how they split (Litwin 1980; that the level is kept
-//! in the bucket, so that splits may happen in any order and stale hints do no harm, is ours). It does not
-//! allocate: it is handed lines, and says which lines became free.
+//! Owns how keys map to buckets, how buckets chain, and how they split (Litwin 1980). The level is kept in
+//! the bucket, so that splits may happen in any order and stale hints do no harm. It does not allocate: it
+//! is handed lines, and says which lines became free.
 //!
 //! - [`roots`]: this process's private hint of where the buckets are.
 //! - [`find`]: looking up without a lock and without a store.
 //! - [`chain`]: reading and changing a bucket that is locked.
-//! - [`split`]: growth.
+//! - [`mod@split`]: growth.
 
 pub(crate) mod chain;
 pub(crate) mod find;

@@ -109,13 +109,16 @@ impl Roots {
     /// Where a bucket lies; none if it is beyond what this hint knows to be ready.
     #[inline(always)]
     pub(crate) fn bucket(&self, index: u64) -> Option<Offset> {
-        if index >= self.ready() {
-            return None;
-        }
+        if index >= self.ready() { None } else { Some(self.expected_bucket(index)) }
+    }
+
+    /// Where a bucket lies which `guess` gave, so that it is one of those that are ready. A multiple of 64.
+    #[inline(always)]
+    pub(crate) fn expected_bucket(&self, index: u64) -> Offset {
         // Array k > 0 begins at bucket 2^(base + k - 1), so k is the number of bits of `index >> base`.
         let k = (2 * (index >> self.base_level()) + 1).ilog2() as usize;
         let origin = self.origins[k & 63].load(Ordering::Relaxed);
-        Some(Offset(origin.wrapping_add(index * LINE_BYTES)))
+        Offset(origin.wrapping_add(index * LINE_BYTES))
     }
 
     /// Reads everything again. `Stale` if the object holds no hash table any more. While somebody replaces

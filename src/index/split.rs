@@ -5,8 +5,8 @@ use super::chain::{fill_line, for_each_line};
 use super::find::checked_shape;
 use super::roots::Roots;
 use crate::error::{Damage, Error, Result};
-use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_moves, entry_record, level_of};
 use crate::format::Offset;
+use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_moves, entry_record, level_of};
 use crate::lock::Rank;
 use crate::writer::{Words, Writer};
 use smallvec::SmallVec;
@@ -41,6 +41,8 @@ pub(crate) fn split(
     if level_of(partner_index, partner_link, roots.base_level()).is_some() {
         return Err(Error::corrupt(Damage::Level, partner));
     }
+    // Outside of groups nothing is planned yet, and each word is planned once: no need to look for it.
+    let fresh = w.s.set().is_empty();
     let (in_bucket, in_lines, mut old_lines) = read_chain(w, home)?;
     let renew = bucket::window_changes_at(level + 1);
     let renewed = |w: &Writer, entry: u64| -> Result<u64> {
@@ -69,10 +71,10 @@ pub(crate) fn split(
             None => staying.push(new),
         }
     }
-    let link = write_chain(w, home, &in_bucket, &kept, &staying, &mut old_lines, lines)?;
+    let link = write_chain(w, home, &in_bucket, (&kept, &staying), &mut old_lines, lines, fresh)?;
     w.put(home.word(W_LINK), link.with_level(level + 1).0);
     let (first, rest) = moving.split_at(moving.len().min(ENTRIES as usize));
-    let link = write_chain(w, partner, &[0; 6], first, rest, &mut old_lines, lines)?;
+    let link = write_chain(w, partner, &[0; 6], (first, rest), &mut old_lines, lines, fresh)?;
     w.put(partner.word(W_LINK), link.with_level(level + 1).0);
     for line in old_lines {
         lines.free(w, line);
@@ -110,20 +112,24 @@ fn read_chain(w: &Writer, home: Offset) -> Result<Chain> {
 }
 
 /// Plans the six entries of a bucket and chains the others behind it, in old lines of the chain if there
-/// are any. Gives the bucket's link.
+/// are any. Gives the bucket's link. `fresh`: none of the bucket's words is planned yet.
 fn write_chain(
     w: &mut Writer,
     home: Offset,
     before: &[u64; ENTRIES as usize],
-    entries: &[u64],
-    others: &[u64],
+    (entries, others): (&[u64], &[u64]),
     old_lines: &mut ChainLines,
     lines: &mut impl Lines,
+    fresh: bool,
 ) -> Result<Link> {
     for i in 0..ENTRIES {
         let entry = entries.get(i as usize).copied().unwrap_or(0);
         if entry != before[i as usize] {
-            w.put(home.word(W_ENTRY + i), entry);
+            if fresh {
+                w.put_first(home.word(W_ENTRY + i), entry);
+            } else {
+                w.put(home.word(W_ENTRY + i), entry);
+            }
         }
     }
     let mut next = Offset::NONE;

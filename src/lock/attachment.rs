@@ -143,9 +143,11 @@ pub(crate) fn all_slots(segment: &Segment) -> impl Iterator<Item = (SlotIndex, O
         let len = doubling_chunk_len(chunk, header::FIRST_CHUNK_SLOTS);
         let usable = base.is_some_and(|b| segment.contains(b, len * slot::SLOT_BYTES));
         let first = if chunk == 0 { 1 } else { len + 1 };
-        (0..if usable { len } else { 0 }).filter(move |i| first + i <= header::MAX_SLOT as u64).map(move |i| {
-            let base = base.unwrap_or(Offset::NONE);
-            (SlotIndex((first + i) as u16), base.add(i * slot::SLOT_BYTES))
-        })
+        (0..if usable { len } else { 0 }).filter(move |i| first + i <= header::MAX_SLOT as u64).map(
+            move |i| {
+                let base = base.unwrap_or(Offset::NONE);
+                (SlotIndex((first + i) as u16), base.add(i * slot::SLOT_BYTES))
+            },
+        )
     })
 }

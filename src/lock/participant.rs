@@ -22,8 +22,6 @@ pub(crate) struct Participant {
     pub(crate) base: Offset,
     /// Mirror of the lock list, in its order.
     pub(crate) held: Vec<Held>,
-    /// Age of the open group; 0 none.
-    pub(crate) age: u64,
     pub(super) wait_sequence: u64,
     /// Extensions of lock list, log and reserve; mirrors of the slot's words.
     lists: [Offset; slot::EXTENSIONS as usize],
@@ -44,7 +42,6 @@ impl Participant {
             slot,
             base,
             held: Vec::with_capacity(16),
-            age: 0,
             wait_sequence: segment.load(base.word(slot::W_WAIT_SEQUENCE)),
             lists: [Offset::NONE; slot::EXTENSIONS as usize],
             logs: [Offset::NONE; slot::EXTENSIONS as usize],

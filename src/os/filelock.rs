@@ -173,7 +173,8 @@ fn lock_error(errno: Errno) -> Error {
 #[derive(Debug)]
 pub(crate) struct Registration {
     number: u32,
-    page: HeldPage,
+    /// Keeps the lock; see there.
+    _page: HeldPage,
 }
 
 impl Registration {
@@ -187,17 +188,12 @@ impl Registration {
         // From here on the mapping keeps the description, and with it the lock, also when `description`
         // is closed at the end of this function.
         let page = lock_holder_page(description.as_fd())?;
-        Ok(Registration { number, page })
+        Ok(Registration { number, _page: page })
     }
 
     /// The number under which this process is registered.
     pub(crate) fn number(&self) -> u32 {
         self.number
-    }
-
-    /// Whether this process took it, and not the one that it was forked from.
-    pub(crate) fn is_of_this_process(&self) -> bool {
-        self.page.is_of_this_process()
     }
 }
 
@@ -255,7 +251,7 @@ mod tests {
         let first = Registration::take(&files, BASE, 3).expect("first");
         let second = Registration::take(&files, BASE, 3).expect("second");
         assert_eq!((first.number(), second.number()), (1, 2));
-        assert!(first.is_of_this_process());
+        assert!(first._page.is_of_this_process());
         assert_eq!((alive(1), alive(2), alive(3)), (Ok(true), Ok(true), Ok(false)));
         drop(first);
         assert_eq!((alive(1), alive(2)), (Ok(false), Ok(true)));
@@ -317,7 +313,7 @@ mod tests {
             let child = libc::fork();
             assert!(child >= 0);
             if child == 0 {
-                let foreign = registration.is_of_this_process();
+                let foreign = registration._page.is_of_this_process();
                 drop(registration);
                 libc::_exit(i32::from(foreign));
             }

@@ -77,24 +77,6 @@ impl Mapping {
         let _ = range;
     }
 
-    /// Makes the pages of a range present for reading. An optimization, too.
-    pub(crate) fn populate_read(&self, range: Range<usize>) {
-        #[cfg(target_os = "linux")]
-        self.advise(range, libc::MADV_POPULATE_READ);
-        #[cfg(not(target_os = "linux"))]
-        let _ = range;
-    }
-
-    /// Brings the changes of a range to the file's device, and returns when they are there.
-    pub(crate) fn sync(&self, range: Range<usize>) -> Result<()> {
-        let Some((start, length)) = self.pages(range) else { return Ok(()) };
-        // SAFETY: `pages` has clipped the range to the mapping, which lives as long as `self`.
-        if unsafe { libc::msync(start.cast(), length, libc::MS_SYNC) } != 0 {
-            return Err(last_error("msync"));
-        }
-        Ok(())
-    }
-
     /// Gives the kernel an advice that changes no content; its answer does not matter.
     #[cfg(target_os = "linux")]
     fn advise(&self, range: Range<usize>, advice: libc::c_int) {
@@ -208,15 +190,11 @@ mod tests {
         assert!(mapping.len() >= 4096 && mapping.len() % page_size() == 0);
         space::allocate(files.fd(), 0, 1 << 20).expect("fits");
         mapping.populate_write(0..1 << 20);
-        mapping.populate_read(5..usize::MAX);
         // SAFETY: the byte is backed and inside of the mapping.
         unsafe { mapping.base().add(70_000).write(9) };
         let mut byte = [0];
         space::pread_exact(files.fd(), &mut byte, 70_000).expect("readable");
         assert_eq!(byte, [9]);
-        mapping.sync(70_000..70_001).expect("sync");
-        mapping.sync(9..9).expect("nothing");
-        mapping.sync(usize::MAX..usize::MAX).expect("nothing");
     }
 
     #[test]

@@ -83,6 +83,7 @@ fn fill_by_getrandom(buffer: &mut [u8]) -> bool {
 }
 
 /// Ends this process as SIGKILL does, at this very instruction: for tests of dying.
+#[cfg(any(test, feature = "inject"))]
 pub(crate) fn kill_self() -> ! {
     // `raise` would do for this thread; the signal ends the whole process in any case.
     let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);

@@ -35,8 +35,6 @@ pub(crate) struct OpenFlags {
     pub(crate) create: bool,
     /// It must not exist.
     pub(crate) exclusive: bool,
-    /// The caller is going to empty the object by a transaction; nothing is shortened here.
-    pub(crate) truncate: bool,
 }
 
 /// The open files behind an object.
@@ -46,9 +44,8 @@ pub(crate) struct Files {
     management: Option<Descriptor>,
     name: Option<Name>,
     read_only: bool,
+    #[cfg(test)]
     created: bool,
-    truncate: bool,
-    overlay: bool,
 }
 
 impl Files {
@@ -86,7 +83,7 @@ impl Files {
     }
 
     /// Takes over a descriptor that somebody handed to us.
-    pub(crate) fn adopt(fd: OwnedFd, read_only: bool, truncate: bool) -> Result<Files> {
+    pub(crate) fn adopt(fd: OwnedFd, read_only: bool) -> Result<Files> {
         let invalid = |reason| Err(Error::Invalid { argument: "fd", reason });
         let status = retry(|| nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETFL))
             .map(OFlag::from_bits_retain)
@@ -106,7 +103,7 @@ impl Files {
             return Err(Error::ReadOnly);
         }
         require_regular(fd.as_fd(), "fd")?;
-        Files::assemble(None, fd, None, OpenFlags { read_only, truncate, ..OpenFlags::default() }, false)
+        Files::assemble(None, fd, None, OpenFlags { read_only, ..OpenFlags::default() }, false)
     }
 
     fn assemble(
@@ -114,17 +111,16 @@ impl Files {
         fd: OwnedFd,
         management: Option<Management>,
         flags: OpenFlags,
-        created: bool,
+        #[cfg_attr(not(test), expect(unused_variables))] created: bool,
     ) -> Result<Files> {
-        let overlay = check_file_system(fd.as_fd())?;
+        check_file_system(fd.as_fd())?;
         Ok(Files {
             data: Descriptor::new(fd)?,
             management: management.map(Management::into_descriptor),
             name,
             read_only: flags.read_only,
+            #[cfg(test)]
             created,
-            truncate: flags.truncate,
-            overlay,
         })
     }
 
@@ -150,18 +146,9 @@ impl Files {
     }
 
     /// Whether this opening made the memory.
+    #[cfg(test)]
     pub(crate) fn created(&self) -> bool {
         self.created
-    }
-
-    /// Whether the caller asked for an empty object.
-    pub(crate) fn truncate(&self) -> bool {
-        self.truncate
-    }
-
-    /// Whether the file lies on an overlay, where the first write may part readers from writers.
-    pub(crate) fn overlay(&self) -> bool {
-        self.overlay
     }
 
     /// Which file the memory is.
@@ -375,9 +362,8 @@ fn create_memfd() -> nix::Result<OwnedFd> {
 }
 
 /// Refuses file systems that other machines share: neither mapped memory nor locks are common there.
-/// Tells of the others whether the file lies on an overlay.
 #[cfg(target_os = "linux")]
-fn check_file_system(fd: BorrowedFd<'_>) -> Result<bool> {
+fn check_file_system(fd: BorrowedFd<'_>) -> Result<()> {
     /// From linux/magic.h and the sources of the file systems.
     const NETWORK: [u32; 13] = [
         0x0000_6969, // NFS
@@ -394,7 +380,6 @@ fn check_file_system(fd: BorrowedFd<'_>) -> Result<bool> {
         0x4750_4653, // GPFS
         0x1983_0326, // BeeGFS
     ];
-    const OVERLAY: u32 = 0x794C_7630;
 
     let status =
         retry(|| nix::sys::statfs::fstatfs(fd)).map_err(|errno| Error::system("fstatfs", errno as i32))?;
@@ -403,12 +388,12 @@ fn check_file_system(fd: BorrowedFd<'_>) -> Result<bool> {
     if NETWORK.contains(&magic) {
         return Err(Error::Unsupported("an object on a network file system"));
     }
-    Ok(magic == OVERLAY)
+    Ok(())
 }
 
 #[cfg(not(target_os = "linux"))]
-fn check_file_system(_fd: BorrowedFd<'_>) -> Result<bool> {
-    Ok(false)
+fn check_file_system(_fd: BorrowedFd<'_>) -> Result<()> {
+    Ok(())
 }
 
 /// A name made from a pattern.
@@ -455,8 +440,7 @@ mod tests {
 
     use super::*;
 
-    const READ_WRITE: OpenFlags =
-        OpenFlags { read_only: false, create: false, exclusive: false, truncate: false };
+    const READ_WRITE: OpenFlags = OpenFlags { read_only: false, create: false, exclusive: false };
     const READ_ONLY: OpenFlags = OpenFlags { read_only: true, ..READ_WRITE };
     const CREATE: OpenFlags = OpenFlags { create: true, ..READ_WRITE };
     const NEW: OpenFlags = OpenFlags { exclusive: true, ..CREATE };
@@ -510,8 +494,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(place.path("m")).expect("readable"), line);
         assert_eq!(Files::open(&name, NEW, 0o600).err(), Some(Error::Exists));
 
-        let again = Files::open(&name, OpenFlags { truncate: true, ..CREATE }, 0o600).expect("opened");
-        assert!(!again.created() && again.truncate());
+        let again = Files::open(&name, CREATE, 0o600).expect("opened");
+        assert!(!again.created());
         assert_eq!(again.identity(), files.identity());
         assert_eq!(std::fs::read_to_string(place.path("m")).expect("readable"), line);
 
@@ -578,7 +562,7 @@ mod tests {
         assert!(files.created());
         super::super::space::allocate(files.fd(), 0, 5).expect("fits");
         assert_eq!(Files::open(&name, NEW, 0o600).err(), Some(Error::Exists));
-        let reader = Files::open(&name, OpenFlags { truncate: true, ..READ_ONLY }, 0).expect("opened");
+        let reader = Files::open(&name, READ_ONLY, 0).expect("opened");
         assert!(reader.read_only() && reader.size() == Ok(5));
         assert_eq!(argument_of(Files::open(&name, OpenFlags { exclusive: true, ..READ_WRITE }, 0)), "flags");
         assert_eq!(argument_of(Files::open(&name, CREATE, 0o1777)), "mode");
@@ -637,13 +621,13 @@ mod tests {
         let path = place.path("f");
         Files::open(&Name::file(&path), NEW, 0o600).expect("created");
         let open = |flags| open_path(&path, flags, Mode::empty()).expect("open");
-        assert!(Files::adopt(open(OFlag::O_RDWR), false, false).is_ok());
-        assert!(Files::adopt(open(OFlag::O_RDWR), true, false).expect("adopted").read_only());
-        assert_eq!(Files::adopt(open(OFlag::O_RDONLY), false, false).err(), Some(Error::ReadOnly));
-        assert_eq!(argument_of(Files::adopt(open(OFlag::O_WRONLY), false, false)), "fd");
-        assert_eq!(argument_of(Files::adopt(open(OFlag::O_RDWR | OFlag::O_APPEND), false, false)), "fd");
+        assert!(Files::adopt(open(OFlag::O_RDWR), false).is_ok());
+        assert!(Files::adopt(open(OFlag::O_RDWR), true).expect("adopted").read_only());
+        assert_eq!(Files::adopt(open(OFlag::O_RDONLY), false).err(), Some(Error::ReadOnly));
+        assert_eq!(argument_of(Files::adopt(open(OFlag::O_WRONLY), false)), "fd");
+        assert_eq!(argument_of(Files::adopt(open(OFlag::O_RDWR | OFlag::O_APPEND), false)), "fd");
         #[cfg(target_os = "linux")]
-        assert_eq!(argument_of(Files::adopt(open(OFlag::O_PATH), true, false)), "fd");
+        assert_eq!(argument_of(Files::adopt(open(OFlag::O_PATH), true)), "fd");
     }
 
     #[test]

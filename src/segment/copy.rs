@@ -116,6 +116,9 @@ impl View<'_> {
                     q.add(3).write_unaligned(sixteen::load_shared_at::<48>(p));
                     i += 64;
                 }
+                if i == len {
+                    return;
+                }
                 while i + 16 <= len {
                     into.add(i).cast::<sixteen::Bytes>().write_unaligned(sixteen::load_shared(from, i));
                     i += 16;
@@ -226,6 +229,29 @@ impl Segment {
         unsafe { self.view().equals(at, bytes) }
     }
 
+    /// Fills a range that nobody refers to: some words, then two strings, each padded to a whole word. Does
+    /// nothing if the range does not lie inside of the object.
+    #[inline(always)]
+    pub(crate) fn fill(&self, at: Offset, words: &[u64], first: &[u8], second: &[u8]) {
+        let padded = |bytes: &[u8]| (bytes.len() + 7) & !7;
+        let first_at = 8 * words.len();
+        let second_at = first_at + padded(first);
+        let view = self.view();
+        if at.0 % 8 != 0 || !view.contains(at, (second_at + padded(second)) as u64) {
+            return;
+        }
+        let to = view.address(at).cast_mut();
+        // SAFETY: the whole range lies inside of the object, and all three parts begin at multiples of 8.
+        unsafe {
+            for (i, word) in words.iter().enumerate() {
+                hook();
+                (*to.add(8 * i).cast::<AtomicU64>()).store(word.to_le(), Ordering::Relaxed);
+            }
+            store_padded(to.add(first_at), first);
+            store_padded(to.add(second_at), second);
+        }
+    }
+
     /// Copies private bytes into the object and pads them with zeros to a whole word.
     #[inline(always)]
     pub(crate) fn copy_in(&self, at: Offset, bytes: &[u8]) {
@@ -233,26 +259,35 @@ impl Segment {
             return;
         }
         let to = self.view().address(at).cast_mut();
-        let whole = bytes.len() / 8 * 8;
-        if whole >= LONG_BYTES {
-            let half = whole / 16 * 8;
-            hook();
-            // SAFETY: the range lies inside of the mapping, and is nobody else's while it is filled.
-            unsafe { copy_long(bytes.as_ptr(), to, half) };
-            hook();
-            // SAFETY: as above.
-            unsafe { copy_long(bytes.as_ptr().add(half), to.add(half), whole - half) };
-        } else {
-            // SAFETY: as above.
-            unsafe { store_words(to, &bytes[..whole]) };
-        }
-        if whole < bytes.len() {
-            hook();
-            // SAFETY: the range was checked with its padding.
-            unsafe {
-                (*to.add(whole).cast::<AtomicU64>())
-                    .store(tail_word(&bytes[whole..]).to_le(), Ordering::Relaxed);
-            }
+        // SAFETY: the range was checked with its padding; offsets of strings are multiples of 8.
+        unsafe { store_padded(to, bytes) };
+    }
+}
+
+/// Stores bytes and pads them with zeros to a whole word.
+///
+/// # Safety
+/// `to` must be a multiple of 8 and valid for writing the bytes with their padding.
+#[inline(always)]
+unsafe fn store_padded(to: *mut u8, bytes: &[u8]) {
+    let whole = bytes.len() / 8 * 8;
+    if whole >= LONG_BYTES {
+        let half = whole / 16 * 8;
+        hook();
+        // SAFETY: the range is valid, by the caller's promise.
+        unsafe { copy_long(bytes.as_ptr(), to, half) };
+        hook();
+        // SAFETY: as above.
+        unsafe { copy_long(bytes.as_ptr().add(half), to.add(half), whole - half) };
+    } else {
+        // SAFETY: as above.
+        unsafe { store_words(to, &bytes[..whole]) };
+    }
+    if whole < bytes.len() {
+        hook();
+        // SAFETY: as above, with the padding.
+        unsafe {
+            (*to.add(whole).cast::<AtomicU64>()).store(tail_word(&bytes[whole..]).to_le(), Ordering::Relaxed);
         }
     }
 }

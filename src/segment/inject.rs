@@ -21,7 +21,8 @@ pub fn disarm() -> u64 {
 
 #[inline]
 pub(super) fn before_store() {
-    if ARMED.load(Ordering::Relaxed) && STORES.fetch_add(1, Ordering::Relaxed) == DIE_AT.load(Ordering::Relaxed)
+    if ARMED.load(Ordering::Relaxed)
+        && STORES.fetch_add(1, Ordering::Relaxed) == DIE_AT.load(Ordering::Relaxed)
     {
         crate::os::process::kill_self();
     }

@@ -4,7 +4,8 @@
 //! has been checked, so that its words need no further check.
 
 use super::{Segment, hook};
-use crate::format::{Offset, header};
+use crate::format::bucket::LINE_BYTES;
+use crate::format::{Offset, UNIT_BYTES, header};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -66,12 +67,23 @@ impl<'a> View<'a> {
     #[inline(always)]
     pub(crate) fn block_of_units<const N: usize>(&self, at: Offset) -> Option<Block<'a, N>> {
         const { assert!(N <= 2) };
-        debug_assert!(at.0 % 16 == 0 && self.limit % 16 == 0);
+        debug_assert!(at.0 % UNIT_BYTES == 0);
         if at.0 >= self.limit || at.is_none() {
             return None;
         }
         // SAFETY: as in `block`.
         Some(Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; N]>() }))
+    }
+
+    /// The line at a multiple of 64, of which the limit is one, too.
+    #[inline(always)]
+    pub(crate) fn aligned_line(&self, at: Offset) -> Option<Block<'a, 8>> {
+        debug_assert!(at.0 % LINE_BYTES == 0 && self.limit % LINE_BYTES == 0);
+        if at.0 >= self.limit {
+            return None;
+        }
+        // SAFETY: as in `block`.
+        Some(Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; 8]>() }))
     }
 
     /// Does a range that begins inside of what is known of the object end there, too?
@@ -92,18 +104,6 @@ impl<'a> View<'a> {
     #[inline(always)]
     pub(super) fn address(&self, at: Offset) -> *const u8 {
         self.base.wrapping_add(at.0 as usize)
-    }
-
-    /// Asks the processor to fetch the line at an offset.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, at: Offset) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch of any address is harmless.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(self.address(at).cast());
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
     }
 }
 

@@ -6,13 +6,13 @@
 //! cursor of Redis' SCAN, by Noordhuis, rests on the same order).
 
 use super::{TableView, ops};
-use crate::format::root;
 use crate::error::{Damage, Error, Result};
+use crate::format::Offset;
 use crate::format::bucket::{self, entry_record, level_of, mask};
 use crate::format::bucket::{Link, W_LINK};
 use crate::format::lock_word::LockWord;
 use crate::format::record::{PUNCHABLE_BYTES, Shape};
-use crate::format::Offset;
+use crate::format::root;
 use crate::index::chain;
 use crate::index::find::Obstacle;
 use crate::segment::Segment;
@@ -204,10 +204,7 @@ fn copy_chain<W: Words>(
 }
 
 /// The number of bindings, if no counter changes while it is taken: two rounds that see the same numbers.
-pub(crate) fn length_attempt(
-    segment: &Segment,
-    table: &TableView,
-) -> std::result::Result<u64, Obstacle> {
+pub(crate) fn length_attempt(segment: &Segment, table: &TableView) -> std::result::Result<u64, Obstacle> {
     let version = table.roots.version();
     if !table.roots.is_current(segment, version) {
         return Err(Obstacle::Stale);
@@ -268,7 +265,8 @@ mod tests {
     fn positions_visit_every_bucket_once_while_levels_differ() {
         // A table of level 3 where every bucket may meanwhile get one or two more levels.
         for seed in 0..1000u64 {
-            let level_at = |index: u64| 3 + (seed.wrapping_mul(0x9e37_79b9).wrapping_add(index) >> 3) as u32 % 3;
+            let level_at =
+                |index: u64| 3 + (seed.wrapping_mul(0x9e37_79b9).wrapping_add(index) >> 3) as u32 % 3;
             let mut seen = std::collections::HashSet::new();
             let mut position = Position::START;
             while !position.is_end() {

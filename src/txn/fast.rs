@@ -10,10 +10,10 @@ use crate::alloc::custody;
 use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, level_of};
 use crate::format::lock_word::{LockWord, WRITING};
 use crate::format::record::{Holder, IN_PLACE_BYTES, Shape};
-use crate::format::{Offset, log_record, slot};
 use crate::format::size_class::LINE_CLASS;
+use crate::format::{Offset, log_record, slot};
 use crate::index::chain::fill_line;
-use crate::index::find::{self, Found, Seen};
+use crate::index::find::{self, Found, Sight};
 use crate::index::roots::Roots;
 use crate::lock::release;
 use crate::segment::Segment;
@@ -33,13 +33,10 @@ const LOG: usize = slot::LOG.inline_word as usize;
 #[inline(always)]
 pub(crate) fn replace(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
     let hash = table.key_hash.hash(key);
-    let quick = find::quick_attempt(w.segment, &table.roots, hash, key, |_, found| found);
-    let Some((found, seen)) = quick else {
-        return None;
-    };
-    match found {
-        None => bind_new(w, table, hash, seen, key, value),
-        Some(found) if can_overwrite(&found, value.len()) => overwrite(w, seen, found.value_at(), value),
+    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    match sight.found {
+        None => bind_new(w, table, hash, sight, key, value),
+        Some(found) if can_overwrite(&found, value.len()) => overwrite(w, &sight, found.value_at, value),
         Some(_) => None,
     }
 }
@@ -48,23 +45,18 @@ pub(crate) fn replace(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8
 #[inline(always)]
 pub(crate) fn add(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
     let hash = table.key_hash.hash(key);
-    match find::quick_attempt(w.segment, &table.roots, hash, key, |_, found| found.is_some()) {
-        Some((false, seen)) => bind_new(w, table, hash, seen, key, value),
-        _ => None,
-    }
+    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    if sight.found.is_some() { None } else { bind_new(w, table, hash, sight, key, value) }
 }
 
 /// Adds to the 8-byte little-endian integer that is bound to a key. Gives the sum.
 #[inline(always)]
 pub(crate) fn increment(w: &mut Writer, table: &TableView, key: &[u8], delta: i64) -> Option<i64> {
     let hash = table.key_hash.hash(key);
-    let attempt = find::quick_attempt(w.segment, &table.roots, hash, key, |view, found| {
-        let at = found.filter(|f| f.shape.value_len == 8)?.value_at();
-        view.block::<1>(at).map(|word| (at, word.load(0)))
-    });
-    let Some((Some((at, old)), seen)) = attempt else { return None };
-    let sum = (old as i64).checked_add(delta)?;
-    write(w, seen, &[(at, sum as u64)]).then_some(sum)
+    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    let at = sight.found.filter(|f| f.shape.value_len == 8)?.value_at;
+    let sum = (sight.view.block::<1>(at)?.load(0) as i64).checked_add(delta)?;
+    write(w, &sight, &[(at, sum as u64)]).then_some(sum)
 }
 
 #[inline(always)]
@@ -79,16 +71,16 @@ fn slot_of<'a>(w: &Writer<'a>) -> Option<Slot<'a>> {
 
 /// Changes a value in place.
 #[inline(always)]
-fn overwrite(w: &mut Writer, seen: Seen, at: Offset, value: &[u8]) -> Option<()> {
+fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<()> {
     let words = value.len().div_ceil(8) as u64;
-    let Some(slot) = slot_of(w).filter(|_| words != 0) else { return None };
+    let slot = slot_of(w).filter(|_| words != 0)?;
     slot.store(LOG, log_record::run_header(at, words));
     w.segment.copy_in(w.s.p.base.word(LOG as u64 + 1), value);
-    let Some(bucket) = lock(w, slot, seen) else { return None };
+    lock(w, slot, sight)?;
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, words + 1));
     w.segment.fence_release();
     w.segment.copy_in(at, value);
-    conclude(w, slot, bucket, seen.bucket);
+    conclude(w, slot, sight);
     Some(())
 }
 
@@ -98,16 +90,16 @@ fn bind_new(
     w: &mut Writer,
     table: &TableView,
     hash: u64,
-    seen: Seen,
+    sight: Sight,
     key: &[u8],
     value: &[u8],
 ) -> Option<()> {
     let segment = w.segment;
     let shape = Shape::new(key.len() as u64, value.len() as u64);
-    let Some(Holder::Block(class)) = shape.holder() else { return None };
-    let Some(bucket) = segment.block::<8>(seen.bucket) else { return None };
+    let Holder::Block(class) = shape.holder()? else { return None };
+    let (bucket, seen) = (sight.bucket, sight.seen);
     let link = Link(bucket.load(W_LINK as usize));
-    let Some(level) = level_of(seen.index, link, table.roots.base_level()) else { return None };
+    let level = level_of(seen.index, link, table.roots.base_level())?;
     let counter = ops::counter_line(w, table).ok()?;
     let (cell, block) = block_of(w, class)?;
     let entry = bucket::entry(hash, level, block);
@@ -115,16 +107,17 @@ fn bind_new(
     let counted = (counter, count.wrapping_add(1));
     ops::fill_record(w, block, shape, key, value, Offset::NONE);
     let done = match hole_in(segment, bucket, seen.bucket, link) {
-        Some(hole) => write(w, seen, &[(hole, entry), (cell, 0), counted]),
+        Some(hole) => write(w, &sight, &[(hole, entry), (cell, 0), counted]),
         None => {
             // A new line goes between the bucket and its other lines. Its cell is another one if its class is.
             let (line_cell, line) = block_of(w, LINE_CLASS).filter(|_| class != LINE_CLASS)?;
             fill_line(w, line, &[entry], link.next());
             let linked = (seen.bucket.word(W_LINK), link.with_next(line).0);
-            write(w, seen, &[linked, (line_cell, 0), (cell, 0), counted])
+            write(w, &sight, &[linked, (line_cell, 0), (cell, 0), counted])
         }
     };
     if done {
+        custody::note_taken(w, class);
         growth::report(w, table, count as i64, count.wrapping_add(1) as i64);
     }
     done.then_some(())
@@ -155,61 +148,75 @@ fn hole_in(segment: &Segment, bucket: Block<'_, 8>, at: Offset, link: Link) -> O
 
 #[inline(always)]
 fn empty_entry(line: Block<'_, 8>) -> Option<usize> {
-    (W_ENTRY as usize..W_LINK as usize).find(|n| line.load(*n) == 0)
+    // An empty entry is 0, so its tag is.
+    let mut candidates = line.matches(0);
+    while candidates != 0 {
+        let n = W_ENTRY as usize + candidates.trailing_zeros() as usize;
+        if line.load(n & 7) == 0 {
+            return Some(n);
+        }
+        candidates &= candidates - 1;
+    }
+    None
 }
 
 /// Logs and makes some changes, if the bucket is as it was seen.
 #[inline(always)]
-fn write<const N: usize>(w: &mut Writer, seen: Seen, changes: &[Change; N]) -> bool {
+fn write<const N: usize>(w: &mut Writer, sight: &Sight, changes: &[Change; N]) -> bool {
     let Some(slot) = slot_of(w) else { return false };
     for (i, (at, value)) in changes.iter().enumerate() {
         slot.store(LOG + 2 * i, log_record::run_header(*at, 1));
         slot.store(LOG + 2 * i + 1, *value);
     }
-    let Some(bucket) = lock(w, slot, seen) else { return false };
+    if lock(w, slot, sight).is_none() {
+        return false;
+    }
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, 2 * N as u64));
     w.segment.fence_release();
     for (at, value) in changes {
         w.segment.store(*at, *value);
     }
-    conclude(w, slot, bucket, seen.bucket);
+    conclude(w, slot, sight);
     true
 }
 
 /// Takes the bucket's lock, marked WRITING, if nothing has changed since it was seen. Whoever gets it stores
 /// COMMITTED next, the commit point of the short way, whose meaning is that of `Writer::commit_from`.
 #[inline(always)]
-fn lock<'a>(w: &Writer<'a>, slot: Slot<'a>, seen: Seen) -> Option<Block<'a, 1>> {
-    let bucket = w.segment.block::<1>(seen.bucket).filter(|_| seen.word.is_free())?;
+fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<()> {
+    let seen = sight.seen;
+    if !seen.word.is_free() {
+        return None;
+    }
     slot.store(LIST, seen.bucket.0);
     slot.store(slot::W_LIST_LEN as usize, 1);
     let mine = seen.word.locked_by(w.s.p.slot, WRITING);
-    if bucket.compare_exchange(0, seen.word.0, mine.0).is_err() {
+    if sight.bucket.compare_exchange(0, seen.word.0, mine.0).is_err() {
         slot.store(slot::W_LIST_LEN as usize, 0);
         return None;
     }
     // The compare-and-swap was a full fence: either this load sees the gate's holder, or that one sees the
     // lock list.
-    let gate = LockWord(w.segment.view().gate().load_acquire(0));
+    let gate = LockWord(sight.view.gate().load_acquire(0));
     if !gate.is_free() || Roots::version_of(gate) != seen.roots_version {
         release(w.segment, seen.bucket, w.s.p.slot, true);
         slot.store(slot::W_LIST_LEN as usize, 0);
         return None;
     }
-    Some(bucket)
+    Some(())
 }
 
 /// Ends a commit whose changes are made.
 #[inline(always)]
-fn conclude(w: &Writer, slot: Slot, bucket: Block<'_, 1>, at: Offset) {
+fn conclude(w: &Writer, slot: Slot, sight: &Sight) {
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
     // Nobody but a waiter changes the word while it is held.
-    let mine = LockWord(bucket.load(0));
+    let mine = LockWord(sight.bucket.load(0));
     let unlocked = !mine.has_waiters()
         && mine.owner() == w.s.p.slot
-        && bucket.compare_exchange(0, mine.0, mine.released(true).0).is_ok();
+        && sight.bucket.compare_exchange(0, mine.0, mine.released(true).0).is_ok();
     if !unlocked {
-        release(w.segment, at, w.s.p.slot, true);
+        release(w.segment, sight.seen.bucket, w.s.p.slot, true);
     }
     slot.store(slot::W_LIST_LEN as usize, 0);
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));

@@ -5,8 +5,8 @@
 //! A ticket that its holder cannot use is lost; a bucket left behind is split by the next adder that locks it.
 
 use super::{TableView, commit};
-use crate::alloc::custody::{self, Fresh};
 use crate::alloc;
+use crate::alloc::custody::{self, Fresh};
 use crate::error::{Error, Result};
 use crate::format::bucket::{self, LINE_BYTES, Link, W_LINK, level_of};
 use crate::format::pages::Purpose;

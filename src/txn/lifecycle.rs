@@ -65,7 +65,8 @@ fn make_table(w: &mut Writer, base_level: u32) -> Result<Offset> {
         custody::take_fresh_run(w, root::counter_chunk_pages(0), Purpose::Counters, Fresh::Zeroed)?;
     let buckets = 1u64 << base_level;
     let bytes = buckets * LINE_BYTES;
-    let array = custody::take_fresh_run(w, (bytes / PAGE_BYTES) as u32, Purpose::Buckets, Fresh::AddressSpace)?;
+    let array =
+        custody::take_fresh_run(w, (bytes / PAGE_BYTES) as u32, Purpose::Buckets, Fresh::AddressSpace)?;
     w.segment.back(array, bytes)?;
     let s = w.segment;
     s.store(root.word(root::W_KIND), root::KIND_HASHTABLE);

@@ -109,20 +109,11 @@ fn make_record(w: &mut Writer, key: &[u8], value: &[u8], older: Offset) -> Resul
 /// Fills a block that nobody refers to.
 #[inline]
 pub(super) fn fill_record(w: &Writer, at: Offset, shape: Shape, key: &[u8], value: &[u8], older: Offset) {
-    let s = w.segment;
     // Readers of what the block was before must see that it is gone before they see new bytes.
-    s.fence_release();
-    // The smallest block has room for the longest header.
-    if let Some(header) = s.block::<4>(at) {
-        header.store(0, shape.first_word(older));
-        header.store(1, shape.lengths_word());
-        if shape.long {
-            header.store(2, shape.key_len);
-            header.store(3, shape.value_len);
-        }
-    }
-    s.copy_in(at.add(shape.header_bytes()), key);
-    s.copy_in(at.add(shape.value_at()), value);
+    w.segment.fence_release();
+    let words = [shape.first_word(older), shape.lengths_word(), shape.key_len, shape.value_len];
+    let header = &words[..shape.header_bytes() as usize / 8];
+    w.segment.fill(at, header, key, value);
 }
 
 /// Plans to free a record.
@@ -145,18 +136,27 @@ pub(super) fn count(w: &mut Writer, table: &TableView, delta: i64) -> Result<()>
 }
 
 /// This slot's counter line, made if it is the first of its chunk.
+#[inline(always)]
 pub(super) fn counter_line(w: &mut Writer, table: &TableView) -> Result<Offset> {
+    let (root, line) = w.s.counter;
+    if root == table.roots.root() && !root.is_none() { Ok(line) } else { find_counter_line(w, table) }
+}
+
+#[cold]
+#[inline(never)]
+fn find_counter_line(w: &mut Writer, table: &TableView) -> Result<Offset> {
     let (chunk, distance) = root::counter_place(w.s.p.slot);
     let at = table.roots.root().word(root::W_COUNTERS + chunk as u64);
     let base = Offset(w.segment.load_acquire(at));
     if base.is_none() {
         growth::make_counter_chunk(w, table, chunk)?;
-        return counter_line(w, table);
+        return find_counter_line(w, table);
     }
     let line = base.add(distance);
     if base.0 % crate::format::PAGE_BYTES != 0 || !w.segment.contains(line, 8) {
         return Err(Error::corrupt(Damage::Root, at));
     }
+    w.s.counter = (table.roots.root(), line);
     Ok(line)
 }
 
@@ -275,8 +275,7 @@ pub(super) fn clear_bucket(w: &mut Writer, bucket: Offset) -> Result<u64> {
 /// The value at a place, copied. Words planned by this transaction shine through.
 pub(crate) fn read_value(w: &Writer, at: Offset, len: u64, into: &mut [u8]) {
     debug_assert!(into.len() as u64 == len);
-    let planned = len <= IN_PLACE_BYTES
-        && (0..padded(len) / 8).any(|i| w.s.is_planned_word(at.word(i)));
+    let planned = len <= IN_PLACE_BYTES && (0..padded(len) / 8).any(|i| w.s.is_planned_word(at.word(i)));
     if planned {
         for (i, chunk) in into.chunks_mut(8).enumerate() {
             let word = w.word(at.word(i as u64)).to_le_bytes();

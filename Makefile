@@ -1,0 +1,136 @@
+# netshm: build, test, install. `make help` lists the targets.
+
+CARGO ?= cargo
+CC ?= cc
+CXX ?= c++
+PREFIX ?= /usr/local
+DESTDIR ?=
+INSTALL ?= install
+TARGET ?= target
+BUILD ?= build
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SOVERSION := 0
+LIBS_PRIVATE := $(shell sed -n 's/^Libs.private: //p' netshm.pc.in)
+
+# Where tests link from: the library as it will be installed, with its symlinks.
+LIBDIR := $(BUILD)/lib
+INJECTDIR := $(BUILD)/inject
+HEADER_TOOL := $(CARGO) run --quiet --locked --manifest-path tools/header/Cargo.toml --target-dir $(BUILD)/header --
+SUB = $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC)" CXX="$(CXX)" \
+	LIBS_PRIVATE="$(LIBS_PRIVATE)"
+
+.PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
+	test-c-valgrind test-c-sanitizers gates check-symbols check-soname check-install lint test-readme \
+	test-long install clean
+
+all: build
+
+help:
+	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
+	@echo 'test: test-rust test-c gates lint test-readme; test-long'
+	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
+	@echo 'gates: check-header check-symbols check-soname check-install'
+
+build: lib
+
+lib:
+	$(CARGO) build --release --lib --target-dir $(TARGET)
+	@mkdir -p $(LIBDIR)
+	@cmp -s $(TARGET)/release/libnetshm.a $(LIBDIR)/libnetshm.a || cp $(TARGET)/release/libnetshm.a $(LIBDIR)/
+	@cmp -s $(TARGET)/release/libnetshm.so $(LIBDIR)/libnetshm.so.$(VERSION) || \
+		cp $(TARGET)/release/libnetshm.so $(LIBDIR)/libnetshm.so.$(VERSION)
+	@ln -sf libnetshm.so.$(VERSION) $(LIBDIR)/libnetshm.so.$(SOVERSION)
+	@ln -sf libnetshm.so.$(SOVERSION) $(LIBDIR)/libnetshm.so
+
+# The library with hooks for tests.
+inject:
+	$(CARGO) build --lib --features inject --target-dir $(TARGET)/inject
+	@mkdir -p $(INJECTDIR)
+	@cmp -s $(TARGET)/inject/debug/libnetshm.a $(INJECTDIR)/libnetshm.a || \
+		cp $(TARGET)/inject/debug/libnetshm.a $(INJECTDIR)/
+
+# ---- The header: generated from src/ffi, committed. Ordinary builds do not touch it.
+
+header:
+	$(HEADER_TOOL) . include/netshm.h
+
+check-header:
+	@mkdir -p $(BUILD)
+	@$(HEADER_TOOL) . $(BUILD)/netshm.h
+	@diff -u include/netshm.h $(BUILD)/netshm.h || \
+		{ echo 'include/netshm.h is not what src/ffi says. To mend it: make header'; exit 1; }
+	@for s in c99 c11; do $(CC) -std=$$s -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c include/netshm.h || exit 1; done
+	@$(CXX) -std=c++11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c++ include/netshm.h
+	@echo 'check-header: include/netshm.h is up to date, and clean as C99, C11 and C++11'
+
+# ---- Tests
+
+test: test-rust test-c gates lint test-readme
+	@echo 'make test: all passed'
+
+test-rust:
+	$(CARGO) test --target-dir $(TARGET)
+
+test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers
+
+test-c-variants: lib
+	$(SUB) variants
+
+test-c-panic: inject
+	$(SUB) panic
+
+test-c-valgrind: lib
+	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind; fi
+
+test-c-sanitizers: lib
+	$(SUB) sanitizers
+
+# What takes minutes: all variants under valgrind, and the tests that cargo ignores by default.
+test-long: test
+	$(CARGO) test --release --target-dir $(TARGET) -- --ignored
+	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind-all; fi
+
+gates: check-header check-symbols check-soname check-install
+
+check-symbols: lib
+	@nm -D --defined-only $(LIBDIR)/libnetshm.so | awk '{ print $$3 }' | LC_ALL=C sort > $(BUILD)/symbols.txt
+	@diff -u c_tests/symbols.txt $(BUILD)/symbols.txt || \
+		{ echo 'Exported symbols have changed. If that is meant: cp $(BUILD)/symbols.txt c_tests/symbols.txt'; exit 1; }
+	@for f in $$(cat c_tests/symbols.txt); do grep -q "\<$$f(" include/netshm.h || \
+		{ echo "$$f is exported and not in the header"; exit 1; }; done
+	@echo 'check-symbols: the exported symbols are those of c_tests/symbols.txt and of the header'
+
+check-soname: lib
+	@readelf -d $(LIBDIR)/libnetshm.so | grep -q 'SONAME.*\[libnetshm\.so\.$(SOVERSION)\]' || \
+		{ echo 'the SONAME is not libnetshm.so.$(SOVERSION)'; exit 1; }
+	@readelf -d $(LIBDIR)/libnetshm.so | grep -q 'FLAGS_1.*NODELETE' || { echo 'NODELETE is missing'; exit 1; }
+	@echo 'check-soname: SONAME libnetshm.so.$(SOVERSION), NODELETE'
+
+check-install: lib
+	@if c_tests/need.sh pkg-config pkg-config; then c_tests/install.sh "$(MAKE)" "$(abspath $(BUILD))" "$(CC)" "$(CXX)"; fi
+
+lint:
+	@if $(CARGO) clippy --version > /dev/null 2>&1; then \
+		$(CARGO) clippy --all-targets --target-dir $(TARGET) -- -D warnings; \
+	else echo 'SKIP: lint: cargo clippy is not installed'; fi
+
+# Every C program of the README is built and run; the first one is examples_c/hello.c.
+test-readme: lib
+	@c_tests/readme.sh "$(abspath $(BUILD))" "$(CC)"
+
+# ---- Installing
+
+install: lib
+	$(INSTALL) -d $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include
+	$(INSTALL) -m 755 $(LIBDIR)/libnetshm.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/
+	ln -sf libnetshm.so.$(VERSION) $(DESTDIR)$(PREFIX)/lib/libnetshm.so.$(SOVERSION)
+	ln -sf libnetshm.so.$(SOVERSION) $(DESTDIR)$(PREFIX)/lib/libnetshm.so
+	$(INSTALL) -m 644 $(LIBDIR)/libnetshm.a $(DESTDIR)$(PREFIX)/lib/
+	$(INSTALL) -m 644 include/netshm.h $(DESTDIR)$(PREFIX)/include/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' netshm.pc.in > $(BUILD)/netshm.pc
+	$(INSTALL) -m 644 $(BUILD)/netshm.pc $(DESTDIR)$(PREFIX)/lib/pkgconfig/
+
+clean:
+	rm -rf $(BUILD)
+	$(CARGO) clean --target-dir $(TARGET)

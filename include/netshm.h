@@ -1,0 +1,1046 @@
+/* Generated from src/ffi by `make header`: do not edit. `make check-header` compares. */
+
+/*
+ * netshm: hash tables in shared memory for independent processes. Version 0.1.0.
+ *
+ * Finding a key takes no lock, makes no system call and stores nothing. A process may be killed at any
+ * instruction: nothing is lost, nothing is stuck. Several operations can be made one, see "Groups".
+ *
+ *     netshm_object *object;
+ *     netshm_hashtbl *table;
+ *     char value[64];
+ *     size_t length;
+ *
+ *     netshm_open(NETSHM_POSIX, "/tmp/sample", "/sample", NETSHM_RDWR | NETSHM_CREAT, 0600, &object);
+ *     netshm_hashtbl_manage(object, NULL, NULL, NULL, &table);
+ *     netshm_hashtbl_replace(table, "key", 3, "value", 5);
+ *     netshm_hashtbl_find(table, "key", 3, value, sizeof value, &length);
+ *     netshm_hashtbl_close(table);
+ *     netshm_close(object);
+ *
+ * Every call can fail, and a program has to look. A whole program is in examples_c/hello.c; it is built with
+ * `cc hello.c $(pkg-config --cflags --libs netshm)`.
+ *
+ * Rules that hold for everything below
+ *
+ * Results.    An int that a function returns as its result is NETSHM_OK, which is 0, or a negative code, never
+ *             positive. Codes keep their numbers for ever; later versions may return codes that this header does
+ *             not list. netshm_strerror() has a text for every code, netshm_last_error() the details of this
+ *             thread's last failure.
+ * Outputs.    They are written only if the call succeeds; where it is different, the function says so. A pointer
+ *             for an output may be NULL only where it is said. A failed call has changed nothing in the object.
+ * Bytes.      Keys and values are any bytes, 0 to 2^40 of them. NULL with length 0 is an empty key or value.
+ *             The bytes must not change during the call.
+ * Names.      File and memory names are bytes as the system takes them, NUL-terminated.
+ * Ownership.  What comes as `T **out` where T is a handle (netshm_object, netshm_hashtbl, netshm_txn,
+ *             netshm_cursor) is ended by the function that its type names. Other blocks are freed by one
+ *             netshm_free(). `const T **` is borrowed. Inputs are copied; nothing is kept by reference. No
+ *             pointer into shared memory ever leaves the library.
+ * Handles.    Each is a reference of its own: a table stays usable when its object's handle is closed, a cursor
+ *             when its table's is, whatever the order. Closing NULL is OK. Use of a closed handle gives
+ *             NETSHM_E_CLOSED as long as this can be told (its memory is kept for a while), a handle of another
+ *             type NETSHM_E_INVALID; do not rely on it.
+ * Threads.    All threads may use all handles at once, except that a cursor is used by one thread at a time, that
+ *             a group belongs to the thread that has begun or attached it, and that nobody may use a handle while
+ *             it is being closed.
+ * Processes.  The same object may be opened by any number of processes, and several times in one.
+ * Fork.       A forked child may go on using objects, tables and cursors. A group stays the parent's: in the
+ *             child all calls on the object, on the thread that has the group, and with the group's handle, give
+ *             NETSHM_E_FORKED, until the child has ended the handle, which only frees it. If the parent has several
+ *             threads, the child may do only what is safe after a fork (see fork(2)) in any case; malloc is used
+ *             here. A child of vfork must not call anything.
+ * Signals.    Nothing may be called from a signal handler. No signal is used or blocked. When the memory device
+ *             is full, an error comes instead of SIGBUS.
+ * Callbacks.  They run on the calling thread, before the call returns. They must not leave by an exception,
+ *             longjmp or the end of the thread: a C++ exception ends the process. Their answer 0 is the harmless
+ *             one (stop, keep, roll back), and so is every unknown answer. A negative answer makes the call fail:
+ *             with that number, if it is one of the codes below or is -1000 or less (those are yours, see
+ *             NETSHM_E_CALLER); with NETSHM_E_CALLBACK, if it is between.
+ * Structures. Those that may grow begin with their size, which the caller sets.
+ * errno.      It is unspecified after every call.
+ * Unloading.  After dlclose the library stays loaded.
+ */
+
+#ifndef NETSHM_H
+#define NETSHM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/** @name Version of this header. @{ */
+#define NETSHM_VERSION_MAJOR 0
+#define NETSHM_VERSION_MINOR 1
+#define NETSHM_VERSION_PATCH 0
+#define NETSHM_VERSION_NUMBER (NETSHM_VERSION_MAJOR << 16 | NETSHM_VERSION_MINOR << 8 | NETSHM_VERSION_PATCH)
+#define NETSHM_VERSION_STRING "0.1.0"
+/** @} */
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Errors, versions, memory ---------------------------------------------------------------------------- */
+
+/** Success. */
+#define NETSHM_OK 0
+/** There is no such key, name or object; or a cursor is at the end. */
+#define NETSHM_E_NOT_FOUND (-1)
+/** The key, or the name, is there already. */
+#define NETSHM_E_EXISTS (-2)
+/** The caller's buffer is too small; the length needed has been written. */
+#define NETSHM_E_TOO_SMALL (-3)
+/** The value is not the expected one any more. */
+#define NETSHM_E_CHANGED (-4)
+/** An argument is not acceptable; `argument` of #netshm_error says which. */
+#define NETSHM_E_INVALID (-5)
+/** The types asked for, or the value found, are not of the type needed. */
+#define NETSHM_E_TYPE (-6)
+/** The locking method asked for is not the one that the object records. */
+#define NETSHM_E_LOCKING (-7)
+/** It is another kind of object, or the management file names another one. */
+#define NETSHM_E_KIND (-8)
+/** Groups wait for each other, and this one gives way: end it, or begin it again. */
+#define NETSHM_E_DEADLOCK (-9)
+/** The lock time-out has passed; `holder_pid` of #netshm_error says who holds the lock, if it is known. */
+#define NETSHM_E_TIMEOUT (-10)
+/** The group was rolled back because its callback wanted it, or because the enclosing group has ended. */
+#define NETSHM_E_ABORTED (-11)
+/** Not possible inside of a group; or the group is not this thread's. */
+#define NETSHM_E_IN_GROUP (-12)
+/** Not allowed in the callback that makes this call. */
+#define NETSHM_E_IN_CALLBACK (-13)
+/** A callback gave an answer that it may not give. */
+#define NETSHM_E_CALLBACK (-14)
+/** An index is out of range. */
+#define NETSHM_E_RANGE (-15)
+/** The result does not fit into the integer; nothing was changed. */
+#define NETSHM_E_OVERFLOW (-16)
+/** Larger than this process, or the format, can handle. */
+#define NETSHM_E_TOO_LARGE (-17)
+/** The object's bytes contradict the format; `offset` of #netshm_error says where. */
+#define NETSHM_E_CORRUPT (-18)
+/** The object was made by a newer library, which this one does not understand. */
+#define NETSHM_E_NEWER (-19)
+/** The memory device, the file system, or the object's maximum size is exhausted; nothing was lost. */
+#define NETSHM_E_NO_SPACE (-20)
+/** This process is out of memory or address space. */
+#define NETSHM_E_NO_MEMORY (-21)
+/** The operating system denies access. */
+#define NETSHM_E_PERMISSION (-22)
+/** The object, or its file system, is for reading only. */
+#define NETSHM_E_READ_ONLY (-23)
+/** The handle is closed. */
+#define NETSHM_E_CLOSED (-24)
+/** The group was begun by the parent process, before the fork; only the parent can end it. */
+#define NETSHM_E_FORKED (-25)
+/** The object was re-initialised as something else. */
+#define NETSHM_E_STALE (-26)
+/** Too many participants, or too many changes meanwhile; or the handle is in use by another thread. */
+#define NETSHM_E_BUSY (-27)
+/** A signal ended the wait. */
+#define NETSHM_E_INTERRUPTED (-28)
+/** This system, file system or version does not support it. */
+#define NETSHM_E_UNSUPPORTED (-29)
+/** A system call failed; `sys_errno` of #netshm_error says how. */
+#define NETSHM_E_SYSTEM (-30)
+/** A bug in the library was caught; the object is consistent. Please report it. */
+#define NETSHM_E_PANIC (-31)
+
+/**
+ * Numbers from this one downwards are the callbacks' own: a call whose callback answers with one of them
+ * returns it as it is.
+ */
+#define NETSHM_E_CALLER (-1000)
+
+/**
+ * What is known about a failure. Fields that do not apply are 0, `offset` is -1.
+ *
+ * Set `size` to `sizeof(netshm_error)` before the call; the structure may grow at its end, and a program
+ * compiled against an older header gets what it knows.
+ */
+typedef struct netshm_error {
+    /** Size of this structure in bytes, set by the caller. */
+    size_t size;
+    /** The code that the call returned. */
+    int code;
+    /** The system's error number, with #NETSHM_E_SYSTEM. */
+    int sys_errno;
+    /** Number of the argument that is wrong, the first being 1, with #NETSHM_E_INVALID. */
+    int argument;
+    /** 0. */
+    int reserved;
+    /** Byte offset of the damage in the object, with #NETSHM_E_CORRUPT. */
+    int64_t offset;
+    /** Process that holds the lock, with #NETSHM_E_TIMEOUT; 0 if it is not known. */
+    int64_t holder_pid;
+    /** One sentence for humans, NUL-terminated, cut off if it is longer. */
+    char text[232];
+} netshm_error;
+
+/**
+ * Tells more about the last failure of a call of this thread.
+ *
+ * The codes #NETSHM_E_NOT_FOUND, #NETSHM_E_EXISTS, #NETSHM_E_TOO_SMALL and #NETSHM_E_CHANGED are everyday
+ * answers: they leave no detail, and the detail of an earlier failure is kept. So compare `code` with what the
+ * call returned. Successful calls change nothing here, and neither does this one.
+ *
+ * @param out  Receives a copy; its field `size` must have been set.
+ *
+ * @return NETSHM_OK, also if nothing has failed yet (`code` is 0 then);
+ *         NETSHM_E_INVALID, `out` is NULL or its `size` is impossible.
+ */
+int netshm_last_error(netshm_error *out);
+
+/**
+ * A short text for a code.
+ *
+ * @param code  Any integer.
+ *
+ * @return A static, NUL-terminated text; never NULL.
+ */
+const char *netshm_strerror(int code);
+
+/**
+ * Frees a block that a function gave as `T **out` and that is not a handle.
+ *
+ * @param block  The block, or NULL.
+ */
+void netshm_free(void *block);
+
+/**
+ * The version of the library at run time, to be compared with #NETSHM_VERSION_NUMBER.
+ *
+ * @return `major << 16 | minor << 8 | patch`.
+ */
+uint32_t netshm_version(void);
+
+/**
+ * The version of the library at run time, as text.
+ *
+ * @return A static text such as "0.1.0".
+ */
+const char *netshm_version_string(void);
+
+/* ---- Objects --------------------------------------------------------------------------------------------- */
+
+/** Kind of object: POSIX shared memory, with a small management file by which it can be found and removed. */
+#define NETSHM_POSIX 1
+/** Kind of object: a file that holds the data. */
+#define NETSHM_FILE 2
+/** Kind of object: memory without a name. The number is reserved: this version cannot make any. */
+#define NETSHM_ANON 3
+/** Open for reading only: the memory is mapped read-only and never written. */
+#define NETSHM_RDONLY 1
+/** Open for reading and writing. */
+#define NETSHM_RDWR 2
+/** Create the object if it does not exist. */
+#define NETSHM_CREAT 4
+/** With #NETSHM_CREAT: fail with #NETSHM_E_EXISTS if the object exists. */
+#define NETSHM_EXCL 8
+/** Empty the object, in one transaction. */
+#define NETSHM_TRUNC 16
+
+/** An open shared memory object. Closed by netshm_close(). */
+typedef struct netshm_object netshm_object;
+
+/**
+ * Opens, or creates, a shared memory object.
+ *
+ * A new object is empty until it is managed, see netshm_hashtbl_manage(). The same object may be opened several
+ * times in one process.
+ *
+ * @param kind       #NETSHM_POSIX or #NETSHM_FILE.
+ * @param file_name  NETSHM_POSIX: the management file, usually in /tmp. It is created if it is missing, and gets
+ *                   the line `R POSIX_SHM "<mem_name>"`. NETSHM_FILE: the file that holds the data.
+ * @param mem_name   NETSHM_POSIX: the memory's name, which begins with a slash and contains no other.
+ *                   NETSHM_FILE: NULL.
+ * @param flags      Either #NETSHM_RDONLY or #NETSHM_RDWR, and any of #NETSHM_CREAT, #NETSHM_EXCL,
+ *                   #NETSHM_TRUNC. The last three need NETSHM_RDWR.
+ * @param mode       Permissions of a new object, as for open(2), for example 0600. The umask is honoured.
+ * @param out        Receives the handle.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is none, and NETSHM_CREAT was not given; NETSHM_E_EXISTS, with
+ *         NETSHM_EXCL; NETSHM_E_PERMISSION; NETSHM_E_KIND, the management file is about another memory object;
+ *         NETSHM_E_CORRUPT and NETSHM_E_NEWER, the memory holds something else, and is left as it is;
+ *         NETSHM_E_UNSUPPORTED, on network file systems; NETSHM_E_INVALID, NETSHM_E_NO_MEMORY,
+ *         NETSHM_E_NO_SPACE, NETSHM_E_SYSTEM.
+ */
+int netshm_open(int kind,
+                const char *file_name,
+                const char *mem_name,
+                uint32_t flags,
+                uint32_t mode,
+                netshm_object **out);
+
+/**
+ * Creates an object under a new name.
+ *
+ * Every `X` of the patterns becomes a random character of 0-9A-Z until the name is new; netshm_name() tells it.
+ *
+ * @param kind      #NETSHM_POSIX or #NETSHM_FILE.
+ * @param file_pat  Pattern of the file name, for example "/tmp/sessions.XXXXXX".
+ * @param mem_pat   NETSHM_POSIX: pattern of the memory's name, for example "/sessions.XXXXXX". NETSHM_FILE: NULL.
+ * @param mode      Permissions, as for netshm_open().
+ * @param out       Receives the handle, open for reading and writing.
+ *
+ * @return NETSHM_OK; NETSHM_E_EXISTS, 1,000 attempts met names in use; else the codes of netshm_open().
+ */
+int netshm_create_unique(int kind,
+                         const char *file_pat,
+                         const char *mem_pat,
+                         uint32_t mode,
+                         netshm_object **out);
+
+/**
+ * Tells an object's kind and name.
+ *
+ * @param o          The object.
+ * @param kind       Receives the kind; may be NULL.
+ * @param file_name  Receives the file name, NULL if there is none; may be NULL.
+ * @param mem_name   Receives the memory's name, NULL if there is none; may be NULL.
+ *
+ * The strings belong to the handle and live until it is closed.
+ *
+ * @return NETSHM_OK, NETSHM_E_INVALID, NETSHM_E_CLOSED.
+ */
+int netshm_name(netshm_object *o, int *kind, const char **file_name, const char **mem_name);
+
+/**
+ * Gives the descriptor of an object's memory.
+ *
+ * It is borrowed: it may be duplicated and passed on; it must not be closed, written to, or truncated.
+ *
+ * @param o   The object.
+ * @param fd  Receives the descriptor, which lives as long as the object is used in this process.
+ *
+ * @return NETSHM_OK, NETSHM_E_INVALID, NETSHM_E_CLOSED.
+ */
+int netshm_fd(netshm_object *o, int *fd);
+
+/**
+ * Removes an object's name or names. The memory goes when nobody uses it any more.
+ *
+ * @param kind       #NETSHM_POSIX or #NETSHM_FILE.
+ * @param file_name  As for netshm_open(). The management file is removed as well.
+ * @param mem_name   As for netshm_open().
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_PERMISSION; NETSHM_E_INVALID; NETSHM_E_SYSTEM.
+ */
+int netshm_unlink(int kind, const char *file_name, const char *mem_name);
+
+/**
+ * Changes the permissions of all files behind an object.
+ *
+ * @param o     The object.
+ * @param mode  Permissions, for example 0660.
+ *
+ * @return NETSHM_OK, NETSHM_E_PERMISSION, NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
+ */
+int netshm_chmod(netshm_object *o, uint32_t mode);
+
+/**
+ * Changes the owner and the group of all files behind an object.
+ *
+ * @param o    The object.
+ * @param uid  The user, or (uint32_t)-1 to leave it as it is.
+ * @param gid  The group, or (uint32_t)-1 to leave it as it is.
+ *
+ * @return NETSHM_OK, NETSHM_E_PERMISSION, NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
+ */
+int netshm_chown(netshm_object *o, uint32_t uid, uint32_t gid);
+
+/**
+ * Closes an object's handle. The object goes on existing, and tables made from it stay usable.
+ *
+ * @param o  The handle; NULL is OK.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+ */
+int netshm_close(netshm_object *o);
+
+/**
+ * Tells which kinds of objects can be made here; containers may lack POSIX shared memory.
+ *
+ * @return A set of bits: `1 << kind` for each kind.
+ */
+uint32_t netshm_supported_kinds(void);
+
+/**
+ * Tells the best locking method for a kind of object.
+ *
+ * @param kind  The kind.
+ *
+ * @return #NETSHM_LOCK_FUTEX or #NETSHM_LOCK_NONE; NETSHM_E_INVALID for an unknown kind, without a detail.
+ */
+int netshm_best_locking(int kind);
+
+/* ---- Options --------------------------------------------------------------------------------------------- */
+
+/** Locking: the one that the object records; for a new object, the best one. */
+#define NETSHM_LOCK_RECORDED 0
+/** Locking: none. For one thread of one process, or readers only. Still safe against being killed. */
+#define NETSHM_LOCK_NONE 1
+/** Locking: record locks of the file system. The number is reserved: this version does not have them. */
+#define NETSHM_LOCK_RECORD 2
+/** Locking: lock words in the shared memory. No system call unless somebody has to wait. */
+#define NETSHM_LOCK_FUTEX 3
+/** Hashing of keys: as the object records; for a new object, #NETSHM_HASH_FAST. */
+#define NETSHM_HASH_RECORDED 0
+/** Hashing of keys: XXH3 with a random seed. */
+#define NETSHM_HASH_FAST 1
+/** Hashing of keys: SipHash with a random key, for keys that are chosen by enemies. */
+#define NETSHM_HASH_KEYED 2
+/** Flag of managing: delete everything that the object holds, in one transaction. */
+#define NETSHM_REINIT 1
+
+/**
+ * How an object is managed. Zero in all fields but `size` gives the defaults.
+ *
+ * Set all bytes to zero and `size` to `sizeof(netshm_options)`, or begin with #NETSHM_OPTIONS_INIT. The
+ * structure may grow at its end; a library that does not know a field refuses it unless it is zero.
+ */
+typedef struct netshm_options {
+    /** Size of this structure in bytes. */
+    size_t size;
+    /** 0 or #NETSHM_REINIT. */
+    uint32_t flags;
+    /** One of the NETSHM_LOCK_ numbers. For an existing object: what it is expected to record. */
+    uint32_t locking;
+    /** A hint, in bytes: at least 160 and divisible by 4. It is recorded and has no other effect. 0: 256. */
+    uint32_t page_size;
+    /** Longest wait for a lock through the new handle, in milliseconds. 0: no limit; negative: no waiting. */
+    int32_t lock_timeout_ms;
+    /** Number of keys for which a new table has room from the beginning. */
+    uint64_t init;
+    /** Size in bytes beyond which a new object does not grow. 0: no limit. */
+    uint64_t max_bytes;
+    /** Reserved: NULL. */
+    const char *root;
+    /** One of the NETSHM_HASH_ numbers. */
+    uint32_t hashing;
+    /** Reserved: 0. */
+    uint32_t reserved;
+} netshm_options;
+
+/**
+ * Initial value of a #netshm_options: all defaults.
+ */
+#define NETSHM_OPTIONS_INIT { sizeof(netshm_options), 0, 0, 0, 0, 0, 0, NULL, 0, 0 }
+
+/* ---- Hash tables ----------------------------------------------------------------------------------------- */
+
+/** A hash table in an object. Closed by netshm_hashtbl_close(). */
+typedef struct netshm_hashtbl netshm_hashtbl;
+
+/** Any managed table: what groups are about. Borrowed from its hash table, never closed. */
+typedef struct netshm_table netshm_table;
+
+/** The type of keys or values. Reserved: this version has raw bytes only, and all pointers to types are NULL. */
+typedef struct netshm_type netshm_type;
+
+/** Bytes somewhere. */
+typedef struct netshm_slice {
+    /** The first byte. */
+    const void *data;
+    /** Their number. */
+    size_t len;
+} netshm_slice;
+
+/**
+ * Views an object as a hash table. An empty object becomes one.
+ *
+ * Two processes that do this at the same moment with a new object both get the one table.
+ *
+ * @param o        The object. Its handle may be closed afterwards.
+ * @param key      Reserved: NULL, raw bytes.
+ * @param val      Reserved: NULL, raw bytes.
+ * @param options  How; NULL gives the defaults.
+ * @param out      Receives the handle.
+ *
+ * @return NETSHM_OK; NETSHM_E_LOCKING, another method is recorded; NETSHM_E_READ_ONLY, an empty object is open for
+ *         reading only; NETSHM_E_CORRUPT; NETSHM_E_UNSUPPORTED, something reserved was asked for;
+ *         NETSHM_E_IN_GROUP, to re-initialise; NETSHM_E_NO_SPACE, NETSHM_E_NO_MEMORY, NETSHM_E_BUSY,
+ *         NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
+ */
+int netshm_hashtbl_manage(netshm_object *o,
+                          netshm_type *key,
+                          netshm_type *val,
+                          const netshm_options *options,
+                          netshm_hashtbl **out);
+
+/**
+ * Gives the underlying table, which is what groups are about.
+ *
+ * @param t  The hash table.
+ *
+ * @return The table, which is borrowed and ends with `t`; NULL if `t` is NULL, closed or of another type.
+ */
+netshm_table *netshm_hashtbl_table(netshm_hashtbl *t);
+
+/**
+ * Closes a hash table's handle. Open cursors and groups stay usable.
+ *
+ * @param t  The handle; NULL is OK.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+ */
+int netshm_hashtbl_close(netshm_hashtbl *t);
+
+/**
+ * Puts a binding on top of those that the key has. They are hidden, not removed.
+ *
+ * @param t        The table; safe to use from several threads.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param val      The value; may be NULL only if val_len is 0.
+ * @param val_len  Its length in bytes.
+ *
+ * @return NETSHM_OK; NETSHM_E_NO_SPACE; NETSHM_E_TOO_LARGE; NETSHM_E_TIMEOUT; NETSHM_E_READ_ONLY; NETSHM_E_STALE;
+ *         NETSHM_E_DEADLOCK, in a group; NETSHM_E_IN_CALLBACK, from an update of the same object;
+ *         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_NO_MEMORY, NETSHM_E_BUSY,
+ *         NETSHM_E_CORRUPT, NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM. Nothing has changed then.
+ */
+int netshm_hashtbl_add(netshm_hashtbl *t,
+                       const void *key,
+                       size_t key_len,
+                       const void *val,
+                       size_t val_len);
+
+/**
+ * Replaces the newest binding of the key, or adds one if there is none.
+ *
+ * Parameters and return codes are those of netshm_hashtbl_add().
+ */
+int netshm_hashtbl_replace(netshm_hashtbl *t,
+                           const void *key,
+                           size_t key_len,
+                           const void *val,
+                           size_t val_len);
+
+/**
+ * Binds a key that has no binding yet.
+ *
+ * Parameters as for netshm_hashtbl_add().
+ *
+ * @return NETSHM_OK; NETSHM_E_EXISTS, the key has a binding; else the codes of netshm_hashtbl_add().
+ */
+int netshm_hashtbl_insert(netshm_hashtbl *t,
+                          const void *key,
+                          size_t key_len,
+                          const void *val,
+                          size_t val_len);
+
+/**
+ * Removes the newest binding of the key, so that the one before it shows again.
+ *
+ * @param t          The table.
+ * @param key        The key; may be NULL only if key_len is 0.
+ * @param key_len    Its length in bytes.
+ * @param was_there  Receives 1 if there was a binding, 0 if not; may be NULL.
+ *
+ * @return NETSHM_OK, also if there was none; else the codes of netshm_hashtbl_add().
+ */
+int netshm_hashtbl_remove(netshm_hashtbl *t, const void *key, size_t key_len, int *was_there);
+
+/**
+ * Copies the newest binding of a key into the caller's buffer.
+ *
+ * This takes no lock and makes no system call, unless a process has died in the middle of a change.
+ *
+ * @param t        The table; safe to use from several threads.
+ * @param key      The key; may be NULL only if key_len is 0. It must not overlap with buf.
+ * @param key_len  Its length in bytes.
+ * @param buf      Receives the value; may be NULL only if cap is 0. What it holds after any other code than
+ *                 NETSHM_OK, and behind the value, is unspecified.
+ * @param cap      Size of buf in bytes.
+ * @param len      Receives the value's full length in bytes, also with NETSHM_E_TOO_SMALL.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND, the key has no binding; NETSHM_E_TOO_SMALL, *len bytes are needed;
+ *         NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by a writer; NETSHM_E_BUSY;
+ *         NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for netshm_hashtbl_add();
+ *         NETSHM_E_INVALID, NETSHM_E_CLOSED.
+ */
+int netshm_hashtbl_find(netshm_hashtbl *t,
+                        const void *key,
+                        size_t key_len,
+                        void *buf,
+                        size_t cap,
+                        size_t *len);
+
+/**
+ * Gives a copy of the newest binding of a key.
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param val      Receives the copy, never NULL, to be freed by netshm_free().
+ * @param len      Receives its length in bytes.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_NO_MEMORY; else the codes of netshm_hashtbl_find().
+ */
+int netshm_hashtbl_get(netshm_hashtbl *t, const void *key, size_t key_len, void **val, size_t *len);
+
+/**
+ * Gives copies of all bindings of a key, newest first.
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param vals     Receives an array of n values, in one block with what they point to, to be freed by one
+ *                 netshm_free(). NULL if there is none.
+ * @param n        Receives the number of values.
+ *
+ * @return NETSHM_OK, also if there is none; NETSHM_E_NO_MEMORY; else the codes of netshm_hashtbl_find().
+ */
+int netshm_hashtbl_find_all(netshm_hashtbl *t,
+                            const void *key,
+                            size_t key_len,
+                            netshm_slice **vals,
+                            size_t *n);
+
+/**
+ * Tells whether a key has a binding.
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param found    Receives 1 if it has one, 0 if not.
+ *
+ * @return NETSHM_OK; else the codes of netshm_hashtbl_find().
+ */
+int netshm_hashtbl_mem(netshm_hashtbl *t, const void *key, size_t key_len, int *found);
+
+/**
+ * Counts all bindings, hidden ones included. In a group it counts what the group sees, and keeps all other
+ * writers out until the group ends.
+ *
+ * @param t  The table.
+ * @param n  Receives the number.
+ *
+ * @return NETSHM_OK; NETSHM_E_BUSY, a table open for reading only changed all the time; else the codes of
+ *         netshm_hashtbl_find().
+ */
+int netshm_hashtbl_length(netshm_hashtbl *t, uint64_t *n);
+
+/**
+ * Adds to the integer that is bound to a key, atomically. The value is 8 bytes, little-endian.
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param delta    What to add; may be negative.
+ * @param initial  What a key without binding counts from: it gets initial + delta.
+ * @param now      Receives the sum; may be NULL.
+ *
+ * @return NETSHM_OK; NETSHM_E_OVERFLOW; NETSHM_E_TYPE, the value is not of 8 bytes; else the codes of
+ *         netshm_hashtbl_add(). Nothing has changed then.
+ */
+int netshm_hashtbl_incr(netshm_hashtbl *t,
+                        const void *key,
+                        size_t key_len,
+                        int64_t delta,
+                        int64_t initial,
+                        int64_t *now);
+
+/**
+ * Replaces the newest binding of a key if it equals the expected value ("compare and swap").
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param old      The expected value; may be NULL only if old_len is 0.
+ * @param old_len  Its length in bytes.
+ * @param val      The new value; may be NULL only if val_len is 0.
+ * @param val_len  Its length in bytes.
+ *
+ * @return NETSHM_OK; NETSHM_E_CHANGED, it is another value; NETSHM_E_NOT_FOUND, there is none; else the codes of
+ *         netshm_hashtbl_add().
+ */
+int netshm_hashtbl_cas(netshm_hashtbl *t,
+                       const void *key,
+                       size_t key_len,
+                       const void *old,
+                       size_t old_len,
+                       const void *val,
+                       size_t val_len);
+
+/* ---- One binding by callback ----------------------------------------------------------------------------- */
+
+/** Answer of an update: leave the binding as it is. So does every unknown answer that is not negative. */
+#define NETSHM_KEEP 0
+/** Answer of an update: replace the binding, or add one, by what netshm_update_set() was given. */
+#define NETSHM_REPLACE 1
+/** Answer of an update: remove the binding. */
+#define NETSHM_REMOVE 2
+
+/** An update under way. Valid during its callback only. */
+typedef struct netshm_update netshm_update;
+
+/**
+ * Sees a value. The bytes hold still while it runs and are gone afterwards.
+ *
+ * @param data  The value; not NULL.
+ * @param len   Its length in bytes.
+ * @param arg   What was given to the call.
+ *
+ * @return Any number, which the call hands on.
+ */
+typedef int (*netshm_view_fn)(const void *data, size_t len, void *arg);
+
+/**
+ * Decides what becomes of a binding.
+ *
+ * It runs on the calling thread while the key is locked: it should be quick. Calls on the same object give
+ * NETSHM_E_IN_CALLBACK; other objects can be used.
+ *
+ * @param u        The update, for netshm_update_set().
+ * @param old      The newest binding; NULL if there is none. The bytes hold still while the callback runs.
+ * @param old_len  Its length in bytes.
+ * @param arg      What was given to the call.
+ *
+ * @return #NETSHM_KEEP, #NETSHM_REPLACE or #NETSHM_REMOVE; or a negative number: nothing is changed, and the call
+ *         fails with it (see "Callbacks" at the top).
+ */
+typedef int (*netshm_update_fn)(netshm_update *u, const void *old, size_t old_len, void *arg);
+
+/**
+ * Shows the newest binding of a key to a callback. The callback may call everything.
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param fn       Called once if there is a binding.
+ * @param arg      Handed to the callback.
+ * @param answer   Receives what the callback returned; may be NULL.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND, and the callback was not called; else the codes of netshm_hashtbl_find().
+ */
+int netshm_hashtbl_view(netshm_hashtbl *t,
+                        const void *key,
+                        size_t key_len,
+                        netshm_view_fn fn,
+                        void *arg,
+                        int *answer);
+
+/**
+ * Sets the value for #NETSHM_REPLACE. If it is called again, the last value counts.
+ *
+ * @param u        What the callback was given. It can be used by the callback's thread and during it only.
+ * @param val      The value, which is copied; may be NULL only if val_len is 0.
+ * @param val_len  Its length in bytes.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED, the callback has returned; NETSHM_E_NO_MEMORY; NETSHM_E_TOO_LARGE;
+ *         NETSHM_E_INVALID.
+ */
+int netshm_update_set(netshm_update *u, const void *val, size_t val_len);
+
+/**
+ * Calls a callback once, under the key's lock, with the newest binding, and does what it answers.
+ *
+ * Read-modify-write of one key in this way is atomic and never meets a deadlock outside of groups.
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param fn       Called once.
+ * @param arg      Handed to the callback.
+ *
+ * @return NETSHM_OK, also if the answer was NETSHM_KEEP; NETSHM_E_CALLBACK, it answered NETSHM_REPLACE without a
+ *         value, or a reserved negative number; its negative answer; else the codes of netshm_hashtbl_add().
+ */
+int netshm_hashtbl_update(netshm_hashtbl *t,
+                          const void *key,
+                          size_t key_len,
+                          netshm_update_fn fn,
+                          void *arg);
+
+/* ---- Walking over a table -------------------------------------------------------------------------------- */
+
+/** Answer of a callback: that is enough. So does every unknown answer that is not negative. */
+#define NETSHM_STOP 0
+/** Answer of a callback: go on. */
+#define NETSHM_CONTINUE 1
+/** Flag of a cursor: every key once, without values. */
+#define NETSHM_CURSOR_KEYS 1
+
+/** A walk over a table without a callback. Closed by netshm_cursor_close(). */
+typedef struct netshm_cursor netshm_cursor;
+
+/**
+ * Sees one binding. The bytes are copies, which live while the callback runs. It may call everything.
+ *
+ * @param key  The key.
+ * @param val  The value; with netshm_hashtbl_iter_keys() `data` is NULL and `len` is 0.
+ * @param arg  What was given to the call.
+ *
+ * @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the call stops and fails with it (see "Callbacks"
+ *         at the top).
+ */
+typedef int (*netshm_iter_fn)(netshm_slice key, netshm_slice val, void *arg);
+
+/**
+ * Calls a callback with every binding, keys in any order, the bindings of one key newest first.
+ *
+ * Nothing is locked meanwhile. A binding that is there from beginning to end is seen exactly once, one that is
+ * made or removed meanwhile at most once. In a group the group's view is seen, and other writers wait until
+ * the group ends.
+ *
+ * @param t    The table.
+ * @param fn   The callback.
+ * @param arg  Handed to the callback.
+ *
+ * @return NETSHM_OK, also if the callback stopped it; the callback's negative answer; NETSHM_E_CALLBACK; else the
+ *         codes of netshm_hashtbl_find().
+ */
+int netshm_hashtbl_iter(netshm_hashtbl *t,
+                        netshm_iter_fn fn,
+                        void *arg);
+
+/** Calls a callback with every key once. Else it is like netshm_hashtbl_iter(). */
+int netshm_hashtbl_iter_keys(netshm_hashtbl *t, netshm_iter_fn fn, void *arg);
+
+/**
+ * Opens a cursor, which sees what netshm_hashtbl_iter() sees. It keeps its table open by itself.
+ *
+ * @param t      The table.
+ * @param flags  0 or #NETSHM_CURSOR_KEYS.
+ * @param out    Receives the cursor. It may be used by any thread, but by one at a time.
+ *
+ * @return NETSHM_OK, NETSHM_E_INVALID, NETSHM_E_CLOSED.
+ */
+int netshm_cursor_open(netshm_hashtbl *t, uint32_t flags, netshm_cursor **out);
+
+/**
+ * Moves a cursor to the next binding.
+ *
+ * @param c    The cursor.
+ * @param key  Receives the key; may be NULL.
+ * @param val  Receives the value; may be NULL. With #NETSHM_CURSOR_KEYS `data` is NULL and `len` is 0.
+ *
+ * The bytes belong to the cursor and live until the next call with it.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is no more; NETSHM_E_BUSY, another thread is using the cursor; else
+ *         the codes of netshm_hashtbl_find(). After an error the cursor is at its end.
+ */
+int netshm_cursor_next(netshm_cursor *c,
+                       netshm_slice *key,
+                       netshm_slice *val);
+
+/**
+ * Closes a cursor.
+ *
+ * @param c  The cursor; NULL is OK.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+ */
+int netshm_cursor_close(netshm_cursor *c);
+
+/* ---- Groups ---------------------------------------------------------------------------------------------- */
+
+/** Answer of a group's callback: undo everything. So does every unknown answer. */
+#define NETSHM_ROLLBACK 0
+/** Answer of a group's callback: make all changes permanent. */
+#define NETSHM_COMMIT 1
+
+/** An open group. Ended by netshm_group_commit() or netshm_group_abort(). */
+typedef struct netshm_txn netshm_txn;
+
+/**
+ * Does the operations of a group, with the handles of its object, on the calling thread.
+ *
+ * @param txn  The group; it ends with the callback, which cannot end, restart or detach it.
+ * @param arg  What was given to the call.
+ *
+ * @return #NETSHM_COMMIT or #NETSHM_ROLLBACK; or a negative number: everything is undone, and the call fails with
+ *         it (see "Callbacks" at the top).
+ */
+typedef int (*netshm_group_fn)(netshm_txn *txn, void *arg);
+
+/**
+ * Runs a callback as a group: all that it does on the table's object, on this thread, happens, or nothing.
+ *
+ * Nobody else sees anything of it before it ends. Within a group of the same object it is an inner group, which
+ * can be undone alone.
+ *
+ * @param t    The table, see netshm_hashtbl_table().
+ * @param fn   The callback.
+ * @param arg  Handed to the callback.
+ *
+ * @return NETSHM_OK, it is done. Else nothing has happened: NETSHM_E_ABORTED, the callback answered
+ *         NETSHM_ROLLBACK; its negative answer; NETSHM_E_CALLBACK; NETSHM_E_DEADLOCK, it had to give way to another
+ *         group: try again, if this is the outermost group; NETSHM_E_READ_ONLY; NETSHM_E_NO_SPACE; NETSHM_E_BUSY;
+ *         NETSHM_E_TIMEOUT; NETSHM_E_FORKED, the callback returned in a forked child; NETSHM_E_IN_CALLBACK;
+ *         NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_group(netshm_table *t,
+                 netshm_group_fn fn,
+                 void *arg);
+
+/**
+ * Runs a callback as a group, and runs it again each time the group has to give way to another one.
+ *
+ * Between the attempts it pauses for a random time, and the group keeps its age: the oldest one always gets
+ * through.
+ *
+ * @param t           The table, see netshm_hashtbl_table().
+ * @param timeout_ns  No new attempt is made when so many nanoseconds have passed; negative: no limit.
+ * @param fn          The callback. It runs several times: what it does outside of the object must bear that.
+ * @param arg         Handed to the callback.
+ *
+ * @return As netshm_group(). NETSHM_E_DEADLOCK: the time is over, or it is an inner group, and the outermost one
+ *         has to begin again.
+ */
+int netshm_group_retry(netshm_table *t,
+                       int64_t timeout_ns,
+                       netshm_group_fn fn,
+                       void *arg);
+
+/**
+ * Begins a group, or an inner group if one is open on this thread.
+ *
+ * Until it ends, the operations of this thread on the object belong to it. If the process dies, nothing of it
+ * has happened.
+ *
+ * @param t    The table, see netshm_hashtbl_table().
+ * @param out  Receives the group.
+ *
+ * @return NETSHM_OK; NETSHM_E_DEADLOCK, the enclosing group has to give way; NETSHM_E_READ_ONLY; NETSHM_E_BUSY;
+ *         NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_group_begin(netshm_table *t,
+                       netshm_txn **out);
+
+/**
+ * Makes the changes of a group permanent, all at once; those of an inner group as part of the enclosing one.
+ *
+ * @param x  The group. It ends and its handle is freed, whatever is returned, with these exceptions:
+ *           NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED.
+ *
+ * @return NETSHM_OK. Else nothing has happened: NETSHM_E_DEADLOCK, it had to give way to another group;
+ *         NETSHM_E_NO_SPACE; NETSHM_E_ABORTED, the enclosing group has ended before it; NETSHM_E_FORKED, it is the
+ *         parent's; NETSHM_E_IN_GROUP, it is another thread's, or detached; NETSHM_E_IN_CALLBACK, it is under way in
+ *         an operation, or netshm_group() has it; NETSHM_E_BUSY, another thread is using the handle;
+ *         NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_group_commit(netshm_txn *x);
+
+/**
+ * Undoes a group. A detached group can be undone by any thread.
+ *
+ * @param x  The group; NULL is OK. It ends as with netshm_group_commit().
+ *
+ * @return As netshm_group_commit(), but never NETSHM_E_DEADLOCK or NETSHM_E_NO_SPACE.
+ */
+int netshm_group_abort(netshm_txn *x);
+
+/**
+ * After NETSHM_E_DEADLOCK: undoes everything, waits a moment, and begins again as the same group.
+ *
+ * The group keeps its age, so that others give way to it sooner or later.
+ *
+ * @param x  The group, which stays open whatever is returned.
+ *
+ * @return NETSHM_OK; NETSHM_E_IN_GROUP, it is an inner group, another thread's, or detached; NETSHM_E_FORKED;
+ *         NETSHM_E_ABORTED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_group_restart(netshm_txn *x);
+
+/**
+ * Takes a group off this thread, so that another thread can attach it. Its inner groups must have ended.
+ *
+ * @param x  The group, which stays open whatever is returned.
+ *
+ * @return NETSHM_OK; NETSHM_E_IN_GROUP, it is an inner group, another thread's, or detached already;
+ *         NETSHM_E_FORKED; NETSHM_E_ABORTED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_group_detach(netshm_txn *x);
+
+/**
+ * Makes a detached group the calling thread's.
+ *
+ * @param x  The group, which stays detached if the call fails.
+ *
+ * @return NETSHM_OK; NETSHM_E_IN_GROUP, another group on the same object is open on this thread, or it is not
+ *         detached; NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_group_attach(netshm_txn *x);
+
+/* ---- Checking -------------------------------------------------------------------------------------------- */
+
+/** Damage: the first bytes are not those of a netshm object. */
+#define NETSHM_DAMAGE_MAGIC 1
+/** Damage: the file ends before the memory that its header describes. */
+#define NETSHM_DAMAGE_TRUNCATED 2
+/** Damage: a header field has an impossible value. */
+#define NETSHM_DAMAGE_HEADER 3
+/** Damage: the object was not closed cleanly before the last reboot. */
+#define NETSHM_DAMAGE_UNCLEAN 4
+/** Damage: a lock word names an owner that does not hold it, or has unknown bits. */
+#define NETSHM_DAMAGE_STRAY_LOCK 5
+/** Damage: a slot is not idle, or one of its fields is impossible. */
+#define NETSHM_DAMAGE_SLOT 6
+/** Damage: a redo log is not empty, or one of its records is impossible. */
+#define NETSHM_DAMAGE_LOG 7
+/** Damage: a page descriptor contradicts its neighbours. */
+#define NETSHM_DAMAGE_PAGE_MAP 8
+/** Damage: a free list is broken. */
+#define NETSHM_DAMAGE_FREE_LIST 9
+/** Damage: a slab's descriptor, bitmap or list is wrong. */
+#define NETSHM_DAMAGE_SLAB 10
+/** Damage: a block in use is marked free, or lies where no block can be. */
+#define NETSHM_DAMAGE_NOT_ALLOCATED 11
+/** Damage: a block is marked in use and nothing refers to it. */
+#define NETSHM_DAMAGE_LEAKED 12
+/** Damage: a block is referred to twice. */
+#define NETSHM_DAMAGE_TWICE 13
+/** Damage: a table root has an impossible field. */
+#define NETSHM_DAMAGE_ROOT 14
+/** Damage: a bucket's level contradicts its place. */
+#define NETSHM_DAMAGE_LEVEL 15
+/** Damage: a bucket's entry, tag or overflow link is wrong. */
+#define NETSHM_DAMAGE_BUCKET 16
+/** Damage: a record's lengths, key or chain are impossible. */
+#define NETSHM_DAMAGE_RECORD 17
+/** Damage: a key lies where no find would look. */
+#define NETSHM_DAMAGE_MISPLACED 18
+/** Damage: a counter differs from what is there. */
+#define NETSHM_DAMAGE_COUNT 19
+
+/**
+ * Hears of one damage. Calls on the same object give NETSHM_E_IN_CALLBACK.
+ *
+ * @param what    One of the NETSHM_DAMAGE_ numbers; others may come.
+ * @param offset  Byte offset in the object of the word that is wrong.
+ * @param text    The details, for humans; it lives while the callback runs.
+ * @param arg     What was given to the call.
+ *
+ * @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the check stops and the call fails with it (see
+ *         "Callbacks" at the top).
+ */
+typedef int (*netshm_damage_fn)(int what, int64_t offset, const char *text, void *arg);
+
+/**
+ * Verifies every invariant of an object's structure. Nothing is repaired.
+ *
+ * If the object is open for writing, what dead processes have left is put in order first, and all writers are
+ * kept out meanwhile. If it is open for reading only, changes under way may look like damage.
+ *
+ * @param o      The object.
+ * @param flags  Reserved: 0.
+ * @param fn     Called for each damage; may be NULL.
+ * @param arg    Handed to the callback.
+ *
+ * @return NETSHM_OK, there is no damage, or the object is empty; NETSHM_E_CORRUPT, there is, the first one is told by
+ *         netshm_last_error(); the callback's negative answer; NETSHM_E_CALLBACK; NETSHM_E_IN_GROUP; NETSHM_E_TIMEOUT;
+ *         NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_check(netshm_object *o,
+                 uint32_t flags,
+                 netshm_damage_fn fn,
+                 void *arg);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* NETSHM_H */
