@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) spares: Vec<(u32, Offset)>,
     /// Bindings added (or, negative, removed) by what is planned, not reported to the table's load yet.
     pub(crate) net_added: i64,
+    /// The slot's pending list may hold something.
+    pub(crate) has_pending: bool,
     /// The slot's counter line in the table with the root that it was looked up for.
     pub(crate) counter: (Offset, Offset),
     /// Reserve cells below this one are known to be in use.
@@ -61,6 +63,7 @@ impl Session {
             in_mini: false,
             spares: Vec::new(),
             net_added: 0,
+            has_pending: true,
             counter: (Offset::NONE, Offset::NONE),
             reserve_cursor: 0,
         }

@@ -249,6 +249,7 @@ pub(crate) fn free_run(w: &mut Writer, run: Offset) {
 }
 
 fn make_pending(w: &mut Writer, what: Offset) {
+    w.s.has_pending = true;
     let head = w.slot_word(slot::W_PENDING);
     let next = w.word(head);
     w.put(what, next);
@@ -258,7 +259,7 @@ fn make_pending(w: &mut Writer, what: Offset) {
 /// Returns pending blocks to where they come from: at most `batches` mini-transactions. Nothing is planned.
 #[inline]
 pub(crate) fn drain(w: &mut Writer, batches: u32) -> Result<()> {
-    if w.segment.load(w.slot_word(slot::W_PENDING)) == 0 {
+    if !w.s.has_pending {
         return Ok(());
     }
     for _ in 0..batches {
@@ -266,6 +267,7 @@ pub(crate) fn drain(w: &mut Writer, batches: u32) -> Result<()> {
             break;
         }
     }
+    w.s.has_pending = w.segment.load(w.slot_word(slot::W_PENDING)) != 0;
     Ok(())
 }
 

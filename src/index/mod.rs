@@ -7,7 +7,7 @@
 //! - [`roots`]: this process's private hint of where the buckets are.
 //! - [`find`]: looking up without a lock and without a store.
 //! - [`chain`]: reading and changing a bucket that is locked.
-//! - [`mod@split`]: growth.
+//! - [`mod@split`]: how a table grows, bucket by bucket.
 
 pub(crate) mod chain;
 pub(crate) mod find;

@@ -115,9 +115,9 @@ impl View<'_> {
                     q.add(2).write_unaligned(sixteen::load_shared_at::<32>(p));
                     q.add(3).write_unaligned(sixteen::load_shared_at::<48>(p));
                     i += 64;
-                }
-                if i == len {
-                    return;
+                    if i == len {
+                        return;
+                    }
                 }
                 while i + 16 <= len {
                     into.add(i).cast::<sixteen::Bytes>().write_unaligned(sixteen::load_shared(from, i));
@@ -180,6 +180,30 @@ unsafe fn equal_words(from: *const AtomicU64, bytes: &[u8]) -> bool {
         // SAFETY: by the caller's promise.
         let last = u64::from_le(unsafe { (*from.add(i)).load(Ordering::Relaxed) });
         last & keep == tail_word(rest)
+    }
+}
+
+impl View<'_> {
+    /// Copies private bytes into a range of the object and pads them with zeros to a whole word.
+    ///
+    /// # Safety
+    /// The range, with its padding, must have been checked, and begin at a multiple of 8.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_in(&self, at: Offset, bytes: &[u8]) {
+        debug_assert!(at.0 % 8 == 0 && self.contains(at, (bytes.len() as u64 + 7) & !7));
+        // SAFETY: by the caller's promise.
+        unsafe { store_padded(self.address(at).cast_mut(), bytes) };
+    }
+}
+
+impl<const N: usize> Block<'_, N> {
+    /// Stores bytes from word `n` on, padded with zeros to a whole word. They must fit.
+    #[inline(always)]
+    pub(crate) fn store_bytes(&self, n: usize, bytes: &[u8]) {
+        let room = &self.words()[n..];
+        assert!(bytes.len() <= 8 * room.len());
+        // SAFETY: the words from `n` on have room for the bytes.
+        unsafe { store_padded(room.as_ptr().cast_mut().cast(), bytes) };
     }
 }
 
@@ -311,6 +335,9 @@ unsafe fn store_words(to: *mut u8, bytes: &[u8]) {
             sixteen::store_shared_at::<48>(to, from.add(3).read_unaligned());
         }
         done += 64;
+        if done == bytes.len() {
+            return;
+        }
     }
     #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
     while done + 16 <= bytes.len() {

@@ -75,11 +75,12 @@ fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<
     let words = value.len().div_ceil(8) as u64;
     let slot = slot_of(w).filter(|_| words != 0)?;
     slot.store(LOG, log_record::run_header(at, words));
-    w.segment.copy_in(w.s.p.base.word(LOG as u64 + 1), value);
+    slot.store_bytes(LOG + 1, &value[..value.len().min(IN_PLACE_BYTES as usize)]);
     lock(w, slot, sight)?;
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, words + 1));
     w.segment.fence_release();
-    w.segment.copy_in(at, value);
+    // SAFETY: the lookup has checked the record, whose value is as long as this one.
+    unsafe { sight.view.copy_in(at, value) };
     conclude(w, slot, sight);
     Some(())
 }
@@ -225,8 +226,7 @@ fn conclude(w: &Writer, slot: Slot, sight: &Sight) {
 /// What an operation leaves to be done when it is over: returning freed blocks, splitting a bucket.
 #[inline(always)]
 pub(crate) fn has_chores(w: &Writer) -> bool {
-    let pending = slot_of(w).is_none_or(|slot| slot.load(slot::W_PENDING as usize) != 0);
-    pending || !w.s.p.tickets.is_empty()
+    w.s.has_pending || !w.s.p.tickets.is_empty()
 }
 
 /// Does some of it.
