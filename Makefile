@@ -22,7 +22,7 @@ SUB = $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC
 
 .PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
 	test-c-valgrind test-c-sanitizers gates check-symbols check-soname check-install lint test-readme \
-	test-long install clean
+	test-long bench install clean
 
 all: build
 
@@ -30,6 +30,7 @@ help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
 	@echo 'test: test-rust test-c gates lint test-readme; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
+	@echo 'bench (BENCH_KEYS, BENCH_ROUNDS)'
 	@echo 'gates: check-header check-symbols check-soname check-install'
 
 build: lib
@@ -119,6 +120,18 @@ lint:
 test-readme: lib
 	@c_tests/readme.sh "$(abspath $(BUILD))" "$(CC)"
 
+# ---- Measuring: figures and goals, beside a private map and the limit. See docs/performance.md.
+
+bench: lib
+	$(CARGO) build --quiet --release --manifest-path bench/map/Cargo.toml --target-dir $(BUILD)/bench-map
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/bench.c -o $(BUILD)/bench -L$(LIBDIR) -lnetshm \
+		$(BUILD)/bench-map/release/libbenchmap.so \
+		-Wl,-rpath,$(abspath $(LIBDIR)) -Wl,-rpath,$(abspath $(BUILD))/bench-map/release
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/instructions.c -o $(BUILD)/instructions -L$(LIBDIR) \
+		-lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
+	$(BUILD)/bench $(BENCH_KEYS) $(BENCH_ROUNDS)
+	@if c_tests/need.sh valgrind valgrind; then bench/instructions.sh $(BUILD)/instructions; fi
+
 # ---- Installing
 
 install: lib
@@ -134,3 +147,5 @@ install: lib
 clean:
 	rm -rf $(BUILD)
 	$(CARGO) clean --target-dir $(TARGET)
+
+include demo/demo.mk

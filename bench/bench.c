@@ -2,7 +2,7 @@
  *
  * usage: bench [keys [rounds]]
  *
- * The systems: the limit (two dependent random cache misses and the copy of the value, in a shared mapping),
+ * The systems: the limit (hash, two dependent random cache misses and the copy of the value, in a shared mapping),
  * a hashbrown map in private memory without locks (bench/map), and netshm through libnetshm.so with default
  * locking. Keys of 16 bytes, values of 64 bytes. Every operation is a function call into a shared library.
  */
@@ -85,11 +85,12 @@ static void prepare(void) {
     for (size_t i = 0; i < COUNTERS; i++) make_key(counter_keys + KEY * i, i + ((uint64_t)1 << 50));
 }
 
-/* --- the limit --- */
-struct line { uint64_t record[8]; };
+/* --- the limit: hash, one line of an index, one record; see bench/map --- */
+struct line { uint64_t words[8]; };
 struct record { unsigned char head[32], value[VALUE]; };
 static struct line *lines;
 static struct record *records;
+static uint64_t line_mask;
 
 static void *shared(const char *what, size_t bytes) {
     int fd = memfd_create(what, 0);
@@ -101,23 +102,20 @@ static void *shared(const char *what, size_t bytes) {
 }
 
 static void limit_prepare(void) {
-    lines = shared("lines", keys * sizeof *lines);
+    size_t n = 1;
+    while (n < keys) n *= 2;
+    line_mask = n - 1;
+    lines = shared("lines", n * sizeof *lines);
     records = shared("records", keys * sizeof *records);
-    for (size_t i = 0; i < keys; i++) {
-        lines[i].record[1] = order[(i * 7 + 3) % keys];
-        memset(records[i].value, (int)i, VALUE);
-    }
-}
-__attribute__((noinline)) static void limit_find(size_t i, unsigned char *into) {
-    const volatile uint64_t *line = lines[i].record;
-    memcpy(into, records[line[1]].value, VALUE);
+    for (size_t i = 0; i < n; i++) lines[i].words[1] = next_random() % keys;
+    for (size_t i = 0; i < keys; i++) memset(records[i].value, (int)i, VALUE);
 }
 static double limit_run(void) {
     unsigned char value[VALUE];
     uint64_t sum = 0;
     double start = now_ns();
     for (size_t i = 0; i < keys; i++) {
-        limit_find(order[i], value);
+        benchlimit_find(lines, line_mask, records, sizeof *records, shuffled + KEY * i, KEY, value, VALUE);
         sum += value[5];
     }
     double took = now_ns() - start;

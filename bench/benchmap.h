@@ -10,5 +10,7 @@ void benchmap_add(benchmap *map, const void *key, size_t key_len, const void *va
 void benchmap_put(benchmap *map, const void *key, size_t key_len, const void *value, size_t len);
 int benchmap_find(const benchmap *map, const void *key, size_t key_len, void *into, size_t capacity, size_t *len);
 int64_t benchmap_increment(benchmap *map, const void *key, size_t key_len, int64_t delta);
+void benchlimit_find(const void *lines, uint64_t mask, const void *records, size_t record_len, const void *key,
+                     size_t key_len, void *into, size_t len);
 int benchmap_remove(benchmap *map, const void *key, size_t key_len);
 #endif

@@ -59,6 +59,8 @@
  * Structures. Those that may grow begin with their size, which the caller sets.
  * errno.      It is unspecified after every call.
  * Unloading.  After dlclose the library stays loaded.
+ * Valgrind.   A program that ends with open tables under valgrind needs --leak-check=no: its search for leaks would
+ *             look through all of the address space that is reserved for the growth of objects.
  */
 
 #ifndef NETSHM_H
@@ -860,7 +862,9 @@ typedef int (*netshm_group_fn)(netshm_txn *txn, void *arg);
  * Runs a callback as a group: all that it does on the table's object, on this thread, happens, or nothing.
  *
  * Nobody else sees anything of it before it ends. Within a group of the same object it is an inner group, which
- * can be undone alone.
+ * can be undone alone. What a group has changed or read stays locked until it ends; several keys share a lock, so
+ * that others may have to wait also with other keys. Finding outside of groups never waits for a group. Two
+ * objects are never changed together: a group covers one.
  *
  * @param t    The table, see netshm_hashtbl_table().
  * @param fn   The callback.

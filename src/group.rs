@@ -27,6 +27,8 @@ pub(crate) struct Nest {
     number: u64,
     /// A deadlock was found in it: all that is left is to roll back.
     doomed: bool,
+    /// Its handle was given up inside of a callback: it ends with the operation that called back.
+    abandoned: bool,
     /// Attempts that ended in a deadlock.
     attempts: u32,
 }
@@ -121,6 +123,14 @@ pub(crate) fn operate<R>(
     let result = operation(&mut w);
     if w.is_forked() {
         return Err(Error::Forked);
+    }
+    if seat.group.borrow().abandoned {
+        txn::abort(&mut w)?;
+        set_age(&w, 0);
+        *seat.group.borrow_mut() = Nest::default();
+        entered.leave_as(SeatState::Idle);
+        entered.engine().groups_open.fetch_sub(1, Ordering::Relaxed);
+        return Err(Error::Aborted);
     }
     match &result {
         Ok(_) => w.s.set().keep(savepoint),
@@ -248,6 +258,13 @@ impl Transaction {
                     self.engine.groups_open.fetch_sub(1, Ordering::Relaxed);
                 }
                 return Err(Error::Forked);
+            }
+            Err(Error::InCallback) => {
+                // SAFETY: the engine, and with it the seat, lives; the group is this thread's.
+                if let Ok(mut nest) = unsafe { self.seat.as_ref() }.group.try_borrow_mut() {
+                    nest.abandoned = true;
+                }
+                return Err(Error::InCallback);
             }
             Err(e) => return Err(e),
         };

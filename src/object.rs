@@ -434,6 +434,13 @@ impl Object {
             let asked = options.locking.map_or("", |l| Locking::name(l as u64));
             return Err(Error::Locking { asked, recorded: Locking::name(recorded) });
         }
+        let hashing = engine.header.hash;
+        if options.hashing.is_some_and(|asked| asked as u64 != hashing) {
+            let name =
+                |number| if number == KeyHashing::Keyed as u64 { "keyed hashing" } else { "fast hashing" };
+            let asked = options.hashing.map_or("", |h| name(h as u64)).into();
+            return Err(Error::Kind { asked, found: name(hashing).into() });
+        }
         let base_level = crate::format::root::base_level_for(options.expected);
         let how = if options.reinitialise {
             Initialise::Anew { base_level }

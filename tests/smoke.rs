@@ -68,7 +68,10 @@ fn many_keys_grow_and_shrink() {
         assert_eq!(t.find(&(i + 1_000_000).to_le_bytes()).expect("finds"), None);
     }
     assert_eq!(t.len().expect("counts"), 100_000);
-    assert_eq!(t.iter().map(|b| b.expect("reads").0).collect::<std::collections::HashSet<_>>().len(), 100_000);
+    assert_eq!(
+        t.iter().map(|b| b.expect("reads").0).collect::<std::collections::HashSet<_>>().len(),
+        100_000
+    );
     for i in 0..100_000u64 {
         t.replace(&i.to_le_bytes(), &vec![1; (i % 300) as usize]).expect("replaces");
     }
@@ -118,7 +121,8 @@ fn groups() {
 fn large_values_and_reinitialising() {
     let scratch = Scratch::new("large");
     let t = scratch.open();
-    for (i, len) in [0usize, 1, 100, 5_000, 16_000, 17_000, 70_000, 1 << 20, 20 << 20].into_iter().enumerate() {
+    for (i, len) in [0usize, 1, 100, 5_000, 16_000, 17_000, 70_000, 1 << 20, 20 << 20].into_iter().enumerate()
+    {
         let value: Vec<u8> = (0..len).map(|n| (n * 7 + i) as u8).collect();
         t.replace(&[i as u8], &value).expect("replaces");
         assert_eq!(t.find(&[i as u8]).expect("finds"), Some(value));
@@ -131,4 +135,43 @@ fn large_values_and_reinitialising() {
     check(&scratch.0);
     t.add(b"x", b"y").expect("adds");
     check(&scratch.0);
+}
+
+#[test]
+fn a_group_given_up_in_a_callback_ends_with_the_operation() {
+    let scratch = Scratch::new("given-up");
+    let t = scratch.open();
+    let mut group = Some(t.table().begin().expect("begins"));
+    t.add(b"k", b"v").expect("adds");
+    let outcome = t.update(b"k", |_| {
+        assert_eq!(group.take().map(|g| g.commit()), Some(Err(Error::InCallback)));
+        netshm::Update::Keep
+    });
+    assert_eq!(outcome, Err(Error::Aborted));
+    assert_eq!(t.find(b"k").expect("finds"), None);
+    t.add(b"k", b"after").expect("adds");
+    check(&scratch.0);
+}
+
+#[test]
+fn an_object_without_a_name_is_handed_over_by_its_descriptor() {
+    let object = OpenOptions::new().anonymous().expect("makes memory");
+    let t = HashTable::manage(&object, &ManageOptions::new()).expect("manages");
+    t.add(b"k", b"v").expect("adds");
+    let fd = object.as_fd().try_clone_to_owned().expect("duplicates");
+    let other = OpenOptions::new().from_fd(fd).expect("opens");
+    let again = HashTable::manage(&other, &ManageOptions::new()).expect("manages");
+    assert_eq!(again.find(b"k").expect("finds").as_deref(), Some(&b"v"[..]));
+    assert!(other.check(|_| true).expect("is sound").complete);
+}
+
+#[test]
+fn what_an_object_records_is_not_overruled() {
+    let scratch = Scratch::new("recorded");
+    scratch.open();
+    let object = OpenOptions::new().open(&scratch.0).expect("opens");
+    let keyed = HashTable::manage(&object, ManageOptions::new().hashing(netshm::KeyHashing::Keyed));
+    assert!(matches!(keyed, Err(Error::Kind { .. })), "{keyed:?}");
+    let unlocked = HashTable::manage(&object, ManageOptions::new().locking(netshm::Locking::None));
+    assert!(matches!(unlocked, Err(Error::Locking { .. })), "{unlocked:?}");
 }

@@ -130,6 +130,10 @@ impl<'e> Entered<'e> {
         Writer { segment: &self.engine.segment, me: &self.attached.registration, s: session, patience }
     }
 
+    pub(crate) fn engine(&self) -> &'e Engine {
+        self.engine
+    }
+
     /// Leaves the session in another state than it was found in.
     pub(crate) fn leave_as(&mut self, state: SeatState) {
         self.before = state;

@@ -109,7 +109,9 @@ fn run(
 /// Runs a callback as a group: all that it does on the table's object, on this thread, happens, or nothing.
 ///
 /// Nobody else sees anything of it before it ends. Within a group of the same object it is an inner group, which
-/// can be undone alone.
+/// can be undone alone. What a group has changed or read stays locked until it ends; several keys share a lock, so
+/// that others may have to wait also with other keys. Finding outside of groups never waits for a group. Two
+/// objects are never changed together: a group covers one.
 ///
 /// @param t    The table, see netshm_hashtbl_table().
 /// @param fn   The callback.

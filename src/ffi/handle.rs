@@ -7,10 +7,8 @@
 use super::call::{Fault, Outcome};
 use crate::error::Error;
 use std::alloc::Layout;
-use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// A kind of handle. The implementing type is the opaque one that C knows.
 pub(super) trait Noun {
@@ -38,13 +36,22 @@ pub(super) mod magic {
 #[repr(C)]
 pub(super) struct Handle<B> {
     magic: AtomicU64,
+    /// Gives the memory back.
+    free: unsafe fn(*mut Head),
     body: ManuallyDrop<B>,
+}
+
+/// What the memory of all handles begins with.
+#[repr(C)]
+struct Head {
+    magic: AtomicU64,
+    free: unsafe fn(*mut Head),
 }
 
 impl<B> Handle<B> {
     /// A handle that is part of another one.
     pub(super) fn part<N: Noun<Body = B>>(body: B) -> Handle<B> {
-        Handle { magic: AtomicU64::new(N::MAGIC), body: ManuallyDrop::new(body) }
+        Handle { magic: AtomicU64::new(N::MAGIC), free: free::<B>, body: ManuallyDrop::new(body) }
     }
 
     /// Closes a handle that is part of another one. Its body stays, for `drop_part`.
@@ -65,13 +72,9 @@ impl<B> Handle<B> {
 /// How many closed handles rest.
 const RESTING: usize = 256;
 
-/// Memory of closed handles, oldest first.
-static REST: Mutex<VecDeque<Resting>> = Mutex::new(VecDeque::new());
-
-struct Resting(*mut u8, Layout);
-
-// SAFETY: it is memory that nobody uses any more.
-unsafe impl Send for Resting {}
+/// Memory of closed handles. Without a lock, which a forked child might find locked for ever.
+static REST: [AtomicPtr<Head>; RESTING] = [const { AtomicPtr::new(std::ptr::null_mut()) }; RESTING];
+static NEXT_REST: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes a handle. It lives until it is closed.
 pub(super) fn open<N: Noun>(body: N::Body) -> *mut N {
@@ -138,21 +141,27 @@ pub(super) unsafe fn close<N: Noun>(number: u32, handle: *mut N) -> Outcome<N::B
         N::closing(&(*handle).body);
         ManuallyDrop::take(&mut (*handle).body)
     };
-    rest(Resting(handle.cast(), Layout::new::<Handle<N::Body>>()));
+    rest(handle.cast());
     Ok(body)
 }
 
-/// Lays memory to rest, and gives back what has rested longest.
-fn rest(memory: Resting) {
-    // A forked child may find the mutex locked for ever; it can afford the few bytes.
-    let Ok(mut resting) = REST.try_lock() else { return };
-    resting.push_back(memory);
-    if resting.len() > RESTING {
-        if let Some(Resting(memory, layout)) = resting.pop_front() {
-            // SAFETY: it came from a box of this layout, whose content has been dropped or moved away.
-            unsafe { std::alloc::dealloc(memory, layout) };
-        }
+/// Lays the memory of a closed handle to rest, and gives back what has rested longest.
+fn rest(memory: *mut Head) {
+    let place = &REST[NEXT_REST.fetch_add(1, Ordering::Relaxed) % RESTING];
+    let oldest = place.swap(memory, Ordering::AcqRel);
+    if !oldest.is_null() {
+        // SAFETY: it is memory of a closed handle, and the swap has made it ours alone.
+        unsafe { ((*oldest).free)(oldest) };
     }
+}
+
+/// Gives back the memory of a handle.
+///
+/// # Safety
+/// It must have been made by [`open`] with this type of body, which has been dropped or moved away.
+unsafe fn free<B>(memory: *mut Head) {
+    // SAFETY: the caller's promise: it came from a box of this layout.
+    unsafe { std::alloc::dealloc(memory.cast(), Layout::new::<Handle<B>>()) };
 }
 
 #[cold]

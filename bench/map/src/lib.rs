@@ -99,3 +99,24 @@ pub unsafe extern "C" fn benchmap_increment(map: *mut Map, key: *const u8, key_l
 pub unsafe extern "C" fn benchmap_remove(map: *mut Map, key: *const u8, key_len: usize) -> i32 {
     unsafe { &mut *map }.0.remove(unsafe { slice(key, key_len) }).is_some() as i32
 }
+
+/// The least that looking up a byte string can be: hash the key, read one line of an index that says where the
+/// record is, copy the value from there. `lines` has `mask + 1` lines of 64 bytes, of which the second word is
+/// the number of a record; a record has `record_len` bytes, the value at 32.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_find(
+    lines: *const [u64; 8],
+    mask: u64,
+    records: *const u8,
+    record_len: usize,
+    key: *const u8,
+    key_len: usize,
+    into: *mut u8,
+    len: usize,
+) {
+    let hash = xxhash_rust::xxh3::xxh3_64_with_seed(unsafe { slice(key, key_len) }, 0x1234_5678_9abc_def1);
+    unsafe {
+        let record = std::ptr::read_volatile(&(*lines.add((hash & mask) as usize))[1]);
+        std::ptr::copy_nonoverlapping(records.add(record as usize * record_len + 32), into, len);
+    }
+}
