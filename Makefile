@@ -30,7 +30,7 @@ help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
 	@echo 'test: test-rust test-c gates lint test-readme; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
-	@echo 'bench (BENCH_KEYS, BENCH_ROUNDS)'
+	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS)'
 	@echo 'gates: check-header check-symbols check-soname check-install'
 
 build: lib
@@ -70,8 +70,12 @@ check-header:
 test: test-rust test-c gates lint test-readme
 	@echo 'make test: all passed'
 
-test-rust:
-	$(CARGO) test --target-dir $(TARGET)
+# Once as users get it, once with the hooks that let a process die at its k-th store. The stepping test drives the
+# release library.
+test-rust: lib
+	$(CARGO) test --lib --target-dir $(TARGET)
+	NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so $(CARGO) test --features inject --tests --target-dir $(TARGET)/inject
+	$(CARGO) test --doc --target-dir $(TARGET)
 
 test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers
 
@@ -87,9 +91,10 @@ test-c-valgrind: lib
 test-c-sanitizers: lib
 	$(SUB) sanitizers
 
-# What takes minutes: all variants under valgrind, and the tests that cargo ignores by default.
+# The long forms: every store, 10,000 kills, the quarantine of freed memory; all C variants under valgrind.
 test-long: test
-	$(CARGO) test --release --target-dir $(TARGET) -- --ignored
+	NETSHM_LONG=1 NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so \
+		$(CARGO) test --release --features inject --tests --target-dir $(TARGET)/inject
 	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind-all; fi
 
 gates: check-header check-symbols check-soname check-install
@@ -112,8 +117,11 @@ check-install: lib
 	@if c_tests/need.sh pkg-config pkg-config; then c_tests/install.sh "$(MAKE)" "$(abspath $(BUILD))" "$(CC)" "$(CXX)"; fi
 
 lint:
+	@if $(CARGO) fmt --version > /dev/null 2>&1; then $(CARGO) fmt --all --check; \
+	else echo 'SKIP: lint: cargo fmt is not installed'; fi
 	@if $(CARGO) clippy --version > /dev/null 2>&1; then \
-		$(CARGO) clippy --all-targets --target-dir $(TARGET) -- -D warnings; \
+		$(CARGO) clippy --all-targets --target-dir $(TARGET) -- -D warnings && \
+		$(CARGO) clippy --all-targets --features inject --target-dir $(TARGET)/inject -- -D warnings; \
 	else echo 'SKIP: lint: cargo clippy is not installed'; fi
 
 # Every C program of the README is built and run; the first one is examples_c/hello.c.

@@ -450,8 +450,15 @@ impl Object {
         if options.reinitialise || engine.holds_nothing() {
             initialise(&engine, how, options.lock_timeout_ms)?;
         }
-        engine.refresh(Patience::from_millis(options.lock_timeout_ms))?;
-        Ok(engine)
+        loop {
+            match engine.refresh(Patience::from_millis(options.lock_timeout_ms)) {
+                // Somebody has emptied the object meanwhile, or died while doing so and was recovered.
+                Err(Error::Stale) if engine.holds_nothing() && engine.is_writable() => {
+                    initialise(&engine, Initialise::IfEmpty { base_level }, options.lock_timeout_ms)?;
+                }
+                outcome => return outcome.map(|()| engine),
+            }
+        }
     }
 
     /// Removes everything that the object holds.

@@ -262,7 +262,14 @@ impl Writer<'_> {
         std::mem::swap(&mut self.s.set, &mut self.s.outer);
         self.s.in_mini = true;
         let from = self.s.p.held.len();
-        let result = body(self).and_then(|value| self.commit_from(from).map(|()| value));
+        let result = body(self).and_then(|value| {
+            if self.s.p.held.is_empty() && !self.s.set.is_empty() {
+                // It changes words of its slot only. Some lock has to be held all the same, for the gate's sake.
+                let arena = self.s.p.slot.0 as u64 % header::ARENAS;
+                self.lock(header::arena(arena), Rank::Arena)?;
+            }
+            self.commit_from(from).map(|()| value)
+        });
         if result.is_err() {
             self.s.p.release_from(self.segment, from);
             self.s.set.clear();

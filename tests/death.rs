@@ -339,7 +339,7 @@ fn growth() -> Vec<Scenario> {
             warm: nothing,
             steps: |_| (30_000..30_003).map(|n| add(n, 8)).collect(),
             live: false,
-            stride: 9,
+            stride: 17,
         },
         Scenario {
             name: "more slots",

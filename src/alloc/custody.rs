@@ -326,8 +326,8 @@ pub(crate) fn flush(w: &mut Writer) -> Result<()> {
                 return Err(Error::corrupt(Damage::Slot, cell));
             }
             w.mini(|w| {
+                slabs::release_any(w, block)?;
                 w.put(cell, 0);
-                make_pending(w, block);
                 Ok(())
             })?;
         }

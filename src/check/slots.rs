@@ -111,17 +111,19 @@ impl Check<'_> {
             let text = format!("the log of slot {slot} is in state {}", words[1] & 0xff);
             self.say(Damage::Log, at + 8, text)?;
         }
-        let lists_gate = own && state == ACTIVE && words[2] == 1 && words[LISTED_LOCKS] == GATE;
+        // While a check holds the gate, others may queue for it, or have groups open that hold nothing.
+        let live = self.options.own_slot != 0;
+        let lists_gate = live && state == ACTIVE && words[2] == 1 && words[LISTED_LOCKS] == GATE;
         if words[2] != 0 && !lists_gate {
             self.say(Damage::Slot, at + 16, format!("slot {slot} lists {} locks", words[2]))?;
         }
         if own {
             return self.own_gate(lists_gate);
         }
-        if words[6] != 0 {
+        if words[6] != 0 && !(live && state == ACTIVE) {
             self.say(Damage::Slot, at + 48, format!("slot {slot} has an open group"))?;
         }
-        if words[16] != 0 {
+        if words[16] != 0 && !(live && words[16] == GATE) {
             self.say(Damage::Slot, at + 128, format!("slot {slot} waits for {}", words[16]))?;
         }
         Ok(())

@@ -344,7 +344,21 @@ fn own_slot() {
     let damage = |o: &Object, own| judge(o, own).0.iter().map(|f| (f.what, f.offset)).collect::<Vec<_>>();
     let listed = (Damage::Slot, Object::slot(2) + 16);
     assert_eq!(damage(&o, 0), [(Damage::StrayLock, GATE), listed]);
-    assert_eq!(damage(&o, 3), [(Damage::StrayLock, GATE), listed]);
+    // To a check by slot 3 it looks as if slot 2 queued for the gate; but its owner would have to be slot 3.
+    assert_eq!(damage(&o, 3), [(Damage::StrayLock, GATE)]);
+    // While the check holds the gate, others may queue for it, and have groups open that hold nothing.
+    let mut queue = o.clone();
+    queue.set(Object::slot(1), queue.get(Object::slot(2)));
+    queue.set(Object::slot(1) + 16, 1);
+    queue.set(Object::slot(1) + 48, 77);
+    queue.set(Object::slot(1) + 128, GATE);
+    queue.set(Object::slot(1) + 8 * 96, GATE);
+    assert_eq!(damage(&queue, 2), []);
+    queue.set(Object::slot(1) + 128, ALLOCATOR);
+    assert_eq!(damage(&queue, 2), [(Damage::Slot, Object::slot(1) + 128)]);
+    queue.set(Object::slot(1) + 128, GATE);
+    queue.set(Object::slot(1) + 8 * 96, ALLOCATOR);
+    assert_eq!(damage(&queue, 2), [(Damage::Slot, Object::slot(1) + 16)]);
     o.set(Object::slot(2) + 8 * 96, ALLOCATOR);
     assert_eq!(damage(&o, 2), [listed, (Damage::StrayLock, GATE)]);
     gate_held(&mut o);

@@ -69,7 +69,7 @@ impl Engine {
     }
 
     fn locks_exclude(&self) -> bool {
-        self.header.locking != crate::object::Locking::None as u64
+        self.header.locking != header::LOCKING_NONE
     }
 
     /// Registers this process, and recovers what the dead have left in sight.
@@ -135,7 +135,12 @@ impl Engine {
                 });
             }
         } else if *rounds > 1000 {
-            return Err(Error::Busy("a value changed each time it was read"));
+            return Err(match obstacle {
+                Obstacle::Writing(_, owner) => {
+                    Error::Timeout { holder_pid: attachment::pid_of(&self.segment, owner) }
+                }
+                _ => Error::Busy("a value changed each time it was read"),
+            });
         }
         crate::os::time::sleep(std::time::Duration::from_micros(50.min(*rounds as u64)));
         Ok(())

@@ -9,6 +9,9 @@ pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"NETSHM\x1a\x0a");
 pub(crate) const MAGIC_CREATING: u64 = u64::from_le_bytes(*b"NETSHMc\x0a");
 pub(crate) const FORMAT_VERSION: u64 = 1;
 
+/// The locking method under which a held lock keeps nobody out.
+pub(crate) const LOCKING_NONE: u64 = 1;
+
 // Words of page 0.
 pub(crate) const W_MAGIC: u64 = 0;
 pub(crate) const W_VERSION: u64 = 1;

@@ -178,7 +178,7 @@ pub(crate) fn attempt<R>(
                 Match::No => {}
                 Match::Implausible => {
                     let at = entry_record(entry);
-                    return Err(implausible(segment, roots, bucket, seen, at));
+                    return Err(implausible(segment, view, roots, bucket, seen, at));
                 }
             }
         }
@@ -190,7 +190,7 @@ pub(crate) fn attempt<R>(
                     return finish(segment, roots, bucket, seen, result);
                 }
                 Ok(None) => {}
-                Err(at) => return Err(implausible(segment, roots, bucket, seen, at)),
+                Err(at) => return Err(implausible(segment, view, roots, bucket, seen, at)),
             }
         }
         // Not here. Only now it matters whether this is the key's home at all.
@@ -208,7 +208,7 @@ pub(crate) fn attempt<R>(
                 index = home;
             }
             None if index != 0 => index = bucket::ancestor(index),
-            _ => return Err(implausible(segment, roots, bucket, seen, at)),
+            _ => return Err(implausible(segment, view, roots, bucket, seen, at)),
         }
     }
     Err(Obstacle::Changed)
@@ -237,10 +237,16 @@ fn finish<R>(
 /// grown beyond what this process knew.
 #[cold]
 #[inline(never)]
-fn implausible(segment: &Segment, roots: &Roots, bucket: Block<'_, 8>, seen: Seen, at: Offset) -> Obstacle {
-    let before = segment.limit();
-    let _ = segment.refresh_limit(segment.limit() + 1);
-    if segment.limit() != before {
+fn implausible(
+    segment: &Segment,
+    view: View<'_>,
+    roots: &Roots,
+    bucket: Block<'_, 8>,
+    seen: Seen,
+    at: Offset,
+) -> Obstacle {
+    let _ = segment.refresh();
+    if segment.limit() != view.limit() {
         return Obstacle::Changed;
     }
     match finish(segment, roots, bucket, seen, ()) {

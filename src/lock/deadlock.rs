@@ -21,6 +21,7 @@ struct Member {
     slot: SlotIndex,
     base: Offset,
     sequence: u64,
+    age: u64,
     target: WaitTarget,
 }
 
@@ -32,8 +33,7 @@ pub(super) fn must_give_way(segment: &Segment, p: &Participant) -> bool {
     if first != second {
         return false;
     }
-    let age_of = |m: &Member| (segment.load(m.base.word(slot::W_AGE)), m.slot.0);
-    let Some(youngest) = first.iter().max_by_key(|m| age_of(m)) else { return false };
+    let Some(youngest) = first.iter().max_by_key(|m| (m.age, m.slot.0)) else { return false };
     if youngest.slot == p.slot {
         return true;
     }
@@ -52,7 +52,8 @@ fn cycle(segment: &Segment, p: &Participant) -> Option<Vec<Member>> {
         let base = if slot == p.slot { p.base } else { slot_base(segment, slot)? };
         let sequence = segment.load_acquire(base.word(slot::W_WAIT_SEQUENCE));
         let target = WaitTarget::decode(segment.load_acquire(base.word(slot::W_WAIT_TARGET)));
-        members.push(Member { slot, base, sequence, target });
+        let age = segment.load(base.word(slot::W_AGE));
+        members.push(Member { slot, base, sequence, age, target });
         let next = match target {
             WaitTarget::Nothing => return None,
             WaitTarget::Lock(at) => LockWord(segment.load_acquire(at)).owner(),

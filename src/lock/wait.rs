@@ -25,6 +25,8 @@ pub(crate) enum Acquired {
 const SPINS: u32 = 40;
 const FIRST_SLEEP: Duration = Duration::from_millis(1);
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
+/// Who holds locks may be part of a circle that has closed meanwhile, and looks sooner.
+const LONGEST_SLEEP_OF_HOLDERS: Duration = Duration::from_millis(4);
 
 /// Takes a lock for a participant. It is in the participant's published list from before the attempt until
 /// it is released.
@@ -56,7 +58,8 @@ fn acquire_slowly(
     at: Offset,
     patience: Patience,
 ) -> Result<Acquired> {
-    let mut wait = Wait { slept: false, published: false, nap: FIRST_SLEEP, free_owner_seen: 0 };
+    let longest = if p.held.len() > 1 { LONGEST_SLEEP_OF_HOLDERS } else { LONGEST_SLEEP };
+    let mut wait = Wait { longest, slept: false, published: false, nap: FIRST_SLEEP, free_owner_seen: 0 };
     let mut spins = 0;
     loop {
         let word = LockWord(segment.load_acquire(at));
@@ -123,6 +126,7 @@ fn acquire_slowly(
 
 /// What one participant publishes while it waits.
 pub(crate) struct Wait {
+    longest: Duration,
     slept: bool,
     published: bool,
     nap: Duration,
@@ -163,7 +167,7 @@ impl Wait {
     /// Sleeps until woken or until it is time to look after the owner. True: woken, or the word changed.
     fn sleep(&mut self, segment: &Segment, at: Offset, expected: LockWord, left: Option<Duration>) -> bool {
         let nap = left.map_or(self.nap, |left| left.min(self.nap));
-        self.nap = (self.nap * 2).min(LONGEST_SLEEP);
+        self.nap = (self.nap * 2).min(self.longest);
         let Some(address) = segment.futex_address(at) else { return false };
         let woken = matches!(
             futex::wait(address, expected.futex_value(), nap),
@@ -196,8 +200,13 @@ pub(crate) fn wait_for_empty_list(
     other_base: Offset,
     patience: Patience,
 ) -> Result<Acquired> {
-    let mut wait =
-        Wait { slept: false, published: false, nap: Duration::from_micros(20), free_owner_seen: 0 };
+    let mut wait = Wait {
+        longest: LONGEST_SLEEP_OF_HOLDERS,
+        slept: false,
+        published: false,
+        nap: Duration::from_micros(20),
+        free_owner_seen: 0,
+    };
     let mut spins = 0;
     let result = loop {
         let state = State(segment.load_acquire(other_base.word(slot::W_STATE)));

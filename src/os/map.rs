@@ -46,14 +46,23 @@ impl Mapping {
         if need > MAX_RESERVATION || usize::try_from(need).is_err() {
             return Err(BEYOND);
         }
-        let mut length = want.min(MAX_RESERVATION).next_multiple_of(page).max(need);
+        let most = want.min(MAX_RESERVATION).next_multiple_of(page).max(need);
+        let smaller = |length: u64| (length / FALLBACK_DIVISOR).next_multiple_of(page).max(need);
+        let mut length = most;
         loop {
             // A length beyond `usize` is refused like one that the system does not have.
             let attempt = usize::try_from(length).map_or(Err(libc::ENOMEM), |len| map(fd, len, writable));
             match attempt {
+                // Address space is scarce here: leave some of it to the rest of the process.
+                Ok(raw) if length < most && smaller(length) < length => {
+                    drop(raw);
+                    let modest = usize::try_from(smaller(length)).map_err(|_| BEYOND)?;
+                    let raw = map(fd, modest, writable).map_err(|errno| Error::system("mmap", errno))?;
+                    return Ok(Mapping { raw });
+                }
                 Ok(raw) => return Ok(Mapping { raw }),
                 Err(errno) if is_final(errno) || length == need => return Err(Error::system("mmap", errno)),
-                Err(_) => length = (length / FALLBACK_DIVISOR).next_multiple_of(page).max(need),
+                Err(_) => length = smaller(length),
             }
         }
     }

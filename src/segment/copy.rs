@@ -79,7 +79,7 @@ mod sixteen {
 
     /// # Safety
     /// 16 bytes must be writable at `to + i`, which may be shared.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
     #[inline(always)]
     pub(super) unsafe fn store_shared(to: *mut u8, i: usize, bytes: Bytes) {
         // SAFETY: by the caller's promise.
@@ -253,18 +253,19 @@ impl Segment {
         unsafe { self.view().equals(at, bytes) }
     }
 
-    /// Fills a range that nobody refers to: some words, then two strings, each padded to a whole word. Does
-    /// nothing if the range does not lie inside of the object.
+    /// Fills a range that nobody refers to: some words, then two strings, each padded to a whole word. False,
+    /// and nothing is written, if the range does not lie inside of the object.
     #[inline(always)]
-    pub(crate) fn fill(&self, at: Offset, words: &[u64], first: &[u8], second: &[u8]) {
+    #[must_use]
+    pub(crate) fn fill(&self, at: Offset, words: &[u64], first: &[u8], second: &[u8]) -> bool {
         let padded = |bytes: &[u8]| (bytes.len() + 7) & !7;
         let first_at = 8 * words.len();
         let second_at = first_at + padded(first);
-        let view = self.view();
-        if at.0 % 8 != 0 || !view.contains(at, (second_at + padded(second)) as u64) {
-            return;
+        // Another process may have made the file longer than this one knows.
+        if at.0 % 8 != 0 || !self.contains(at, (second_at + padded(second)) as u64) {
+            return false;
         }
-        let to = view.address(at).cast_mut();
+        let to = self.view().address(at).cast_mut();
         // SAFETY: the whole range lies inside of the object, and all three parts begin at multiples of 8.
         unsafe {
             for (i, word) in words.iter().enumerate() {
@@ -274,6 +275,7 @@ impl Segment {
             store_padded(to.add(first_at), first);
             store_padded(to.add(second_at), second);
         }
+        true
     }
 
     /// Copies private bytes into the object and pads them with zeros to a whole word.

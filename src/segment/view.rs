@@ -46,6 +46,11 @@ impl Segment {
 }
 
 impl<'a> View<'a> {
+    /// The object's bytes as far as they were known when the view was taken.
+    pub(crate) fn limit(&self) -> u64 {
+        self.limit
+    }
+
     /// Does a range lie inside of what is known of the object?
     #[inline(always)]
     pub(crate) fn contains(&self, at: Offset, len: u64) -> bool {

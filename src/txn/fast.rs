@@ -106,7 +106,9 @@ fn bind_new(
     let entry = bucket::entry(hash, level, block);
     let count = segment.load(counter);
     let counted = (counter, count.wrapping_add(1));
-    ops::fill_record(w, block, shape, key, value, Offset::NONE);
+    if !ops::fill_record(w, block, shape, key, value, Offset::NONE) {
+        return None;
+    }
     let done = match hole_in(segment, bucket, seen.bucket, link) {
         Some(hole) => write(w, &sight, &[(hole, entry), (cell, 0), counted]),
         None => {

@@ -160,7 +160,7 @@ fn finish_sweep(w: &mut Writer, table: Offset, base: u32) {
 }
 
 /// Operations between two looks at whether memory should be given back.
-const UPKEEP_INTERVAL: u32 = 64;
+const UPKEEP_INTERVAL: u32 = 16;
 
 /// A little of the work that somebody has to do: sweeping, giving memory back to the system.
 pub(crate) fn upkeep(w: &mut Writer) -> Result<()> {

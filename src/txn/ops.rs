@@ -102,18 +102,28 @@ fn make_record(w: &mut Writer, key: &[u8], value: &[u8], older: Offset) -> Resul
         Holder::Block(class) => alloc::take_block(w, class)?,
         Holder::Run(pages) => alloc::take_run(w, pages, Purpose::Record)?,
     };
-    fill_record(w, at, shape, key, value, older);
+    if !fill_record(w, at, shape, key, value, older) {
+        return Err(Error::corrupt(Damage::Truncated, at));
+    }
     Ok(at)
 }
 
-/// Fills a block that nobody refers to.
+/// Fills a block that nobody refers to. False if it does not lie inside of the object.
 #[inline]
-pub(super) fn fill_record(w: &Writer, at: Offset, shape: Shape, key: &[u8], value: &[u8], older: Offset) {
+#[must_use]
+pub(super) fn fill_record(
+    w: &Writer,
+    at: Offset,
+    shape: Shape,
+    key: &[u8],
+    value: &[u8],
+    older: Offset,
+) -> bool {
     // Readers of what the block was before must see that it is gone before they see new bytes.
     w.segment.fence_release();
     let words = [shape.first_word(older), shape.lengths_word(), shape.key_len, shape.value_len];
     let header = &words[..shape.header_bytes() as usize / 8];
-    w.segment.fill(at, header, key, value);
+    w.segment.fill(at, header, key, value)
 }
 
 /// Plans to free a record.
