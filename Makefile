@@ -8,6 +8,8 @@ DESTDIR ?=
 INSTALL ?= install
 TARGET ?= target
 BUILD ?= build
+BENCH_KEYS ?= 1000000
+BENCH_ROUNDS ?= 5
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOVERSION := 0

@@ -336,6 +336,20 @@ pub(crate) fn flush(w: &mut Writer) -> Result<()> {
     Ok(())
 }
 
+/// An empty cell of the magazine, for an operation that plans nothing else and will fill it.
+pub(crate) fn empty_cell(w: &mut Writer, class: u32) -> Option<Offset> {
+    let hint = w.s.p.full_cell[class as usize] as u64;
+    for n in 1..=MAGAZINE_CELLS {
+        let i = (hint + n) % MAGAZINE_CELLS;
+        let cell = w.slot_word(magazine_word(class, i));
+        if w.segment.load(cell) == 0 {
+            w.s.p.full_cell[class as usize] = i as u8;
+            return Some(cell);
+        }
+    }
+    None
+}
+
 /// Takes note that the cell given by `peek_block` has been emptied.
 #[inline(always)]
 pub(crate) fn note_taken(w: &mut Writer, class: u32) {

@@ -24,10 +24,10 @@ use crate::writer::Writer;
 type Change = (Offset, u64);
 
 /// The slot's words, checked once.
-type Slot<'a> = Block<'a, { slot::SLOT_BYTES as usize / 8 }>;
+pub(super) type Slot<'a> = Block<'a, { slot::SLOT_BYTES as usize / 8 }>;
 
-const LIST: usize = slot::LOCK_LIST.inline_word as usize;
-const LOG: usize = slot::LOG.inline_word as usize;
+pub(super) const LIST: usize = slot::LOCK_LIST.inline_word as usize;
+pub(super) const LOG: usize = slot::LOG.inline_word as usize;
 
 /// Replaces the newest binding by a value of the same, small length, or binds a key that has none.
 #[inline(always)]
@@ -65,7 +65,7 @@ fn can_overwrite(found: &Found, len: usize) -> bool {
 }
 
 #[inline(always)]
-fn slot_of<'a>(w: &Writer<'a>) -> Option<Slot<'a>> {
+pub(super) fn slot_of<'a>(w: &Writer<'a>) -> Option<Slot<'a>> {
     w.segment.block(w.s.p.base)
 }
 

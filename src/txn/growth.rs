@@ -4,7 +4,7 @@
 //! is above its target load, and takes tickets for some splits, which its next operations use up one by one.
 //! A ticket that its holder cannot use is lost; a bucket left behind is split by the next adder that locks it.
 
-use super::{TableView, commit};
+use super::{TableView, commit, fast_split};
 use crate::alloc;
 use crate::alloc::custody::{self, Fresh};
 use crate::error::{Error, Result};
@@ -73,6 +73,9 @@ pub(crate) fn use_ticket(w: &mut Writer, table: &TableView) -> Result<()> {
         let Some((index, level)) = living_ancestor(w, table, target) else { return Ok(()) };
         if index == target {
             return Ok(());
+        }
+        if fast_split::split(w, table, index, level).is_some() {
+            continue;
         }
         let Some(bucket) = table.roots.bucket(index) else { return Ok(()) };
         if !w.try_lock(bucket, Rank::Ordinary)? {

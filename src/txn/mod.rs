@@ -4,13 +4,14 @@
 //! the allocator below do not know each other; they meet here.
 //!
 //! - [`ops`]: operations of the hash table, as parts of a transaction.
-//! - [`fast`]: the short way for single operations that need no more than one bucket.
+//! - [`fast`], [`fast_split`]: the short ways of what happens most.
 //! - [`growth`]: splitting, and memory for buckets.
 //! - [`lifecycle`]: making, emptying and sweeping tables.
 //! - [`cursor`]: reading a table bucket by bucket.
 
 pub(crate) mod cursor;
 pub(crate) mod fast;
+mod fast_split;
 pub(crate) mod growth;
 pub(crate) mod lifecycle;
 pub(crate) mod ops;
