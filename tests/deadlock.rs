@@ -301,8 +301,58 @@ fn retry_under_contention() {
     assert_sound(scratch.name());
 }
 
+/// A process dies while it waits in a group: the circle that would go through it is none. (It was found by the
+/// demo: all survivors gave way to the dead one, for ever.)
+fn the_dead_are_no_party() {
+    let scratch = Scratch::posix("dead-party");
+    let keys = separate_keys(scratch.name(), 2);
+    for _ in 0..rounds(100) {
+        let shared = Shared::new(8);
+        let mut doomed = fork(|| {
+            watchdog(STUCK_SECONDS);
+            let t = open(scratch.name());
+            let _ = t.table().group(|| {
+                t.replace(&keys[0], b"doomed")?;
+                shared.set(1, 1);
+                while shared.get(2) == 0 {
+                    std::thread::yield_now();
+                }
+                shared.set(3, 1);
+                // The survivor has this one, so that it waits until it is killed.
+                t.replace(&keys[1], b"doomed")
+            });
+        });
+        let mut survivor = fork(|| {
+            watchdog(STUCK_SECONDS);
+            let t = open(scratch.name());
+            let done = t.table().group(|| {
+                while shared.get(1) == 0 {
+                    std::thread::yield_now();
+                }
+                // Younger than the doomed group, which would be the one to get through.
+                t.replace(&keys[1], b"survived")?;
+                shared.set(2, 1);
+                while shared.get(4) == 0 {
+                    std::thread::yield_now();
+                }
+                t.replace(&keys[0], b"survived")
+            });
+            assert_eq!(done, Ok(()));
+        });
+        while shared.get(3) == 0 {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(3));
+        doomed.kill();
+        shared.set(4, 1);
+        assert_eq!(survivor.wait(), Exit::Code(0), "the survivor");
+    }
+    assert_sound(scratch.name());
+}
+
 fn main() {
     support::main(&[
+        ("the_dead_are_no_party", the_dead_are_no_party),
         ("two_in_a_circle", || circle(2, Closing::Keys)),
         ("three_in_a_circle", || circle(3, Closing::Keys)),
         ("two_who_count", || circle(2, Closing::Length)),

@@ -5,11 +5,12 @@
 //! youngest member gives way (the rule of "wound-wait" schemes; Rosenkrantz, Stearns, Lewis 1978), so the
 //! oldest always gets through.
 
-use super::attachment::{holds_nothing, slot_base};
+use super::attachment::{Attachment, Life, holds_nothing, slot_base};
 use super::participant::Participant;
 use super::wake;
+use crate::error::Result;
 use crate::format::lock_word::LockWord;
-use crate::format::slot::{self, WaitTarget};
+use crate::format::slot::{self, State, WaitTarget};
 use crate::format::{Offset, SlotIndex};
 use crate::segment::Segment;
 
@@ -25,23 +26,40 @@ struct Member {
     target: WaitTarget,
 }
 
-/// Looks for a cycle through this participant, whose wait is published. Tells whether it has to give way;
-/// if another member has to, tells that one.
-pub(super) fn must_give_way(segment: &Segment, p: &Participant) -> bool {
-    let Some(first) = cycle(segment, p) else { return false };
-    let Some(second) = cycle(segment, p) else { return false };
+/// What a look at the waits says.
+pub(super) enum Verdict {
+    /// Wait on: there is no cycle, or another member of it has been told to give way.
+    Wait,
+    /// This participant has to give way.
+    GiveWay,
+    /// A member of the cycle died while it waited, and is no party to it any more: it has to be recovered.
+    Dead(SlotIndex, State),
+}
+
+/// Looks for a cycle through this participant, whose wait is published. If another member has to give way,
+/// tells that one.
+pub(super) fn judge(segment: &Segment, me: &Attachment, p: &Participant) -> Result<Verdict> {
+    let Some(first) = cycle(segment, p) else { return Ok(Verdict::Wait) };
+    let Some(second) = cycle(segment, p) else { return Ok(Verdict::Wait) };
     if first != second {
-        return false;
+        return Ok(Verdict::Wait);
     }
-    let Some(youngest) = first.iter().max_by_key(|m| (m.age, m.slot.0)) else { return false };
+    for member in first.iter().filter(|m| m.slot != p.slot) {
+        if let Life::Dead(state) = me.life_of(segment, member.slot)? {
+            return Ok(Verdict::Dead(member.slot, state));
+        }
+    }
+    let Some(youngest) = first.iter().max_by_key(|m| (m.age, m.slot.0)) else {
+        return Ok(Verdict::Wait);
+    };
     if youngest.slot == p.slot {
-        return true;
+        return Ok(Verdict::GiveWay);
     }
     segment.store(youngest.base.word(slot::W_VICTIM), youngest.sequence);
     if let WaitTarget::Lock(at) = youngest.target {
         wake(segment, at, i32::MAX);
     }
-    false
+    Ok(Verdict::Wait)
 }
 
 /// The members of the cycle that begins and ends with this participant.

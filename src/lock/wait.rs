@@ -1,8 +1,9 @@
 //! Acquiring a lock: try, spin, sleep, look after the owner, give up.
 
 use super::attachment::{Attachment, Life, holds_nothing};
+use super::deadlock::{self, Verdict};
 use super::participant::Participant;
-use super::{Patience, Rank, deadlock, wake};
+use super::{Patience, Rank, wake};
 use crate::error::{Damage, Error, Result};
 use crate::format::lock_word::{LockWord, WAITERS};
 use crate::format::slot::{self, State, WaitTarget};
@@ -92,9 +93,18 @@ fn acquire_slowly(
             continue;
         }
         wait.publish(segment, p, WaitTarget::Lock(at));
-        if p.held.len() > 1 && deadlock::must_give_way(segment, p) {
-            wait.give_up(segment, p, at);
-            return Err(Error::Deadlock);
+        if p.held.len() > 1 {
+            match deadlock::judge(segment, me, p)? {
+                Verdict::Wait => {}
+                Verdict::GiveWay => {
+                    wait.give_up(segment, p, at);
+                    return Err(Error::Deadlock);
+                }
+                Verdict::Dead(slot, state) => {
+                    wait.give_up(segment, p, at);
+                    return Ok(Acquired::OwnerDead(slot, state));
+                }
+            }
         }
         let woken = wait.sleep(segment, at, word.with(WAITERS), deadline.remaining());
         if wait.is_victim(segment, p) {
@@ -222,8 +232,10 @@ pub(crate) fn wait_for_empty_list(
             break Err(Error::Timeout { holder_pid: me.pid_of(segment, other) });
         };
         wait.publish(segment, p, WaitTarget::Slot(other));
-        if deadlock::must_give_way(segment, p) || wait.is_victim(segment, p) {
-            break Err(Error::Deadlock);
+        match deadlock::judge(segment, me, p)? {
+            Verdict::Wait if !wait.is_victim(segment, p) => {}
+            Verdict::Wait | Verdict::GiveWay => break Err(Error::Deadlock),
+            Verdict::Dead(slot, state) => break Ok(Acquired::OwnerDead(slot, state)),
         }
         if let Life::Dead(state) = me.life_of(segment, other)? {
             break Ok(Acquired::OwnerDead(other, state));
