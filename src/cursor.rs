@@ -103,3 +103,29 @@ impl Iterator for Cursor<'_> {
         self.bindings.pop().map(Ok)
     }
 }
+
+/// Iterator over all bindings of a table.
+///
+/// Nothing is locked between two items. A binding that is there from beginning to end is seen exactly once,
+/// one that is made or removed meanwhile at most once. If it begins inside of a group, it sees the group's
+/// view, other writers wait until the group ends, and it ends with the group.
+#[derive(Debug)]
+pub struct Bindings<'t>(pub(crate) Cursor<'t>);
+
+impl Iterator for Bindings<'_> {
+    type Item = Result<(Vec<u8>, Vec<u8>)>;
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|item| item.map(|binding| (binding.key.to_vec(), binding.value)))
+    }
+}
+
+/// Iterator over all keys of a table.
+#[derive(Debug)]
+pub struct Keys<'t>(pub(crate) Cursor<'t>);
+
+impl Iterator for Keys<'_> {
+    type Item = Result<Vec<u8>>;
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next().map(|item| item.map(|binding| binding.key.to_vec()))
+    }
+}

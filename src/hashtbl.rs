@@ -3,30 +3,21 @@
 //! Owns the choice of the way for each operation: without a lock for finds, the short way for single
 //! changes, as part of the group if one is open on this thread.
 
-use crate::engine::Engine;
+use crate::cursor::{Bindings, Cursor, Keys};
 use crate::error::{Error, Result};
 use crate::format::Offset;
 use crate::format::record::PUNCHABLE_BYTES;
-use crate::group::{self, Transaction};
+use crate::group;
 use crate::index::find::{self, Found, Obstacle};
-use crate::lock::Patience;
 use crate::object::{ManageOptions, Object};
 use crate::segment::Segment;
 use crate::segment::view::View;
+use crate::table::Table;
 use crate::txn::cursor::{Part, buffer, copy_bytes};
 use crate::txn::fast;
 use crate::txn::{self, TableView, growth, ops};
 use crate::writer::Writer;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-
-/// A managed table of any type: the scope of groups and of waiting.
-#[derive(Clone)]
-pub struct Table {
-    pub(crate) engine: Arc<Engine>,
-    pub(crate) lock_timeout_ms: i32,
-}
 
 /// A hash table that maps byte strings to byte strings; the bindings of a key form a stack.
 ///
@@ -34,12 +25,6 @@ pub struct Table {
 #[derive(Clone)]
 pub struct HashTable {
     pub(crate) table: Table,
-}
-
-impl std::fmt::Debug for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Table").field("lock_timeout_ms", &self.lock_timeout_ms).finish_non_exhaustive()
-    }
 }
 
 impl std::fmt::Debug for HashTable {
@@ -446,12 +431,12 @@ impl HashTable {
 
     /// All bindings, in any order of keys; those of one key newest first. See [`Bindings`].
     pub fn iter(&self) -> Bindings<'_> {
-        Bindings(crate::cursor::Cursor::new(self, Part::Bindings))
+        Bindings(Cursor::new(self, Part::Bindings))
     }
 
     /// Every key once. See [`Bindings`] for what happens to keys that come and go meanwhile.
     pub fn keys(&self) -> Keys<'_> {
-        Keys(crate::cursor::Cursor::new(self, Part::Keys))
+        Keys(Cursor::new(self, Part::Keys))
     }
 
     /// Makes a change: by the short way or, where that does not fit, by a transaction of its own; in the
@@ -619,115 +604,11 @@ pub(crate) enum Quick<R> {
     NotDone,
 }
 
-/// Iterator over all bindings of a table.
-///
-/// Nothing is locked between two items. A binding that is there from beginning to end is seen exactly once,
-/// one that is made or removed meanwhile at most once. If it begins inside of a group, it sees the group's
-/// view, other writers wait until the group ends, and it ends with the group.
-#[derive(Debug)]
-pub struct Bindings<'t>(crate::cursor::Cursor<'t>);
-
-impl Iterator for Bindings<'_> {
-    type Item = Result<(Vec<u8>, Vec<u8>)>;
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|item| item.map(|binding| (binding.key.to_vec(), binding.value)))
-    }
-}
-
-/// Iterator over all keys of a table.
-#[derive(Debug)]
-pub struct Keys<'t>(crate::cursor::Cursor<'t>);
-
-impl Iterator for Keys<'_> {
-    type Item = Result<Vec<u8>>;
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|item| item.map(|binding| binding.key.to_vec()))
-    }
-}
-
 impl<'t> IntoIterator for &'t HashTable {
     type Item = Result<(Vec<u8>, Vec<u8>)>;
     type IntoIter = Bindings<'t>;
     fn into_iter(self) -> Bindings<'t> {
         self.iter()
-    }
-}
-
-impl Table {
-    #[inline(always)]
-    pub(crate) fn patience(&self) -> Patience {
-        match self.lock_timeout_ms {
-            0 => Patience::FOR_EVER,
-            ms => Patience::from_millis(ms),
-        }
-    }
-
-    /// Is a group on this object open on this thread?
-    pub(crate) fn group_is_open(&self) -> Result<bool> {
-        Ok(self.engine.groups_open.load(Ordering::Relaxed) != 0 && self.engine.seat_with_group()?)
-    }
-
-    /// Begins a group: until it is committed or aborted, this thread's operations on the object belong to
-    /// it. If one is open on this thread already, the new one is nested in it.
-    ///
-    /// # Errors
-    /// [`Error::ReadOnly`], [`Error::Busy`], [`Error::Deadlock`] if the enclosing group is doomed.
-    pub fn begin(&self) -> Result<Transaction> {
-        group::begin(&self.engine, self.lock_timeout_ms)
-    }
-
-    /// Runs `body` as a group: all that it does on the object happens if it gives `Ok`, nothing if `Err`.
-    ///
-    /// # Errors
-    /// The body's, and those of [`begin`](Table::begin) and [`commit`](Transaction::commit).
-    pub fn group<R, E: From<Error>>(
-        &self,
-        body: impl FnOnce() -> std::result::Result<R, E>,
-    ) -> std::result::Result<R, E> {
-        let transaction = self.begin()?;
-        match body() {
-            Ok(value) => {
-                transaction.commit()?;
-                Ok(value)
-            }
-            Err(e) => {
-                transaction.abort()?;
-                Err(e)
-            }
-        }
-    }
-
-    /// Like [`group`](Table::group), and tries again, with growing random pauses, each time the group has to
-    /// give way to another one, until `timeout` has passed. The group keeps its age, so it gets through.
-    ///
-    /// # Errors
-    /// Those of [`group`](Table::group); [`Error::Deadlock`] only after the time-out, or inside of another
-    /// group, which has to begin again as a whole.
-    pub fn group_retry<R, E: From<Error>>(
-        &self,
-        timeout: Option<Duration>,
-        mut body: impl FnMut() -> std::result::Result<R, E>,
-    ) -> std::result::Result<R, E> {
-        let deadline = crate::os::time::Deadline::after(timeout);
-        let mut transaction = self.begin()?;
-        loop {
-            let outcome = body();
-            let again = transaction.is_doomed() && transaction.is_outermost() && !deadline.passed();
-            if again {
-                transaction.restart()?;
-                continue;
-            }
-            return match outcome {
-                Ok(value) => {
-                    transaction.commit()?;
-                    Ok(value)
-                }
-                Err(e) => {
-                    transaction.abort()?;
-                    Err(e)
-                }
-            };
-        }
     }
 }
 

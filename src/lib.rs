@@ -39,13 +39,16 @@ pub mod check;
 mod cursor;
 mod hashtbl;
 mod object;
+mod table;
 
 mod ffi;
 
+pub use cursor::{Bindings, Keys};
 pub use error::{Damage, Error, Result};
 pub use group::{DetachedTransaction, Transaction};
-pub use hashtbl::{Bindings, HashTable, Keys, Table, Update};
+pub use hashtbl::{HashTable, Update};
 pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_locking, supported_kinds};
 pub use os::name::{Kind, Name};
 #[cfg(feature = "inject")]
 pub use segment::inject;
+pub use table::Table;

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Floor of each room. Rooms of one floor do not know each other, except for `NEIGHBOURS`.
-const FLOORS: [(&str, u32); 21] = [
+const FLOORS: [(&str, u32); 22] = [
     ("error", 0),
     ("format", 0),
     ("os", 0),
@@ -23,6 +23,7 @@ const FLOORS: [(&str, u32); 21] = [
     ("group", 6),
     ("engine", 6),
     ("object", 7),
+    ("table", 7),
     ("hashtbl", 7),
     ("cursor", 7),
     // The checker shares nothing with what it judges but the names of damages.
@@ -35,7 +36,7 @@ const FLOORS: [(&str, u32); 21] = [
 ];
 
 /// Rooms that may know each other although they lie on one floor: (who, whom).
-const NEIGHBOURS: [(&str, &str); 15] = [
+const NEIGHBOURS: [(&str, &str); 16] = [
     ("error", "format"),
     ("format", "error"),
     ("os", "error"),
@@ -46,6 +47,7 @@ const NEIGHBOURS: [(&str, &str); 15] = [
     ("group", "engine"),
     ("object", "hashtbl"),
     ("hashtbl", "object"),
+    ("hashtbl", "table"),
     ("hashtbl", "cursor"),
     ("cursor", "hashtbl"),
     ("cursor", "object"),

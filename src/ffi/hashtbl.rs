@@ -10,7 +10,8 @@ use super::handle::{self, Handle, Noun, magic};
 use super::object::netshm_object;
 use super::options::{self, netshm_options};
 use crate::error::Error;
-use crate::hashtbl::{HashTable, Quick, Table};
+use crate::hashtbl::{HashTable, Quick};
+use crate::table::Table;
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
 
