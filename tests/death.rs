@@ -320,13 +320,17 @@ fn growth() -> Vec<Scenario> {
         },
         Scenario {
             name: "split, new window",
+            options: || futex().expected(30_000).clone(),
             template: Some(|t| {
-                t.add_keys(0..575);
+                // Buckets of level 13 split into such of level 14, where entries get a new window. The permission
+                // passes bucket 8192 with 30,720 bindings.
+                t.add_keys(0..30_783);
                 0
             }),
-            warm: live_needs_more,
-            steps: |_| (700..706).map(|n| add(n, 8)).collect(),
-            ..PLAIN
+            warm: nothing,
+            steps: |_| (40_000..40_006).map(|n| add(n, 8)).collect(),
+            live: false,
+            stride: 11,
         },
         Scenario {
             name: "growth of ready",

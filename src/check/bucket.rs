@@ -166,7 +166,7 @@ impl Check<'_> {
             return self.say(Damage::Bucket, at, text);
         }
         let Level::Born(level) = level else { return Ok(()) };
-        let window = (hash >> (8 * (level / 8))) & 0xff;
+        let window = (hash >> (6 + 8 * (level.saturating_sub(6) / 8))) & 0xff;
         if (entry >> 40) & 0xff != window {
             let text = format!("the entry {entry:#x} should have the window {window:#x}");
             return self.say(Damage::Bucket, at, text);

@@ -374,7 +374,7 @@ impl Object {
     pub(super) fn enter(&mut self, root: u64, key: &[u8], record: u64) -> u64 {
         let hash = self.hash(key);
         let (index, level) = self.home(root, hash);
-        let window = (hash >> (8 * (level / 8))) & 0xff;
+        let window = (hash >> (6 + 8 * (level.saturating_sub(6) / 8))) & 0xff;
         let entry = (record / 16) | (window << 40) | (hash >> 48 << 48);
         let mut line = self.bucket(root, index);
         loop {

@@ -330,14 +330,14 @@ fn hole(o: &Object, mut line: u64) -> Option<u64> {
 #[test]
 fn windows_follow_the_level() {
     let mut o = Object::new();
-    let root = o.root(8);
+    let root = o.root(14);
     o.set(GATE + 64, root);
     o.insert(root, b"key", b"");
     assert_clean(&o);
     let (hash, entry) = (o.hash(b"key"), o.entry_of(root, b"key").unwrap());
-    assert_eq!((o.get(entry) >> 40) & 0xff, (hash >> 8) & 0xff);
-    assert_ne!(hash & 0xff, (hash >> 8) & 0xff);
-    o.set(entry, o.get(entry) & !(0xff << 40) | (hash & 0xff) << 40);
+    assert_eq!((o.get(entry) >> 40) & 0xff, (hash >> 14) & 0xff);
+    assert_ne!((hash >> 6) & 0xff, (hash >> 14) & 0xff);
+    o.set(entry, o.get(entry) & !(0xff << 40) | ((hash >> 6) & 0xff) << 40);
     assert_eq!(judge(&o, 0).0[0].offset, entry);
 }
 

@@ -12,6 +12,9 @@ pub(crate) const W_LINK: u64 = 7;
 
 const TAG_SHIFT: u32 = 48;
 const WINDOW_BITS: u32 = 8;
+/// Windows begin at bits 6, 14, 22, ...: the smallest table has level 6, and a table that grows to some millions
+/// of keys meets a new window once, when it is small.
+const FIRST_WINDOW: u32 = 6;
 const LEVEL_SHIFT: u32 = UNIT_BITS;
 
 /// The tag of a hash, in its place in an entry.
@@ -23,7 +26,7 @@ pub(crate) const fn tag_bits(hash: u64) -> u64 {
 /// The window of a hash in a bucket of some level, in its place in an entry.
 #[inline(always)]
 pub(crate) const fn window_bits(hash: u64, level: u32) -> u64 {
-    let from = level / WINDOW_BITS * WINDOW_BITS;
+    let from = FIRST_WINDOW + level.saturating_sub(FIRST_WINDOW) / WINDOW_BITS * WINDOW_BITS;
     ((hash >> from) & 0xff) << UNIT_BITS
 }
 
@@ -46,13 +49,13 @@ pub(crate) const fn entry_with(entry: u64, record: Offset) -> u64 {
 /// Does bit `level` of the key's hash, known from the entry's window in a bucket of that level, send the key to the partner?
 #[inline(always)]
 pub(crate) const fn entry_moves(entry: u64, level: u32) -> bool {
-    (entry >> (UNIT_BITS + level % WINDOW_BITS)) & 1 == 1
+    (entry >> (UNIT_BITS + level.saturating_sub(FIRST_WINDOW) % WINDOW_BITS)) & 1 == 1
 }
 
 /// Is the window of an entry used up when its bucket gets this level, so that the key must be hashed again?
 #[inline(always)]
 pub(crate) const fn window_changes_at(level: u32) -> bool {
-    level % WINDOW_BITS == 0
+    level >= FIRST_WINDOW && (level - FIRST_WINDOW) % WINDOW_BITS == 0
 }
 
 /// A line's last word: next overflow line, and a bucket's level.
@@ -103,7 +106,7 @@ mod tests {
 
     #[test]
     fn an_entry_knows_where_a_split_sends_it() {
-        for level in 0..MAX_LEVEL {
+        for level in FIRST_WINDOW..MAX_LEVEL {
             for hash in [0x0123_4567_89ab_cdef, !0x0123_4567_89ab_cdef, 0x5555_aaaa_3333_cccc_u64] {
                 let e = entry(hash, level, Offset(160));
                 assert_eq!(entry_moves(e, level), (hash >> level) & 1 == 1, "level {level}");

@@ -155,7 +155,10 @@ impl Roots {
             return Err(Error::Stale);
         }
         let base = segment.load(root.word(root::W_BASE_LEVEL));
-        if root.0 % PAGE_BYTES != 0 || !segment.contains(root, PAGE_BYTES) || base > 36 {
+        if root.0 % PAGE_BYTES != 0
+            || !segment.contains(root, PAGE_BYTES)
+            || !(root::MIN_BASE_LEVEL as u64..=36).contains(&base)
+        {
             return Err(Error::corrupt(Damage::Root, header::MAIN_ROOT));
         }
         if segment.load(root.word(root::W_KIND)) != root::KIND_HASHTABLE {
