@@ -230,22 +230,24 @@ fn a_creator_killed_at_a_random_moment_leaves_nothing_in_the_way() {
             std::hint::spin_loop();
         }
         creator.kill();
-        fork(10, || {
+        let end = fork(10, || {
             let object = OpenOptions::new().create(true).open(&s.0).expect("opens");
             let t = HashTable::manage(&object, &ManageOptions::new()).expect("manages");
             let n = t.len().expect("counts");
             for i in 0..1000u32 {
                 let there = t.contains(&i.to_le_bytes()).expect("looks");
-                assert_eq!(there, (i as u64) < n, "key {i} of {n}");
+                // The add in flight may have committed: then it counts from its recovery on, which is by this find.
+                let in_flight = there && i as u64 == n && t.len().expect("counts") == n + 1;
+                assert!(there == ((i as u64) < n) || in_flight, "key {i} of {n}");
             }
             t.add(b"judge", b"J").expect("adds");
             check_object(&object);
             // SAFETY: ends the process.
             unsafe { libc::_exit(if n == 1000 { 1 } else { 0 }) };
         })
-        .wait()
-        .eq(&End::Exit(0))
-        .then(|| unfinished += 1);
+        .wait();
+        assert!(matches!(end, End::Exit(0 | 1)), "the judge: {end:?}");
+        unfinished += u32::from(end == End::Exit(0));
     }
     assert!(unfinished > 100, "most creators are killed before they are through: {unfinished}");
 }
