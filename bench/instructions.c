@@ -9,7 +9,7 @@
 
 /* As a table doubles, chains get longer and shorter again: 250,000 keys are at the same point of that as the
  * 1,000,000 of the benchmark. */
-enum { KEYS = 250000, MEASURED = 20000 };
+enum { KEYS = 250000, MEASURED = 20000, COUNTERS = 1000 };
 static netshm_hashtbl *table;
 
 static void must(int code, const char *what) {
@@ -25,7 +25,7 @@ static const void *key(unsigned char *into, unsigned long n) {
     return into;
 }
 
-static unsigned char keys[2 * MEASURED][16], value[64];
+static unsigned char keys[2 * MEASURED][16], counters[COUNTERS][16], value[64];
 
 __attribute__((noinline)) void measured_find(int n) {
     size_t len;
@@ -48,7 +48,7 @@ __attribute__((noinline)) void measured_remove(int n) {
 }
 __attribute__((noinline)) void measured_count(int n) {
     int64_t now;
-    for (int i = 0; i < n; i++) must(netshm_hashtbl_incr(table, "the counter's key", 16, 1, 0, &now), "incr");
+    for (int i = 0; i < n; i++) must(netshm_hashtbl_incr(table, counters[i % COUNTERS], 16, 1, 0, &now), "incr");
 }
 __attribute__((noinline)) void measured_group(int n) {
     for (int i = 0; i < n; i++) {
@@ -56,8 +56,8 @@ __attribute__((noinline)) void measured_group(int n) {
         int64_t count;
         size_t len;
         must(netshm_group_begin(netshm_hashtbl_table(table), &group), "begin");
-        must(netshm_hashtbl_find(table, "the counter's key", 16, &count, 8, &len), "find");
-        must(netshm_hashtbl_replace(table, "the counter's key", 16, &count, 8), "replace");
+        must(netshm_hashtbl_find(table, counters[i % COUNTERS], 16, &count, 8, &len), "find");
+        must(netshm_hashtbl_replace(table, counters[i % COUNTERS], 16, &count, 8), "replace");
         must(netshm_group_commit(group), "commit");
     }
 }
@@ -74,7 +74,9 @@ int main(int argc, char **argv) {
     must(netshm_hashtbl_manage(object, NULL, NULL, NULL, &table), "manage");
     for (unsigned long i = 0; i < KEYS; i++) must(netshm_hashtbl_add(table, key(k, i), 16, value, 64), "add");
     for (unsigned long i = 0; i < 2 * MEASURED; i++) key(keys[i], i < MEASURED ? i * 11 : KEYS + i);
-    must(netshm_hashtbl_incr(table, "the counter's key", 16, 1, 0, &now), "incr");
+    for (unsigned long i = 0; i < COUNTERS; i++) {
+        must(netshm_hashtbl_incr(table, key(counters[i], KEYS * 2 + i), 16, 1, 0, &now), "incr");
+    }
     if (!strcmp(what, "find")) measured_find(MEASURED);
     else if (!strcmp(what, "miss")) measured_miss(MEASURED);
     else if (!strcmp(what, "replace")) measured_replace(MEASURED);

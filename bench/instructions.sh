@@ -26,6 +26,6 @@ miss - netshm_hashtbl_find 20000
 replace 320 netshm_hashtbl_replace 20000
 add 850 netshm_hashtbl_add 270000
 remove - netshm_hashtbl_remove 20000
-count - netshm_hashtbl_incr 20001
+count - measured_count 20000
 group - measured_group 20000
 EOF

@@ -6,7 +6,6 @@
 use crate::engine::Engine;
 use crate::engine::sessions::{Entered, Seat, SeatState};
 use crate::error::{Error, Result};
-use crate::format::slot;
 use crate::lock::Patience;
 use crate::log::Savepoint;
 use crate::os::{process, time};
@@ -15,7 +14,7 @@ use crate::writer::Writer;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The open groups of a session, outermost first.
@@ -33,7 +32,18 @@ pub(crate) struct Nest {
     attempts: u32,
 }
 
-static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+impl Nest {
+    /// Has a deadlock been found in it?
+    #[inline(always)]
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.doomed
+    }
+
+    /// Forgets a group, but for its number, which no later one of the session is to have.
+    fn close(&mut self) {
+        *self = Nest { number: self.number, ..Nest::default() };
+    }
+}
 
 /// An open group, begun by [`Table::begin`](crate::Table::begin).
 ///
@@ -84,9 +94,8 @@ pub(crate) fn begin(engine: &Arc<Engine>, timeout_ms: i32) -> Result<Transaction
         nest.savepoints.push(savepoint);
         nest.savepoints.len()
     } else {
-        *nest = Nest { number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed), ..Nest::default() };
-        let w = entered.writer(Patience::Try);
-        set_age(&w, time::monotonic_ns().max(1));
+        *nest = Nest { number: nest.number + 1, ..Nest::default() };
+        entered.writer(Patience::Try).s.p.begin_group();
         engine.groups_open.fetch_add(1, Ordering::Relaxed);
         entered.leave_as(SeatState::Group);
         0
@@ -101,10 +110,6 @@ pub(crate) fn begin(engine: &Arc<Engine>, timeout_ms: i32) -> Result<Transaction
         ended: false,
         not_send: PhantomData,
     })
-}
-
-fn set_age(w: &Writer, age: u64) {
-    w.segment.store(w.slot_word(slot::W_AGE), age);
 }
 
 /// Runs an operation as part of the group that is open on this thread: wholly or not at all.
@@ -126,8 +131,8 @@ pub(crate) fn operate<R>(
     }
     if seat.group.borrow().abandoned {
         txn::abort(&mut w)?;
-        set_age(&w, 0);
-        *seat.group.borrow_mut() = Nest::default();
+        w.s.p.end_group(w.segment);
+        seat.group.borrow_mut().close();
         entered.leave_as(SeatState::Idle);
         entered.engine().groups_open.fetch_sub(1, Ordering::Relaxed);
         return Err(Error::Aborted);
@@ -222,6 +227,11 @@ impl Transaction {
         self.is_here() && unsafe { self.seat.as_ref() }.group.borrow().doomed
     }
 
+    /// Fails if an operation of the group is under way on this thread, which calls from a callback.
+    pub(crate) fn check_idle(&self) -> Result<()> {
+        self.engine.seat_with_group().map(|_| ())
+    }
+
     /// Is this the outermost group?
     pub(crate) fn is_outermost(&self) -> bool {
         self.level == 0
@@ -305,7 +315,7 @@ impl Transaction {
             let result = txn::abort(&mut w);
             if commit { Err(Error::Deadlock) } else { result }
         };
-        set_age(&w, 0);
+        w.s.p.end_group(w.segment);
         drop(nest);
         entered.leave_as(SeatState::Idle);
         drop(entered);

@@ -271,8 +271,10 @@ impl HashTable {
         capacity: usize,
     ) -> Quick<Option<usize>> {
         let engine = &*self.table.engine;
-        if engine.groups_open.load(Ordering::Relaxed) != 0 {
-            return Quick::NotDone;
+        // Other threads of the process may have groups open.
+        if engine.groups_open.load(Ordering::Relaxed) != 0 && !matches!(engine.seat_with_group(), Ok(false)) {
+            // SAFETY: by the caller's promise.
+            return unsafe { self.copy_in_group_quickly(key, buffer, capacity) };
         }
         let hash = engine.table.key_hash.hash(key);
         let Some(sight) = find::quick_lookup(&engine.segment, &engine.table.roots, hash, key) else {
@@ -290,6 +292,32 @@ impl HashTable {
             copied = Some(len as usize);
         }
         if sight.is_valid(&engine.table.roots) { Quick::Done(copied) } else { Quick::NotDone }
+    }
+
+    /// The same in a group that is open on this thread.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline(never)]
+    unsafe fn copy_in_group_quickly(
+        &self,
+        key: &[u8],
+        buffer: *mut u8,
+        capacity: usize,
+    ) -> Quick<Option<usize>> {
+        let engine = &*self.table.engine;
+        let Some(mut seat) = engine.take_group_seat() else { return Quick::NotDone };
+        let mut w = seat.writer(self.table.patience());
+        match ops::at_quickly(&mut w, &engine.table, key).map(|at| at.value()) {
+            None => Quick::NotDone,
+            Some(None) => Quick::Done(None),
+            Some(Some((_, len))) if len > capacity as u64 => Quick::NotDone,
+            Some(Some((value, len))) => {
+                // SAFETY: by the caller's promise, and the length was just compared.
+                unsafe { ops::read_value_raw(&w, value, len, buffer) };
+                Quick::Done(Some(len as usize))
+            }
+        }
     }
 
     /// The same where something is in the way, or unusual.
@@ -488,7 +516,23 @@ impl HashTable {
     /// The short way of `replace` alone.
     #[inline(always)]
     pub(crate) fn replace_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
-        self.change_quickly(|w, table| fast::replace(w, table, key, value))
+        match self.change_quickly(|w, table| fast::replace(w, table, key, value)) {
+            Quick::NotDone if self.table.engine.groups_open.load(Ordering::Relaxed) != 0 => {
+                self.replace_in_group_quickly(key, value)
+            }
+            done => done,
+        }
+    }
+
+    /// The short way of `replace` in a group that is open on this thread, for a value of the same, small length.
+    #[inline(never)]
+    fn replace_in_group_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
+        let engine = &*self.table.engine;
+        let Some(mut seat) = engine.take_group_seat() else { return Quick::NotDone };
+        let mut w = seat.writer(self.table.patience());
+        let overwritten = ops::at_quickly(&mut w, &engine.table, key)
+            .is_some_and(|at| at.overwrite_if_it_fits(&mut w, value));
+        if overwritten { Quick::Done(()) } else { Quick::NotDone }
     }
 
     /// The short way of `increment` alone.

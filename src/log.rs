@@ -23,6 +23,15 @@ pub(crate) struct WriteSet {
     journal: Vec<(u32, Option<u64>)>,
     /// Savepoints open: the journal is kept only for them.
     savepoints: u32,
+    /// For each line of 64 bytes that has had a word in the set, one of 64 bits: a bit that is 0 says that none
+    /// of its lines has one.
+    lines: u64,
+}
+
+/// The bit of a line, by Fibonacci hashing of its number.
+#[inline(always)]
+const fn line_bit(at: Offset) -> u64 {
+    1 << ((at.0 / 64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
 /// A point to which a write set can go back.
@@ -37,9 +46,12 @@ impl WriteSet {
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
-        self.index.clear();
+        if !self.index.is_empty() {
+            self.index.clear();
+        }
         self.journal.clear();
         self.savepoints = 0;
+        self.lines = 0;
         if self.entries.capacity() > 4096 {
             *self = WriteSet::default();
         }
@@ -58,15 +70,21 @@ impl WriteSet {
     /// The value that a word will have, if it is in the set.
     #[inline]
     pub(crate) fn get(&self, at: Offset) -> Option<u64> {
-        if self.entries.is_empty() {
+        if !self.may_have_line_of(at) {
             return None;
         }
         self.position(at).map(|i| self.entries[i].1)
     }
 
+    /// Can a word of the line of 64 bytes that holds `at` be in the set?
+    #[inline(always)]
+    pub(crate) fn may_have_line_of(&self, at: Offset) -> bool {
+        self.lines & line_bit(at) != 0
+    }
+
     /// Adds or changes a word.
     pub(crate) fn put(&mut self, at: Offset, value: u64) {
-        if let Some(i) = self.position(at) {
+        if let Some(i) = if self.may_have_line_of(at) { self.position(at) } else { None } {
             if self.savepoints > 0 {
                 self.journal.push((i as u32, Some(self.entries[i].1)));
             }
@@ -82,6 +100,7 @@ impl WriteSet {
         debug_assert!(self.get(at).is_none());
         let i = self.entries.len();
         self.entries.push((at, value));
+        self.lines |= line_bit(at);
         if i == SEARCHED {
             self.index.clear();
             self.index.extend(self.entries.iter().enumerate().map(|(i, e)| (e.0.0, i as u32)));

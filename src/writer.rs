@@ -20,10 +20,16 @@ use std::time::Duration;
 /// Where words are read: straight from the object, or through a write set.
 pub(crate) trait Words {
     fn word(&self, at: Offset) -> u64;
+    /// Are the words of the line of 64 bytes that begins at `at` surely those of the object itself?
+    fn is_plain_line(&self, at: Offset) -> bool;
     fn segment(&self) -> &Segment;
 }
 
 impl Words for Segment {
+    #[inline(always)]
+    fn is_plain_line(&self, _: Offset) -> bool {
+        true
+    }
     #[inline(always)]
     fn word(&self, at: Offset) -> u64 {
         self.load(at)
@@ -73,9 +79,16 @@ impl Session {
         &mut self.set
     }
 
-    /// Is a change of this word planned?
-    pub(crate) fn is_planned_word(&self, at: Offset) -> bool {
-        self.set.get(at).is_some()
+    /// What a word is planned to become.
+    #[inline]
+    pub(crate) fn planned_word(&self, at: Offset) -> Option<u64> {
+        self.set.get(at)
+    }
+
+    /// Is no change planned?
+    #[inline]
+    pub(crate) fn has_no_plan(&self) -> bool {
+        self.set.is_empty()
     }
 
     /// Is nothing planned and nothing locked?
@@ -93,6 +106,10 @@ pub(crate) struct Writer<'a> {
 }
 
 impl Words for Writer<'_> {
+    #[inline(always)]
+    fn is_plain_line(&self, at: Offset) -> bool {
+        at.0 % 64 == 0 && !self.s.set.may_have_line_of(at)
+    }
     #[inline(always)]
     fn word(&self, at: Offset) -> u64 {
         match self.s.set.get(at) {
@@ -159,6 +176,26 @@ impl Writer<'_> {
                 }
             }
         }
+    }
+
+    /// Takes a lock if its word is still the one that was seen, free, and nobody holds the gate. There is room in
+    /// the lock list.
+    #[inline]
+    pub(crate) fn lock_unchanged(&mut self, at: Offset, seen: LockWord) -> bool {
+        let first = self.s.p.held.len();
+        if self.s.p.list(self.segment, at, Rank::Ordinary).is_err() {
+            return false;
+        }
+        let mine = seen.locked_by(self.s.p.slot, 0);
+        if self.segment.compare_exchange(at, seen.0, mine.0).is_err() {
+            self.s.p.unlist(self.segment);
+            return false;
+        }
+        if first == 0 && self.gate_is_anothers() {
+            self.s.p.release_from(self.segment, 0);
+            return false;
+        }
+        true
     }
 
     /// Takes a lock if that needs no waiting.

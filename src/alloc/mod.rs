@@ -6,9 +6,11 @@
 //!
 //! - [`pages`]: runs of pages, growth of the file, giving memory back to the system.
 //! - [`slabs`]: blocks of the size classes.
+//! - [`fast_refill`]: the short way from a slab to a magazine.
 //! - [`custody`]: magazines, reserve and pending list of a slot; taking and freeing.
 
 pub(crate) mod custody;
+mod fast_refill;
 pub(crate) mod pages;
 mod slabs;
 

@@ -4,7 +4,7 @@
 //! processes rarely meet; a busy arena is not waited for.
 
 use super::custody::{self, Cell};
-use super::pages;
+use super::{fast_refill, pages};
 use crate::error::{Damage, Error, Result};
 use crate::format::pages::{self as page_format, Head, Links, Purpose, bitmap_word, descriptor};
 use crate::format::size_class::{self, CLASSES, SLAB_PAGES, class_bytes, slab_blocks};
@@ -18,14 +18,27 @@ const REFILL_BYTES: u64 = 8192;
 /// Most pending blocks that one mini-transaction returns.
 const RETURNED_AT_ONCE: u32 = 16;
 
+/// Blocks of a class that a refill takes together.
+pub(super) fn refill_blocks(class: u32) -> u64 {
+    (REFILL_BYTES / class_bytes(class)).clamp(2, slot::MAGAZINE_CELLS)
+}
+
+/// The arena that a slot begins with.
+pub(super) fn own_arena(w: &Writer) -> u64 {
+    w.s.p.slot.0 as u64 % header::ARENAS
+}
+
 /// Fills empty cells of the slot with blocks of a class.
 pub(super) fn refill(w: &mut Writer, class: u32) -> Result<()> {
-    let most = (REFILL_BYTES / class_bytes(class)).clamp(2, slot::MAGAZINE_CELLS) as usize;
+    if fast_refill::refill(w, class).is_some() {
+        return Ok(());
+    }
+    let most = refill_blocks(class) as usize;
     let cells = custody::cells_to_fill(w, class, most)?;
     if cells.is_empty() {
         return Err(Error::TooLarge("a group allocates too much"));
     }
-    let own = w.s.p.slot.0 as u64 % header::ARENAS;
+    let own = own_arena(w);
     let mut filled = 0;
     for n in 0..header::ARENAS {
         let arena = (own + n) % header::ARENAS;

@@ -47,6 +47,18 @@ pub(crate) struct Seat {
     pub(crate) group: RefCell<crate::group::Nest>,
 }
 
+impl Seat {
+    /// Is a group open in it, and no operation of that under way?
+    #[inline(always)]
+    fn has_group(&self) -> Result<bool> {
+        match self.state.get() {
+            SeatState::Group => Ok(true),
+            SeatState::GroupBusy => Err(Error::InCallback),
+            SeatState::Idle | SeatState::Busy => Ok(false),
+        }
+    }
+}
+
 /// What a session is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SeatState {
@@ -145,12 +157,14 @@ pub(crate) struct Seated<'e> {
     engine: &'e Engine,
     attached: &'e Attached,
     seat: &'e Seat,
+    /// What the session is left as.
+    after: SeatState,
 }
 
 impl Drop for Seated<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.seat.state.set(SeatState::Idle);
+        self.seat.state.set(self.after);
     }
 }
 
@@ -178,7 +192,24 @@ impl Engine {
             return None;
         }
         seat.state.set(SeatState::Busy);
-        Some(Seated { engine: self, attached, seat })
+        Some(Seated { engine: self, attached, seat, after: SeatState::Idle })
+    }
+
+    /// The same for a session in which a group is open that need not be rolled back.
+    #[inline]
+    pub(crate) fn take_group_seat(&self) -> Option<Seated<'_>> {
+        let attached = self.attached_here()?;
+        let (id, seat) = LAST.get();
+        if id != attached.id {
+            return None;
+        }
+        // SAFETY: the attachment is alive, so its seats are.
+        let seat = unsafe { &*seat };
+        if seat.state.get() != SeatState::Group || seat.group.borrow().is_doomed() {
+            return None;
+        }
+        seat.state.set(SeatState::GroupBusy);
+        Some(Seated { engine: self, attached, seat, after: SeatState::Group })
     }
 
     /// The registration of this process; makes it if need be.
@@ -320,29 +351,48 @@ impl Engine {
     /// Makes a seat that no thread has available to all.
     pub(crate) fn give_seat_back(&self, seat: NonNull<Seat>) {
         if let Some(attached) = self.attached_here() {
-            if self.remembered(attached.id) != Some(seat) {
+            if !self.owns_seat(seat) {
                 attached.sessions().idle.push(seat);
             }
         }
     }
 
     /// The seat of this thread in which a group is open, if there is one. Asked only while groups are open.
+    #[inline(never)]
     pub(crate) fn seat_with_group(&self) -> Result<bool> {
+        // A child that has a group of its parent open never gets as far as to a session of its own.
+        if let Some(attached) = self.attached_here() {
+            let (id, seat) = LAST.get();
+            if id == attached.id {
+                // SAFETY: the attachment is alive, so its seats are.
+                return unsafe { &*seat }.has_group();
+            }
+        }
+        self.seat_with_group_slowly()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn seat_with_group_slowly(&self) -> Result<bool> {
         if self.group_of_parent_is_open() {
             return Err(Error::Forked);
         }
         let Some(attached) = self.attached_here() else { return Ok(false) };
         let Some(seat) = self.remembered(attached.id) else { return Ok(false) };
         // SAFETY: the attachment is alive, so its seats are.
-        match unsafe { seat.as_ref() }.state.get() {
-            SeatState::Group => Ok(true),
-            SeatState::GroupBusy => Err(Error::InCallback),
-            SeatState::Idle | SeatState::Busy => Ok(false),
-        }
+        unsafe { seat.as_ref() }.has_group()
     }
 
     /// Does this seat belong to this thread of this process?
+    #[inline]
     pub(crate) fn owns_seat(&self, seat: NonNull<Seat>) -> bool {
+        let Some(attached) = self.attached_here() else { return false };
+        LAST.get() == (attached.id, seat.as_ptr().cast_const()) || self.owns_seat_by_memory(seat)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn owns_seat_by_memory(&self, seat: NonNull<Seat>) -> bool {
         self.attached_here().is_some_and(|attached| self.remembered(attached.id) == Some(seat))
     }
 

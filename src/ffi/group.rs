@@ -9,9 +9,9 @@ use crate::error::Error;
 use crate::group::{DetachedTransaction, Transaction};
 use crate::os::process;
 use crate::os::time::Deadline;
-use crate::table::Table;
+use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
-use std::sync::{Mutex, TryLockError};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// An open group. Ended by netshm_group_commit() or netshm_group_abort().
@@ -23,17 +23,26 @@ pub struct netshm_txn {
 pub(super) struct Body {
     /// The process that began it.
     epoch: u64,
-    table: Table,
-    state: Mutex<State>,
+    /// Whose the group is: a thread's token, or one of the values below. Only that one touches `group`.
+    owner: AtomicUsize,
+    /// None if it belongs to netshm_group(), which has shown it to its callback.
+    group: UnsafeCell<Option<Transaction>>,
 }
 
-enum State {
-    /// It is a thread's.
-    Here(Transaction),
-    /// It is on its way from one thread to another.
-    Detached(Transaction),
-    /// It belongs to netshm_group(), which has shown it to its callback.
-    Lent,
+/// On its way from one thread to another: whoever puts another value here has it.
+const DETACHED: usize = 0;
+/// In the hands of a call that moves or ends a detached group.
+const TAKEN: usize = 1;
+/// Lent to a callback.
+const LENT: usize = 2;
+
+/// A number that no other living thread has, and that is none of the values above.
+#[inline(always)]
+fn this_thread() -> usize {
+    thread_local! {
+        static TOKEN: u64 = const { 0 };
+    }
+    TOKEN.with(|token| std::ptr::from_ref(token).addr())
 }
 
 impl Noun for netshm_txn {
@@ -56,17 +65,17 @@ pub const NETSHM_COMMIT: c_int = 1;
 ///         it (see "Callbacks" at the top).
 pub type netshm_group_fn = Option<unsafe extern "C" fn(txn: *mut netshm_txn, arg: *mut c_void) -> c_int>;
 
-fn handle_of(table: &Table, state: State) -> *mut netshm_txn {
-    handle::open(Body { epoch: process::fork_epoch(), table: table.clone(), state: Mutex::new(state) })
+fn handle_of(owner: usize, group: Option<Transaction>) -> *mut netshm_txn {
+    handle::open(Body {
+        epoch: process::fork_epoch(),
+        owner: AtomicUsize::new(owner),
+        group: UnsafeCell::new(group),
+    })
 }
 
 /// Calls the callback with a handle that ends with it.
-fn ask(
-    table: &Table,
-    body: unsafe extern "C" fn(*mut netshm_txn, *mut c_void) -> c_int,
-    arg: *mut c_void,
-) -> c_int {
-    let txn = handle_of(table, State::Lent);
+fn ask(body: unsafe extern "C" fn(*mut netshm_txn, *mut c_void) -> c_int, arg: *mut c_void) -> c_int {
+    let txn = handle_of(LENT, None);
     // SAFETY: the header asks for a function that can be called with these.
     let answer = unsafe { body(txn, arg) };
     // SAFETY: the handle was made above, and the callback cannot close it.
@@ -87,7 +96,7 @@ fn run(
     let body = body.ok_or(Fault::Null(number))?;
     let mut transaction = table.begin()?;
     loop {
-        let answer = ask(&table, body, arg);
+        let answer = ask(body, arg);
         let doomed = transaction.is_doomed();
         if doomed && transaction.is_outermost() && deadline.is_some_and(|deadline| !deadline.passed()) {
             transaction.restart()?;
@@ -172,50 +181,41 @@ pub unsafe extern "C" fn netshm_group_begin(t: *mut netshm_table, out: *mut *mut
         let place = self::out(2, out)?;
         // SAFETY: the header asks for a handle.
         let table = unsafe { handle::body(1, t) }?;
-        let txn = handle_of(table, State::Here(table.begin()?));
+        let txn = handle_of(this_thread(), Some(table.begin()?));
         // SAFETY: the header asks for a valid place.
         unsafe { place.put(txn) };
         Ok(())
     })
 }
 
-/// Works with the state of a group.
+/// The group behind a handle, if it is this thread's and no operation of it is under way.
 ///
 /// # Safety
 /// As for `handle::body`.
-unsafe fn with_state<R>(
-    x: *mut netshm_txn,
-    work: impl FnOnce(&mut State, &Body) -> Outcome<R>,
-) -> Outcome<R> {
+unsafe fn usable<'a>(x: *mut netshm_txn) -> Outcome<(&'a Body, &'a mut Transaction)> {
     // SAFETY: the caller's promise.
     let body = unsafe { handle::body(1, x) }?;
     if body.epoch != process::fork_epoch() {
         return Err(Fault::Core(Error::Forked));
     }
-    let mut state = match body.state.try_lock() {
-        Ok(state) => state,
-        Err(TryLockError::Poisoned(state)) => state.into_inner(),
-        Err(TryLockError::WouldBlock) => {
-            return Err(Fault::Core(Error::Busy("another thread is using the group's handle")));
-        }
-    };
-    work(&mut state, body)
-}
-
-/// The group, if it can be used here and now.
-fn usable<'a>(state: &'a mut State, table: &Table) -> Outcome<&'a mut Transaction> {
-    let State::Here(transaction) = state else {
-        return Err(Fault::Core(match state {
-            State::Lent => Error::InCallback,
-            _ => Error::InGroup("it was detached and is no thread's"),
+    // Acquire pairs with the Release in `netshm_group_attach`.
+    let owner = body.owner.load(Ordering::Acquire);
+    if owner != this_thread() {
+        return Err(Fault::Core(match owner {
+            LENT => Error::InCallback,
+            TAKEN => Error::Busy("another thread is using the group's handle"),
+            DETACHED => Error::InGroup("it was detached and is no thread's"),
+            _ => Error::InGroup("it is not this thread's group"),
         }));
-    };
-    if !transaction.is_here() {
+    }
+    // SAFETY: the owner says that no other thread touches it; this one does so in one call at a time.
+    let Some(group) = (unsafe { &mut *body.group.get() }) else { return Err(Fault::Core(Error::InCallback)) };
+    if !group.is_here() {
         return Err(Fault::Core(Error::InGroup("it is not this thread's group")));
     }
     // Not from a callback of an operation in it.
-    table.group_is_open()?;
-    Ok(transaction)
+    group.check_idle()?;
+    Ok((body, group))
 }
 
 /// Ends a group.
@@ -224,32 +224,36 @@ fn usable<'a>(state: &'a mut State, table: &Table) -> Outcome<&'a mut Transactio
 /// As for `handle::close`.
 unsafe fn end(x: *mut netshm_txn, commit: bool) -> Outcome {
     // SAFETY: the caller's promise.
-    let look = unsafe {
-        with_state(x, |state, body| match state {
-            State::Detached(_) if !commit => Ok(()),
-            state => usable(state, &body.table).map(|_| ()),
-        })
-    };
-    match look {
+    let forked = match unsafe { usable(x) } {
+        Ok(_) => false,
         // A child only forgets what its parent has.
-        Ok(()) | Err(Fault::Core(Error::Forked)) => {}
+        Err(Fault::Core(Error::Forked)) => true,
+        // SAFETY: as above.
+        Err(_) if !commit && unsafe { take_detached(x) }? => false,
         Err(fault) => return Err(fault),
-    }
-    // SAFETY: the caller's promise.
+    };
+    // SAFETY: as above.
     let body = unsafe { handle::close(1, x) }?;
-    let forked = look.is_err();
-    match body.state.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-        State::Here(mut transaction) | State::Detached(mut transaction) if forked => {
-            let _ = transaction.end(false);
-            Err(Fault::Core(Error::Forked))
-        }
-        State::Here(mut transaction) => Ok(transaction.end(commit)?),
-        State::Detached(transaction) => {
-            drop(DetachedTransaction::of(transaction));
-            Ok(())
-        }
-        State::Lent => Err(Fault::Core(Error::Forked)),
+    let Some(mut group) = body.group.into_inner() else { return Err(Fault::Core(Error::Forked)) };
+    if forked {
+        let _ = group.end(false);
+        return Err(Fault::Core(Error::Forked));
     }
+    if body.owner.into_inner() == TAKEN {
+        drop(DetachedTransaction::of(group));
+        return Ok(());
+    }
+    Ok(group.end(commit)?)
+}
+
+/// Takes a detached group into this call's hands, if it is one.
+///
+/// # Safety
+/// As for `handle::body`.
+unsafe fn take_detached(x: *mut netshm_txn) -> Outcome<bool> {
+    // SAFETY: the caller's promise.
+    let body = unsafe { handle::body(1, x) }?;
+    Ok(body.owner.compare_exchange(DETACHED, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok())
 }
 
 /// Makes the changes of a group permanent, all at once; those of an inner group as part of the enclosing one.
@@ -296,7 +300,7 @@ pub unsafe extern "C" fn netshm_group_abort(x: *mut netshm_txn) -> c_int {
 pub unsafe extern "C" fn netshm_group_restart(x: *mut netshm_txn) -> c_int {
     guard(&["x"], || {
         // SAFETY: the header asks for a handle.
-        unsafe { with_state(x, |state, body| Ok(usable(state, &body.table)?.restart()?)) }
+        Ok(unsafe { usable(x) }?.1.restart()?)
     })
 }
 
@@ -310,15 +314,11 @@ pub unsafe extern "C" fn netshm_group_restart(x: *mut netshm_txn) -> c_int {
 pub unsafe extern "C" fn netshm_group_detach(x: *mut netshm_txn) -> c_int {
     guard(&["x"], || {
         // SAFETY: the header asks for a handle.
-        unsafe {
-            with_state(x, |state, body| {
-                usable(state, &body.table)?.leave_thread()?;
-                if let State::Here(transaction) = std::mem::replace(state, State::Lent) {
-                    *state = State::Detached(transaction);
-                }
-                Ok(())
-            })
-        }
+        let (body, group) = unsafe { usable(x) }?;
+        group.leave_thread()?;
+        // Release pairs with the Acquire of whoever takes it.
+        body.owner.store(DETACHED, Ordering::Release);
+        Ok(())
     })
 }
 
@@ -332,18 +332,23 @@ pub unsafe extern "C" fn netshm_group_detach(x: *mut netshm_txn) -> c_int {
 pub unsafe extern "C" fn netshm_group_attach(x: *mut netshm_txn) -> c_int {
     guard(&["x"], || {
         // SAFETY: the header asks for a handle.
-        unsafe {
-            with_state(x, |state, _| {
-                match state {
-                    State::Detached(transaction) => transaction.join_thread()?,
-                    State::Here(_) => return Err(Fault::Core(Error::InGroup("it is not detached"))),
-                    State::Lent => return Err(Fault::Core(Error::InCallback)),
-                }
-                if let State::Detached(transaction) = std::mem::replace(state, State::Lent) {
-                    *state = State::Here(transaction);
-                }
-                Ok(())
-            })
+        let body = unsafe { handle::body(1, x) }?;
+        if body.epoch != process::fork_epoch() {
+            return Err(Fault::Core(Error::Forked));
         }
+        // SAFETY: as above.
+        if !unsafe { take_detached(x) }? {
+            return Err(Fault::Core(match body.owner.load(Ordering::Acquire) {
+                LENT => Error::InCallback,
+                TAKEN => Error::Busy("another thread is using the group's handle"),
+                _ => Error::InGroup("it is not detached"),
+            }));
+        }
+        // SAFETY: it was detached, and this call has taken it.
+        let group = unsafe { &mut *body.group.get() };
+        let joined = group.as_ref().map_or(Err(Error::InCallback), Transaction::join_thread);
+        let owner = if joined.is_ok() { this_thread() } else { DETACHED };
+        body.owner.store(owner, Ordering::Release);
+        Ok(joined?)
     })
 }

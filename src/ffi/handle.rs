@@ -1,14 +1,15 @@
 //! Handles: what C holds in its hands, and how a closed or wrong one is told from a good one.
 //!
-//! A handle begins with a magic word, which says its noun and changes when it is closed. The memory of closed
-//! handles rests for a while before it is given back, so that the magic word of a handle that was closed a
-//! moment ago can still be read.
+//! A handle begins with a magic word, which says its noun and changes when it is closed. The memory of the handles
+//! that a thread closes rests for a while before it is given back, so that the magic word of a handle that was
+//! closed a moment ago can still be read.
 
 use super::call::{Fault, Outcome};
 use crate::error::Error;
 use std::alloc::Layout;
+use std::cell::Cell;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A kind of handle. The implementing type is the opaque one that C knows.
 pub(super) trait Noun {
@@ -69,12 +70,29 @@ impl<B> Handle<B> {
     }
 }
 
-/// How many closed handles rest.
-const RESTING: usize = 256;
+/// How many closed handles of one thread rest.
+const RESTING: usize = 32;
 
-/// Memory of closed handles. Without a lock, which a forked child might find locked for ever.
-static REST: [AtomicPtr<Head>; RESTING] = [const { AtomicPtr::new(std::ptr::null_mut()) }; RESTING];
-static NEXT_REST: AtomicUsize = AtomicUsize::new(0);
+/// Memory of handles that this thread has closed, in the order of their closing, round and round.
+struct Rest {
+    places: [Cell<*mut Head>; RESTING],
+    next: Cell<usize>,
+}
+
+thread_local! {
+    static REST: Rest = const {
+        Rest { places: [const { Cell::new(std::ptr::null_mut()) }; RESTING], next: Cell::new(0) }
+    };
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        for place in &self.places {
+            // SAFETY: what rests here is this thread's alone.
+            unsafe { give_back(place.get()) };
+        }
+    }
+}
 
 /// Makes a handle. It lives until it is closed.
 pub(super) fn open<N: Noun>(body: N::Body) -> *mut N {
@@ -147,11 +165,24 @@ pub(super) unsafe fn close<N: Noun>(number: u32, handle: *mut N) -> Outcome<N::B
 
 /// Lays the memory of a closed handle to rest, and gives back what has rested longest.
 fn rest(memory: *mut Head) {
-    let place = &REST[NEXT_REST.fetch_add(1, Ordering::Relaxed) % RESTING];
-    let oldest = place.swap(memory, Ordering::AcqRel);
-    if !oldest.is_null() {
-        // SAFETY: it is memory of a closed handle, and the swap has made it ours alone.
-        unsafe { ((*oldest).free)(oldest) };
+    let oldest = REST.try_with(|rest| {
+        let next = rest.next.get() % RESTING;
+        rest.next.set(next + 1);
+        rest.places[next].replace(memory)
+    });
+    // A thread that is ending lets nothing rest.
+    // SAFETY: it is memory of a closed handle, which nobody but this thread knows.
+    unsafe { give_back(oldest.unwrap_or(memory)) };
+}
+
+/// Frees what has rested.
+///
+/// # Safety
+/// NULL, or the memory of a closed handle that only the caller knows.
+unsafe fn give_back(memory: *mut Head) {
+    if !memory.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { ((*memory).free)(memory) };
     }
 }
 

@@ -230,6 +230,23 @@ pub unsafe extern "C" fn netshm_hashtbl_add(
             }
         }
     }
+    // SAFETY: as above.
+    unsafe { add_slowly(t, key, key_len, val, val_len) }
+}
+
+/// The same where something is unusual.
+///
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe fn add_slowly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
     guard(&["t", "key", "key_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
         let (t, key, val) = unsafe { (live(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
@@ -259,6 +276,23 @@ pub unsafe extern "C" fn netshm_hashtbl_replace(
             }
         }
     }
+    // SAFETY: as above.
+    unsafe { replace_slowly(t, key, key_len, val, val_len) }
+}
+
+/// The same where something is unusual.
+///
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe fn replace_slowly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
     guard(&["t", "key", "key_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
         let (t, key, val) = unsafe { (live(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
@@ -351,6 +385,24 @@ pub unsafe extern "C" fn netshm_hashtbl_find(
             }
         }
     }
+    // SAFETY: as above.
+    unsafe { find_slowly(t, key, key_len, buf, cap, len) }
+}
+
+/// The same where something is unusual.
+///
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe fn find_slowly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    buf: *mut c_void,
+    cap: usize,
+    len: *mut usize,
+) -> c_int {
     guard(&["t", "key", "key_len", "buf", "cap", "len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
         let (t, key) = unsafe { (live(t)?, bytes(2, key, key_len)?) };
@@ -568,6 +620,24 @@ pub unsafe extern "C" fn netshm_hashtbl_incr(
             return if matches!(quick, Quick::Done(_)) { NETSHM_OK } else { chores(t) };
         }
     }
+    // SAFETY: as above.
+    unsafe { incr_slowly(t, key, key_len, delta, initial, now) }
+}
+
+/// The same where something is unusual.
+///
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe fn incr_slowly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    delta: i64,
+    initial: i64,
+    now: *mut i64,
+) -> c_int {
     guard(&["t", "key", "key_len", "delta", "initial", "now"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
         let (t, key) = unsafe { (live(t)?, bytes(2, key, key_len)?) };

@@ -48,7 +48,14 @@ pub(crate) fn for_each_line<W: Words, R>(
 /// Looks for a key's entry.
 pub(crate) fn lookup<W: Words>(words: &W, bucket: Offset, hash: u64, key: &[u8]) -> Result<Option<Hit>> {
     for_each_line(words, bucket, |line, _| {
-        for i in 0..ENTRIES {
+        let mut candidates = if words.is_plain_line(line) {
+            words.segment().block::<8>(line).map_or(0, |block| block.matches(bucket::tag_bits(hash)))
+        } else {
+            (1 << ENTRIES) - 1
+        };
+        while candidates != 0 {
+            let i = u64::from(candidates.trailing_zeros());
+            candidates &= candidates - 1;
             let at = line.word(W_ENTRY + i);
             let entry = words.word(at);
             if entry == 0 || bucket::tag_bits(entry) != bucket::tag_bits(hash) {

@@ -4,6 +4,7 @@ use super::Rank;
 use crate::error::{Error, Result};
 use crate::format::slot::{self, Growable, Place};
 use crate::format::{Offset, PAGE_BYTES, SlotIndex, header};
+use crate::os::time;
 use crate::segment::Segment;
 
 /// A lock that this participant has listed.
@@ -33,6 +34,10 @@ pub(crate) struct Participant {
     pub(crate) full_cell: [u8; crate::format::size_class::CLASSES as usize],
     /// Operations since the last look at what should be given back.
     pub(crate) chores: u32,
+    /// A group is open: its waits have an age.
+    in_group: bool,
+    /// Mirror of the group's age; 0 before its first wait.
+    age: u64,
 }
 
 impl Participant {
@@ -49,6 +54,8 @@ impl Participant {
             tickets: 0..0,
             full_cell: [0; crate::format::size_class::CLASSES as usize],
             chores: 0,
+            in_group: false,
+            age: 0,
         };
         p.reload_extensions(segment);
         p
@@ -98,7 +105,7 @@ impl Participant {
 
     /// Publishes that a lock is about to be taken. Room has been made before.
     #[inline(always)]
-    pub(super) fn list(&mut self, segment: &Segment, at: Offset, rank: Rank) -> Result<()> {
+    pub(crate) fn list(&mut self, segment: &Segment, at: Offset, rank: Rank) -> Result<()> {
         debug_assert!(
             rank == Rank::Ordinary || self.held.last().is_none_or(|h| h.rank < rank),
             "lock ranks ascend"
@@ -113,7 +120,7 @@ impl Participant {
 
     /// Forgets the lock listed last, which is not held.
     #[inline(always)]
-    pub(super) fn unlist(&mut self, segment: &Segment) {
+    pub(crate) fn unlist(&mut self, segment: &Segment) {
         self.held.pop();
         segment.store(self.base.word(slot::W_LIST_LEN), self.held.len() as u64);
     }
@@ -126,6 +133,30 @@ impl Participant {
         }
         self.held.truncate(from);
         segment.store(self.base.word(slot::W_LIST_LEN), from as u64);
+    }
+
+    /// A group begins: it gets an age when it first has to wait, and keeps that however often it is restarted.
+    #[inline]
+    pub(crate) fn begin_group(&mut self) {
+        self.in_group = true;
+    }
+
+    /// The group has ended.
+    #[inline]
+    pub(crate) fn end_group(&mut self, segment: &Segment) {
+        self.in_group = false;
+        if self.age != 0 {
+            self.age = 0;
+            segment.store(self.base.word(slot::W_AGE), 0);
+        }
+    }
+
+    /// Publishes the age of a group that has to wait.
+    pub(super) fn publish_age(&mut self, segment: &Segment) {
+        if self.in_group && self.age == 0 {
+            self.age = time::monotonic_ns().max(1);
+            segment.store(self.base.word(slot::W_AGE), self.age);
+        }
     }
 
     /// Position of a lock in the list, if it is held.

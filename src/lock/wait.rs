@@ -148,6 +148,7 @@ impl Wait {
     fn publish(&mut self, segment: &Segment, p: &mut Participant, target: WaitTarget) {
         if !self.published {
             self.published = true;
+            p.publish_age(segment);
             p.wait_sequence += 1;
             segment.store(p.base.word(slot::W_WAIT_SEQUENCE), p.wait_sequence);
             segment.store(p.base.word(slot::W_WAIT_TARGET), target.encode());

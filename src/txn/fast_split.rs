@@ -1,5 +1,5 @@
 //! The short way of a split, for the bucket that growth mostly meets: at most one overflow line before, none
-//! afterwards, nobody else there, and entries that know their next bit.
+//! afterwards, and nobody else there.
 //!
 //! As in [`super::fast`], everything is read first, and the compare-and-swaps that take the two locks prove
 //! that nothing has changed since. What does not fit is split the general way; `None` means that nothing has
@@ -8,10 +8,12 @@
 use super::TableView;
 use super::fast::{LIST, LOG, Slot, slot_of};
 use crate::alloc::custody;
-use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_moves, level_of};
+use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_moves, entry_record, level_of};
 use crate::format::lock_word::{LockWord, WRITING};
+use crate::format::record::{SHORT_HEADER_BYTES, Shape, padded};
 use crate::format::size_class::LINE_CLASS;
 use crate::format::{Offset, log_record, slot};
+use crate::index::KeyHash;
 use crate::index::roots::Roots;
 use crate::lock::release;
 use crate::segment::view::{Block, View};
@@ -19,12 +21,15 @@ use crate::writer::Writer;
 
 type Entries = [u64; ENTRIES as usize];
 
+/// Longest key that is hashed again by the short way, in bytes.
+const LONGEST_KEY: u64 = 128;
+
 /// Words of a line that a split changes: its entries and its link.
 const CHANGED: usize = ENTRIES as usize + 1;
 
 /// Splits bucket `index`, which has this level.
 pub(super) fn split(w: &mut Writer, table: &TableView, index: u64, level: u32) -> Option<()> {
-    if level >= bucket::MAX_LEVEL || bucket::window_changes_at(level + 1) {
+    if level >= bucket::MAX_LEVEL {
         return None;
     }
     let roots = &table.roots;
@@ -44,7 +49,11 @@ pub(super) fn split(w: &mut Writer, table: &TableView, index: u64, level: u32) -
     {
         return None;
     }
-    let (kept, moved) = divide(view, home, link, level)?;
+    let (mut kept, mut moved) = divide(view, home, link, level)?;
+    if bucket::window_changes_at(level + 1) {
+        renew(view, table.key_hash, &mut kept, level + 1)?;
+        renew(view, table.key_hash, &mut moved, level + 1)?;
+    }
     let freed = link.next();
     let cell = if freed.is_none() { Offset::NONE } else { custody::empty_cell(w, LINE_CLASS)? };
 
@@ -127,6 +136,30 @@ fn divide(view: View<'_>, home: Block<'_, 8>, link: Link, level: u32) -> Option<
         }
     }
     Some((kept, moved))
+}
+
+/// Gives entries the window of another level, for which their keys are hashed again. None if one is not a
+/// short key of a short record.
+#[cold]
+#[inline(never)]
+fn renew(view: View<'_>, key_hash: KeyHash, entries: &mut Entries, level: u32) -> Option<()> {
+    for entry in entries.iter_mut().filter(|entry| **entry != 0) {
+        let record = entry_record(*entry);
+        let header = view.block::<2>(record)?;
+        let len = Shape::from_lengths(header.load(1)).key_len;
+        if Shape::is_long(header.load(0)) || len > LONGEST_KEY || record.is_none() {
+            return None;
+        }
+        let at = record.add(SHORT_HEADER_BYTES);
+        let mut key = [0; LONGEST_KEY as usize];
+        if !view.contains(at, padded(len)) {
+            return None;
+        }
+        // SAFETY: the range was just checked, and the buffer has room for it.
+        unsafe { view.copy_out(at, key.as_mut_ptr(), len as usize) };
+        *entry = bucket::entry(key_hash.hash(&key[..len as usize]), level, record);
+    }
+    Some(())
 }
 
 /// Writes the new content of a line into the log, from log word `at` on.

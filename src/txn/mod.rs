@@ -73,9 +73,21 @@ fn reserve_log(w: &mut Writer) -> Result<()> {
 /// Makes room in the lock list before another lock is taken.
 #[inline]
 pub(crate) fn reserve_lock(w: &mut Writer) -> Result<()> {
+    let n = lock_room(w);
+    if has_lock_room(w) { Ok(()) } else { custody::extend(w, slot::LOCK_LIST, n) }
+}
+
+/// Has the lock list room for the locks of one more operation?
+#[inline]
+pub(crate) fn has_lock_room(w: &Writer) -> bool {
+    w.s.p.list_word(lock_room(w)).is_some()
+}
+
+/// The place in the lock list that there has to be before an operation.
+#[inline]
+fn lock_room(w: &Writer) -> u64 {
     // An operation takes two bucket locks at most; mini-transactions in it take up to three.
-    let n = w.s.p.held.len() as u64 + 8;
-    if w.s.p.list_word(n).is_some() { Ok(()) } else { custody::extend(w, slot::LOCK_LIST, n) }
+    w.s.p.held.len() as u64 + 8
 }
 
 /// What is left to do once nothing is planned and no lock is held.

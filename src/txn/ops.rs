@@ -1,17 +1,18 @@
 //! Operations of the hash table as parts of a transaction: the key's bucket is locked at the first touch, also
 //! for reading, and stays locked until the end.
 
-use super::{TableView, growth, reserve_lock};
+use super::{TableView, growth, has_lock_room, reserve_lock};
 use crate::alloc;
 use crate::error::{Damage, Error, Result};
-use crate::format::bucket::{self, Link, W_LINK, entry_with, level_of, mask};
+use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, entry_with, level_of, mask};
 use crate::format::pages::Purpose;
-use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape, padded};
+use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape};
 use crate::format::size_class::LINE_CLASS;
 use crate::format::{Offset, header, root};
 use crate::index::chain::{self, Hit};
-use crate::index::find::checked_shape;
+use crate::index::find::{self, Found, checked_shape};
 use crate::lock::Rank;
+use crate::segment::view::Block;
 use crate::writer::{Words, Writer};
 
 /// A key's bucket, locked.
@@ -34,9 +35,79 @@ pub(crate) struct At<'k> {
 /// Locks the bucket of a key and finds its entry.
 pub(crate) fn at<'k>(w: &mut Writer, table: &TableView, key: &'k [u8]) -> Result<At<'k>> {
     let hash = table.key_hash.hash(key);
+    if let Some(at) = find_quickly(w, table, hash, key) {
+        return Ok(at);
+    }
     let home = lock_home(w, table, hash)?;
     let hit = chain::lookup(w, home.bucket, hash, key)?;
     Ok(At { home, key, hit })
+}
+
+/// The same for a key whose bucket is free, or held already by this transaction and not changed by it: looked up
+/// first and then locked by a compare-and-swap, which proves that nothing has changed since. None: something is
+/// unusual, and nothing has happened.
+#[inline]
+pub(crate) fn at_quickly<'k>(w: &mut Writer, table: &TableView, key: &'k [u8]) -> Option<At<'k>> {
+    find_quickly(w, table, table.key_hash.hash(key), key)
+}
+
+fn find_quickly<'k>(w: &mut Writer, table: &TableView, hash: u64, key: &'k [u8]) -> Option<At<'k>> {
+    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    let (bucket, seen) = (sight.bucket, sight.seen);
+    let link = Link(bucket.load(W_LINK as usize));
+    let level = level_of(seen.index, link, table.roots.base_level())?;
+    let hit = match sight.found {
+        None => None,
+        Some(found) => Some(hit_in(w, bucket, seen.bucket, link, &found)?),
+    };
+    let home = Home { bucket: seen.bucket, index: seen.index, level, hash };
+    if seen.word.owner() == w.s.p.slot {
+        // What this transaction plans for the bucket is not in memory yet.
+        let plain = w.is_plain_line(seen.bucket) && has_plain_lines(w, link);
+        return (plain && w.s.p.position(seen.bucket).is_some()).then_some(At { home, key, hit });
+    }
+    if !seen.word.is_free() || !has_lock_room(w) || !w.lock_unchanged(seen.bucket, seen.word) {
+        return None;
+    }
+    if !table.roots.is_current(w.segment, seen.roots_version) {
+        let last = w.s.p.held.len() - 1;
+        w.s.p.release_from(w.segment, last);
+        return None;
+    }
+    Some(At { home, key, hit })
+}
+
+/// Does this transaction plan nothing for the overflow lines behind a bucket, of which there are few?
+fn has_plain_lines(w: &Writer, mut link: Link) -> bool {
+    for _ in 0..4 {
+        let line = link.next();
+        if line.is_none() {
+            return true;
+        }
+        if !w.is_plain_line(line) {
+            return false;
+        }
+        link = Link(w.segment.load(line.word(W_LINK)));
+    }
+    false
+}
+
+/// The entry that points to a record, in a bucket or in its first overflow line.
+#[inline(always)]
+fn hit_in(w: &Writer, bucket: Block<'_, 8>, at: Offset, link: Link, found: &Found) -> Option<Hit> {
+    let in_line = |line: Block<'_, 8>, at: Offset| {
+        for n in W_ENTRY..W_ENTRY + bucket::ENTRIES {
+            let entry = line.load(n as usize);
+            if entry_record(entry) == found.record {
+                return Some(Hit { at: at.word(n), entry, shape: found.shape });
+            }
+        }
+        None
+    };
+    in_line(bucket, at).or_else(|| {
+        let next = link.next();
+        if next.is_none() { None } else { in_line(w.segment.block(next)?, next) }
+    })
 }
 
 /// Locks the bucket where a hash is at home.
@@ -206,16 +277,24 @@ impl At<'_> {
     /// Replaces the newest binding, or adds one.
     pub(crate) fn replace(&self, w: &mut Writer, table: &TableView, value: &[u8]) -> Result<()> {
         let Some(hit) = self.hit else { return self.add(w, table, value) };
-        let record = hit.record();
-        let same_length = hit.shape.value_len == value.len() as u64;
-        if same_length && hit.shape.value_len <= IN_PLACE_BYTES {
-            self.overwrite(w, record.add(hit.shape.value_at()), value);
+        if self.overwrite_if_it_fits(w, value) {
             return Ok(());
         }
+        let record = hit.record();
         let older = record::older(w.word(record));
         let new = make_record(w, self.key, value, older)?;
         self.bind(w, new)?;
         free_record(w, record, hit.shape)
+    }
+
+    /// Plans to change the newest value in place, if there is one of this length that is small.
+    #[inline]
+    pub(crate) fn overwrite_if_it_fits(&self, w: &mut Writer, value: &[u8]) -> bool {
+        let same =
+            |hit: &Hit| hit.shape.value_len == value.len() as u64 && hit.shape.value_len <= IN_PLACE_BYTES;
+        let Some(hit) = self.hit.filter(same) else { return false };
+        self.overwrite(w, hit.record().add(hit.shape.value_at()), value);
+        true
     }
 
     /// Plans to change a value in place, by words.
@@ -284,16 +363,28 @@ pub(super) fn clear_bucket(w: &mut Writer, bucket: Offset) -> Result<u64> {
 
 /// The value at a place, copied. Words planned by this transaction shine through.
 pub(crate) fn read_value(w: &Writer, at: Offset, len: u64, into: &mut [u8]) {
-    debug_assert!(into.len() as u64 == len);
-    let planned = len <= IN_PLACE_BYTES && (0..padded(len) / 8).any(|i| w.s.is_planned_word(at.word(i)));
-    if planned {
-        for (i, chunk) in into.chunks_mut(8).enumerate() {
-            let word = w.word(at.word(i as u64)).to_le_bytes();
-            chunk.copy_from_slice(&word[..chunk.len()]);
+    assert!(into.len() as u64 == len);
+    // SAFETY: the slice has `len` bytes.
+    unsafe { read_value_raw(w, at, len, into.as_mut_ptr()) };
+}
+
+/// The same for memory that may be uninitialised.
+///
+/// # Safety
+/// `into` must be valid for writing `len` bytes.
+pub(crate) unsafe fn read_value_raw(w: &Writer, at: Offset, len: u64, into: *mut u8) {
+    // SAFETY: the record was checked to lie inside of the object, and the buffer has `len` bytes.
+    unsafe { w.segment.copy_out(at, into, len as usize) };
+    if len > IN_PLACE_BYTES || w.s.has_no_plan() {
+        return;
+    }
+    for (n, from) in (0..len).step_by(8).enumerate() {
+        if let Some(word) = w.s.planned_word(at.word(n as u64)) {
+            let bytes = word.to_le_bytes();
+            let wanted = bytes.len().min((len - from) as usize);
+            // SAFETY: these are bytes `from` and following of the buffer, which has `len`.
+            unsafe { into.add(from as usize).copy_from_nonoverlapping(bytes.as_ptr(), wanted) };
         }
-    } else {
-        // SAFETY: the record was checked to lie inside of the object, and the buffer has `len` bytes.
-        unsafe { w.segment.copy_out(at, into.as_mut_ptr(), into.len()) };
     }
 }
 
