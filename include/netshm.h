@@ -392,7 +392,11 @@ int netshm_best_locking(int kind);
 #define NETSHM_HASH_FAST 1
 /** Hashing of keys: SipHash with a random key, for keys that are chosen by enemies. */
 #define NETSHM_HASH_KEYED 2
-/** Flag of managing: delete everything that the object holds, in one transaction. */
+
+/**
+ * Flag of managing: delete everything that the table holds, in one transaction; with the unnamed table, everything
+ * that the object holds.
+ */
 #define NETSHM_REINIT 1
 
 /**
@@ -416,7 +420,7 @@ typedef struct netshm_options {
     uint64_t init;
     /** Size in bytes beyond which a new object does not grow. 0: no limit. */
     uint64_t max_bytes;
-    /** Reserved: NULL. */
+    /** Name of the table in the object, UTF-8 of 1 to 240 bytes; NULL: the unnamed table. */
     const char *root;
     /** One of the NETSHM_HASH_ numbers. */
     uint32_t hashing;
@@ -428,6 +432,55 @@ typedef struct netshm_options {
  * Initial value of a #netshm_options: all defaults.
  */
 #define NETSHM_OPTIONS_INIT { sizeof(netshm_options), 0, 0, 0, 0, 0, 0, NULL, 0, 0 }
+
+/* ---- The tables of an object ----------------------------------------------------------------------------- */
+
+/** Kind of table: hash table. */
+#define NETSHM_TABLE_HASHTBL 1
+/** Kind of table: array. */
+#define NETSHM_TABLE_ARRAY 2
+/** Kind of table: primitive table, 32-bit integers to arrays of 32-bit integers. */
+#define NETSHM_TABLE_PRIMITIVE 3
+
+/** A table of an object. */
+typedef struct netshm_root_info {
+    /** Its name; NULL for the unnamed table. */
+    const char *name;
+    /** Signature of the keys' type; empty for raw bytes. */
+    const char *key_type;
+    /** Signature of the values' type; empty for raw bytes. */
+    const char *value_type;
+    /** One of the NETSHM_TABLE_ numbers. */
+    uint32_t kind;
+    /** 0. */
+    uint32_t reserved;
+} netshm_root_info;
+
+/**
+ * Lists the tables of an object, the unnamed one first.
+ *
+ * @param o    The object.
+ * @param out  Receives an array in one block with all its strings, to be freed by netshm_free(); NULL if there are none.
+ * @param n    Receives the number of tables.
+ *
+ * @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, a dead writer is in the way of a read-only handle;
+ *         NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_roots(netshm_object *o,
+                 netshm_root_info **out,
+                 size_t *n);
+
+/**
+ * Removes a named table with all that it holds, in one transaction. Its handles give NETSHM_E_STALE from then on.
+ *
+ * @param o     The object, open for writing.
+ * @param name  The name of the table.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_IN_GROUP; NETSHM_E_READ_ONLY; NETSHM_E_BUSY; NETSHM_E_INVALID;
+ *         NETSHM_E_CLOSED.
+ */
+int netshm_root_drop(netshm_object *o,
+                     const char *name);
 
 /* ---- Hash tables ----------------------------------------------------------------------------------------- */
 

@@ -49,10 +49,11 @@ impl<'t> Cursor<'t> {
         let engine: &Engine = &table.engine;
         let mut entered = engine.enter(patience)?;
         let (position, part, into) = (self.position, self.part, &mut self.bindings);
+        let view = &table.view;
         group::operate(&mut entered, patience, |w| {
             txn::reserve_lock(w)?;
             w.lock_gate()?;
-            read_under_gate(w, &engine.table, position, part, into)
+            read_under_gate(w, view, position, part, into)
         })
     }
 
@@ -60,23 +61,24 @@ impl<'t> Cursor<'t> {
         let table = &self.table.table;
         let patience = table.patience();
         let engine: &Engine = &table.engine;
+        let view = &table.view;
         let mut rounds = 0;
         loop {
-            let obstacle =
-                match attempt(&engine.segment, &engine.table, self.position, self.part, &mut self.bindings) {
-                    Ok(position) => return Ok(position),
-                    Err(obstacle) => obstacle,
-                };
+            let obstacle = match attempt(&engine.segment, view, self.position, self.part, &mut self.bindings)
+            {
+                Ok(position) => return Ok(position),
+                Err(obstacle) => obstacle,
+            };
             if rounds > 2000 && engine.is_writable() {
                 // Writers are always faster: keep them out, for once.
                 let mut entered = engine.enter(patience)?;
                 let mut w = entered.writer(patience);
                 return txn::alone(&mut w, |w| {
                     w.lock_gate()?;
-                    read_under_gate(w, &engine.table, self.position, self.part, &mut self.bindings)
+                    read_under_gate(w, view, self.position, self.part, &mut self.bindings)
                 });
             }
-            engine.overcome(obstacle, &mut rounds, patience)?;
+            engine.overcome(view, obstacle, &mut rounds, patience)?;
         }
     }
 }

@@ -124,7 +124,7 @@ pub(crate) fn operate<R>(
     }
     let mut w = entered.writer(patience);
     let savepoint = w.s.set().savepoint();
-    let added = w.s.net_added;
+    let added = w.s.net_added.clone();
     let result = operation(&mut w);
     if w.is_forked() {
         return Err(Error::Forked);
@@ -308,7 +308,7 @@ impl Transaction {
         let result = if commit && !doomed {
             let result = txn::commit(&mut w);
             if result.is_ok() {
-                growth::report_commit(&mut w, &self.engine.table);
+                growth::report_commit(&mut w);
             }
             result
         } else {

@@ -13,6 +13,7 @@ use crate::object::{ManageOptions, Object};
 use crate::segment::Segment;
 use crate::segment::view::View;
 use crate::table::Table;
+use crate::table::{TableKind, TableSpec};
 use crate::txn::cursor::{Part, buffer, copy_bytes};
 use crate::txn::fast;
 use crate::txn::{self, TableView, growth, ops};
@@ -51,8 +52,8 @@ impl HashTable {
     /// [`Error::Locking`], [`Error::Stale`] if the object holds something else, [`Error::NoSpace`],
     /// [`Error::ReadOnly`] if an empty object is open for reading only.
     pub fn manage(object: &Object, options: &ManageOptions) -> Result<HashTable> {
-        let engine = object.manage(options)?;
-        Ok(HashTable { table: Table { engine, lock_timeout_ms: options.lock_timeout_ms } })
+        let spec = TableSpec::of_bytes(TableKind::HashTable);
+        Ok(HashTable { table: object.manage_as(&spec, options)? })
     }
 
     /// The underlying table.
@@ -276,8 +277,8 @@ impl HashTable {
             // SAFETY: by the caller's promise.
             return unsafe { self.copy_in_group_quickly(key, buffer, capacity) };
         }
-        let hash = engine.table.key_hash.hash(key);
-        let Some(sight) = find::quick_lookup(&engine.segment, &engine.table.roots, hash, key) else {
+        let hash = self.table.view.key_hash.hash(key);
+        let Some(sight) = find::quick_lookup(&engine.segment, &self.table.view.roots, hash, key) else {
             return Quick::NotDone;
         };
         let mut copied = None;
@@ -291,7 +292,7 @@ impl HashTable {
             unsafe { sight.view.copy_out(found.value_at, buffer, len as usize) };
             copied = Some(len as usize);
         }
-        if sight.is_valid(&engine.table.roots) { Quick::Done(copied) } else { Quick::NotDone }
+        if sight.is_valid(&self.table.view.roots) { Quick::Done(copied) } else { Quick::NotDone }
     }
 
     /// The same in a group that is open on this thread.
@@ -308,7 +309,7 @@ impl HashTable {
         let engine = &*self.table.engine;
         let Some(mut seat) = engine.take_group_seat() else { return Quick::NotDone };
         let mut w = seat.writer(self.table.patience());
-        match ops::at_quickly(&mut w, &engine.table, key).map(|at| at.value()) {
+        match ops::at_quickly(&mut w, &self.table.view, key).map(|at| at.value()) {
             None => Quick::NotDone,
             Some(None) => Quick::Done(None),
             Some(Some((_, len))) if len > capacity as u64 => Quick::NotDone,
@@ -431,21 +432,21 @@ impl HashTable {
         let patience = self.table.patience();
         let mut rounds = 0;
         loop {
-            let obstacle = match txn::cursor::length_attempt(&engine.segment, &engine.table) {
+            let obstacle = match txn::cursor::length_attempt(&engine.segment, &self.table.view) {
                 Ok(length) => return Ok(length),
                 Err(obstacle) => obstacle,
             };
             if rounds > 64 && engine.is_writable() && matches!(obstacle, Obstacle::Changed) {
                 break;
             }
-            engine.overcome(obstacle, &mut rounds, patience)?;
+            engine.overcome(&self.table.view, obstacle, &mut rounds, patience)?;
         }
         let mut entered = engine.enter(patience)?;
         let mut w = entered.writer(patience);
         txn::alone(&mut w, |w| {
             w.lock_gate()?;
-            engine.table.refresh(w)?;
-            ops::length_under_gate(w, &engine.table)
+            self.table.view.refresh(w)?;
+            ops::length_under_gate(w, &self.table.view)
         })
     }
 
@@ -490,9 +491,9 @@ impl HashTable {
         let engine = &*self.table.engine;
         let Some(mut seat) = engine.take_seat() else { return Quick::NotDone };
         let mut w = seat.writer(self.table.patience());
-        match short(&mut w, &engine.table) {
+        match short(&mut w, &self.table.view) {
             None => Quick::NotDone,
-            Some(result) if fast::has_chores(&w) => Quick::DoneWithChores(result),
+            Some(result) if fast::has_chores(&w, &self.table.view) => Quick::DoneWithChores(result),
             Some(result) => Quick::Done(result),
         }
     }
@@ -503,7 +504,7 @@ impl HashTable {
     pub(crate) fn do_chores(&self) {
         let engine = &*self.table.engine;
         if let Some(mut seat) = engine.take_seat() {
-            fast::chores(&mut seat.writer(self.table.patience()), &engine.table);
+            fast::chores(&mut seat.writer(self.table.patience()), &self.table.view);
         }
     }
 
@@ -530,7 +531,7 @@ impl HashTable {
         let engine = &*self.table.engine;
         let Some(mut seat) = engine.take_group_seat() else { return Quick::NotDone };
         let mut w = seat.writer(self.table.patience());
-        let overwritten = ops::at_quickly(&mut w, &engine.table, key)
+        let overwritten = ops::at_quickly(&mut w, &self.table.view, key)
             .is_some_and(|at| at.overwrite_if_it_fits(&mut w, value));
         if overwritten { Quick::Done(()) } else { Quick::NotDone }
     }
@@ -549,15 +550,15 @@ impl HashTable {
         let mut entered = engine.enter(patience)?;
         if entered.in_group() {
             return group::operate(&mut entered, patience, |w| {
-                let result = general(w, &engine.table)?;
-                growth::permit_for_group(w, &engine.table)?;
+                let result = general(w, &self.table.view)?;
+                growth::permit_for_group(w, &self.table.view)?;
                 Ok(result)
             });
         }
         let mut w = entered.writer(patience);
-        let result = txn::alone(&mut w, |w| general(w, &engine.table))?;
-        growth::report_commit(&mut w, &engine.table);
-        fast::chores(&mut w, &engine.table);
+        let result = txn::alone(&mut w, |w| general(w, &self.table.view))?;
+        growth::report_commit(&mut w);
+        fast::chores(&mut w, &self.table.view);
         Ok(result)
     }
 
@@ -565,7 +566,7 @@ impl HashTable {
         let engine = &*self.table.engine;
         let patience = self.table.patience();
         let mut entered = engine.enter(patience)?;
-        group::operate(&mut entered, patience, |w| operation(w, &engine.table))
+        group::operate(&mut entered, patience, |w| operation(w, &self.table.view))
     }
 
     /// Reads a key: without a lock, or in the group if one is open on this thread.
@@ -580,9 +581,9 @@ impl HashTable {
         if engine.groups_open.load(Ordering::Relaxed) != 0 && self.table.group_is_open()? {
             return self.read_in_group(key, in_group);
         }
-        let hash = engine.table.key_hash.hash(key);
+        let hash = self.table.view.key_hash.hash(key);
         let segment = &engine.segment;
-        match find::attempt(segment, &engine.table.roots, hash, key, take) {
+        match find::attempt(segment, &self.table.view.roots, hash, key, take) {
             Ok((result, _)) => Ok(result),
             Err(obstacle) => self.read_again(key, hash, obstacle, take),
         }
@@ -617,13 +618,13 @@ impl HashTable {
                 let mut entered = engine.enter(patience)?;
                 let mut w = entered.writer(patience);
                 return txn::alone(&mut w, |w| {
-                    let at = ops::at(w, &engine.table, key)?;
+                    let at = ops::at(w, &self.table.view, key)?;
                     let found = at.hit.map(|hit| Found::new(hit.record(), hit.shape));
                     Ok(take(segment.view(), found))
                 });
             }
-            engine.overcome(obstacle, &mut rounds, patience)?;
-            match find::attempt(segment, &engine.table.roots, hash, key, take) {
+            engine.overcome(&self.table.view, obstacle, &mut rounds, patience)?;
+            match find::attempt(segment, &self.table.view.roots, hash, key, take) {
                 Ok((result, _)) => return Ok(result),
                 Err(next) => obstacle = next,
             }

@@ -51,4 +51,4 @@ pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_l
 pub use os::name::{Kind, Name};
 #[cfg(feature = "inject")]
 pub use segment::inject;
-pub use table::Table;
+pub use table::{Table, TableInfo, TableKind};

@@ -4,12 +4,15 @@ use crate::check;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::format::MAX_OBJECT_BYTES;
+use crate::format::catalog::MAX_NAME;
 use crate::format::header::Header;
+use crate::index::catalog::{self, Identity};
 use crate::lock::Patience;
 use crate::os::name::{Kind, Name};
 use crate::os::shm::{self, Files};
 use crate::os::{self, process};
-use crate::txn::lifecycle::{self, Initialise};
+use crate::table::{Table, TableInfo, TableKind, TableSpec};
+use crate::txn::lifecycle::{self, Initialise, Wanted};
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -244,6 +247,8 @@ pub struct ManageOptions {
     pub(crate) expected: u64,
     pub(crate) max_bytes: u64,
     pub(crate) reinitialise: bool,
+    /// Empty: the unnamed table.
+    pub(crate) root: String,
 }
 
 impl Default for ManageOptions {
@@ -256,6 +261,7 @@ impl Default for ManageOptions {
             expected: 0,
             max_bytes: 0,
             reinitialise: false,
+            root: String::new(),
         }
     }
 }
@@ -295,7 +301,13 @@ impl ManageOptions {
         self.max_bytes = bytes;
         self
     }
-    /// Deletes everything that the object holds, in one transaction.
+    /// Name of the table in the object, 1 to 240 bytes. Default: the unnamed table.
+    pub fn root(&mut self, name: &str) -> &mut Self {
+        self.root = name.to_string();
+        self
+    }
+    /// Deletes everything that the table holds, in one transaction; if it is the unnamed one, everything that
+    /// the object holds, named tables included.
     pub fn reinitialise(&mut self, yes: bool) -> &mut Self {
         self.reinitialise = yes;
         self
@@ -311,6 +323,9 @@ impl ManageOptions {
         }
         if self.max_bytes > MAX_OBJECT_BYTES {
             return Err(Error::Invalid { argument: "max_bytes", reason: "more than 16 TiB" });
+        }
+        if !self.root.is_empty() {
+            check_name(&self.root)?;
         }
         if self.locking == Some(Locking::Record) {
             return Err(Error::Unsupported("record locking comes with a later version"));
@@ -419,12 +434,51 @@ impl Object {
         Ok(engine.map(|engine| inner.keep(engine)))
     }
 
-    /// The engine with a table in it, as the options want it.
-    pub(crate) fn manage(&self, options: &ManageOptions) -> Result<Arc<Engine>> {
+    /// A table of this object, as the options want it; it is made if there is none.
+    pub(crate) fn manage_as(&self, spec: &TableSpec, options: &ManageOptions) -> Result<Table> {
         options.validate()?;
         let header = || options.header(self.kind());
         let engine = self.engine_or(Some(&header))?.ok_or(Error::Closed)?;
-        let recorded = engine.header.locking;
+        self.judge_header(&engine.header, options)?;
+        let new = Identity {
+            name: options.root.as_bytes().into(),
+            kind: spec.kind as u64,
+            signatures: spec.signatures.map(|text| text.as_bytes().into()),
+        };
+        if new.signatures.iter().any(|text| text.len() > crate::format::root::MAX_SIGNATURE) {
+            return Err(Error::TooLarge("the signature of a type"));
+        }
+        let base_level = crate::format::root::base_level_for(options.expected);
+        let wanted = Wanted { identity: &new, base_level, length: spec.length };
+        let timeout = options.lock_timeout_ms;
+        if options.reinitialise {
+            initialise(&engine, Initialise::Anew(wanted), timeout)?;
+        }
+        loop {
+            let patience = Patience::from_millis(timeout);
+            let found = engine.read_at_rest(patience, |segment| {
+                let root = catalog::root_of(segment, &new.name)?;
+                if root.is_none() { Ok(None) } else { catalog::nature(segment, root).map(Some) }
+            })?;
+            let Some((kind, signatures)) = found else {
+                initialise(&engine, Initialise::IfEmpty(wanted), timeout)?;
+                continue;
+            };
+            self.judge_nature(spec, kind, &signatures)?;
+            let view = engine.view(Identity { signatures, ..new.clone() });
+            match engine.refresh(&view, patience) {
+                // Somebody has removed or replaced it meanwhile, or died while doing so and was recovered.
+                Err(Error::Stale) => {}
+                outcome => {
+                    return outcome.map(|()| Table { engine, view, lock_timeout_ms: timeout });
+                }
+            }
+        }
+    }
+
+    /// Is the object what the options want it to be?
+    fn judge_header(&self, header: &Header, options: &ManageOptions) -> Result<()> {
+        let recorded = header.locking;
         if recorded == Locking::Record as u64 {
             return Err(Error::Unsupported(
                 "the object uses record locking, which comes with a later version",
@@ -434,37 +488,76 @@ impl Object {
             let asked = options.locking.map_or("", |l| Locking::name(l as u64));
             return Err(Error::Locking { asked, recorded: Locking::name(recorded) });
         }
-        let hashing = engine.header.hash;
+        let hashing = header.hash;
         if options.hashing.is_some_and(|asked| asked as u64 != hashing) {
             let name =
                 |number| if number == KeyHashing::Keyed as u64 { "keyed hashing" } else { "fast hashing" };
             let asked = options.hashing.map_or("", |h| name(h as u64)).into();
             return Err(Error::Kind { asked, found: name(hashing).into() });
         }
-        let base_level = crate::format::root::base_level_for(options.expected);
-        let how = if options.reinitialise {
-            Initialise::Anew { base_level }
-        } else {
-            Initialise::IfEmpty { base_level }
+        Ok(())
+    }
+
+    /// Is a table what a handle wants it to be?
+    fn judge_nature(&self, spec: &TableSpec, kind: u64, signatures: &[Box<[u8]>; 2]) -> Result<()> {
+        if kind != spec.kind as u64 {
+            let found = TableKind::from_recorded(kind).map_or("a table of an unknown kind", TableKind::name);
+            return Err(Error::Kind { asked: spec.kind.name().into(), found: found.into() });
+        }
+        let recorded = signatures.each_ref().map(|text| String::from_utf8_lossy(text));
+        let recorded = [&*recorded[0], &*recorded[1]];
+        if (spec.accepts)(recorded) {
+            return Ok(());
+        }
+        let describe = |texts: [&str; 2]| {
+            let name = |text: &str| if text.is_empty() { "raw bytes".to_string() } else { text.to_string() };
+            format!("{} -> {}", name(texts[0]), name(texts[1]))
         };
-        if options.reinitialise || engine.holds_nothing() {
-            initialise(&engine, how, options.lock_timeout_ms)?;
-        }
-        loop {
-            match engine.refresh(Patience::from_millis(options.lock_timeout_ms)) {
-                // Somebody has emptied the object meanwhile, or died while doing so and was recovered.
-                Err(Error::Stale) if engine.holds_nothing() && engine.is_writable() => {
-                    initialise(&engine, Initialise::IfEmpty { base_level }, options.lock_timeout_ms)?;
-                }
-                outcome => return outcome.map(|()| engine),
+        Err(Error::Type { asked: describe(spec.signatures), recorded: describe(recorded) })
+    }
+
+    /// All tables of the object, the unnamed one first.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Timeout`] if a dead writer is in the way of a read-only handle.
+    pub fn tables(&self) -> Result<Vec<TableInfo>> {
+        let Some(engine) = self.engine_if_any()? else { return Ok(Vec::new()) };
+        engine.read_at_rest(Patience::FOR_EVER, |segment| {
+            let mut all = Vec::new();
+            let mut list = |name: Option<&[u8]>, root| -> Result<()> {
+                let (kind, [keys, values]) = catalog::nature(segment, root)?;
+                let kind =
+                    TableKind::from_recorded(kind).ok_or(Error::corrupt(crate::error::Damage::Root, root))?;
+                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let (key_type, value_type) = (text(&keys), text(&values));
+                all.push(TableInfo { name: name.map(text), kind, key_type, value_type });
+                Ok(())
+            };
+            let main = catalog::root_of(segment, b"")?;
+            if !main.is_none() {
+                list(None, main)?;
             }
-        }
+            catalog::for_each_entry(segment, |_, used| {
+                used.map_or(Ok(()), |entry| list(Some(&entry.name), entry.root)).map(|()| None::<()>)
+            })?;
+            Ok(all)
+        })
+    }
+
+    /// Removes a named table with all that it holds. Handles to it say [`Error::Stale`] from then on.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::InGroup`], [`Error::ReadOnly`].
+    pub fn drop_table(&self, name: &str) -> Result<()> {
+        check_name(name)?;
+        let Some(engine) = self.engine_if_any()? else { return Err(Error::NotFound) };
+        if initialise(&engine, Initialise::Drop(name.as_bytes()), 0)? { Ok(()) } else { Err(Error::NotFound) }
     }
 
     /// Removes everything that the object holds.
     fn empty(&self) -> Result<()> {
         match self.engine_if_any()? {
-            Some(engine) => initialise(&engine, Initialise::Remove, 0),
+            Some(engine) => initialise(&engine, Initialise::RemoveAll, 0).map(|_| ()),
             None => Ok(()),
         }
     }
@@ -491,15 +584,25 @@ impl Object {
     }
 }
 
-fn initialise(engine: &Engine, how: Initialise, timeout_ms: i32) -> Result<()> {
+/// May a table have this name?
+fn check_name(name: &str) -> Result<()> {
+    if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
+        let reason = "a name of a table has 1 to 240 bytes, none of them 0";
+        return Err(Error::Invalid { argument: "root", reason });
+    }
+    Ok(())
+}
+
+/// Changes the set of tables. Tells whether it changed anything.
+fn initialise(engine: &Engine, how: Initialise, timeout_ms: i32) -> Result<bool> {
     let patience = Patience::from_millis(timeout_ms);
     let mut entered = engine.enter(patience)?;
     if entered.in_group() {
         return Err(Error::InGroup("initialising an object"));
     }
     let mut w = entered.writer(patience);
-    lifecycle::initialise(&mut w, how)?;
+    let changed = lifecycle::initialise(&mut w, how)?;
     // The old table is swept now if nothing disturbs; else by whoever comes along.
     while matches!(lifecycle::sweep_step(&mut w), Ok(true)) {}
-    Ok(())
+    Ok(changed)
 }

@@ -2,18 +2,78 @@
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::format::root;
 use crate::group::{self, Transaction};
 use crate::lock::Patience;
 use crate::os::time::Deadline;
+use crate::txn::TableView;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A managed table of any type: the scope of groups and of waiting.
+/// A managed table of any kind: the scope of groups and of waiting.
 #[derive(Clone)]
 pub struct Table {
     pub(crate) engine: Arc<Engine>,
+    pub(crate) view: Arc<TableView>,
     pub(crate) lock_timeout_ms: i32,
+}
+
+/// Kinds of tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TableKind {
+    /// Keys and values are bytes, or typed.
+    HashTable = root::KIND_HASHTABLE as isize,
+    /// Elements by number.
+    Array = root::KIND_ARRAY as isize,
+    /// 32-bit integers to arrays of 32-bit integers.
+    Primitive = root::KIND_PRIMITIVE as isize,
+}
+
+impl TableKind {
+    pub(crate) fn from_recorded(kind: u64) -> Option<TableKind> {
+        [TableKind::HashTable, TableKind::Array, TableKind::Primitive].into_iter().find(|k| *k as u64 == kind)
+    }
+
+    /// What messages call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TableKind::HashTable => "a hash table",
+            TableKind::Array => "an array",
+            TableKind::Primitive => "a primitive table",
+        }
+    }
+}
+
+/// What a handle wants a table to be.
+pub(crate) struct TableSpec<'a> {
+    pub(crate) kind: TableKind,
+    /// Signatures of keys and values that a new table records.
+    pub(crate) signatures: [&'a str; 2],
+    /// Does what an existing table records fit? It is asked with the signatures of keys and values.
+    pub(crate) accepts: &'a dyn Fn([&str; 2]) -> bool,
+    /// Number of elements of a new array; 0 for others.
+    pub(crate) length: u64,
+}
+
+impl TableSpec<'_> {
+    /// A table of raw bytes, or of whatever types it records.
+    pub(crate) fn of_bytes(kind: TableKind) -> TableSpec<'static> {
+        TableSpec { kind, signatures: ["", ""], accepts: &|_| true, length: 0 }
+    }
+}
+
+/// What is known of a table without opening it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Its name; none for the unnamed table.
+    pub name: Option<String>,
+    /// Its kind.
+    pub kind: TableKind,
+    /// Signature of the keys' type; empty for raw bytes.
+    pub key_type: String,
+    /// Signature of the values' type; empty for raw bytes.
+    pub value_type: String,
 }
 
 impl std::fmt::Debug for Table {
@@ -29,6 +89,23 @@ impl Table {
             0 => Patience::FOR_EVER,
             ms => Patience::from_millis(ms),
         }
+    }
+
+    /// The table's kind.
+    pub fn kind(&self) -> TableKind {
+        TableKind::from_recorded(self.view.roots.identity().kind).unwrap_or(TableKind::HashTable)
+    }
+
+    /// Signatures of the types of keys and values, as the table records them; empty for raw bytes.
+    pub fn signatures(&self) -> [String; 2] {
+        let signatures = &self.view.roots.identity().signatures;
+        signatures.each_ref().map(|text| String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// The table's name; none for the unnamed one.
+    pub fn name(&self) -> Option<String> {
+        let name = &self.view.roots.identity().name;
+        if name.is_empty() { None } else { Some(String::from_utf8_lossy(name).into_owned()) }
     }
 
     /// Is a group on this object open on this thread?

@@ -15,6 +15,7 @@ use crate::log::WriteSet;
 use crate::os::{process, time};
 use crate::recovery;
 use crate::segment::Segment;
+use smallvec::SmallVec;
 use std::time::Duration;
 
 /// Where words are read: straight from the object, or through a write set.
@@ -40,6 +41,9 @@ impl Words for Segment {
     }
 }
 
+/// For each table, by its root: this slot's counter line, and how much is added to it.
+pub(crate) type NetAdded = SmallVec<[(Offset, Offset, i64); 2]>;
+
 /// A participant with its private state, in the hands of one thread.
 pub(crate) struct Session {
     pub(crate) p: Participant,
@@ -50,8 +54,8 @@ pub(crate) struct Session {
     in_mini: bool,
     /// Reserve cells filled for the operation or group, with the class of their blocks.
     pub(crate) spares: Vec<(u32, Offset)>,
-    /// Bindings added (or, negative, removed) by what is planned, not reported to the table's load yet.
-    pub(crate) net_added: i64,
+    /// Bindings added (or, negative, removed) by what is planned, not reported to the tables' loads yet.
+    pub(crate) net_added: NetAdded,
     /// The slot's pending list may hold something.
     pub(crate) has_pending: bool,
     /// The slot's counter line in the table with the root that it was looked up for.
@@ -68,7 +72,7 @@ impl Session {
             outer: WriteSet::default(),
             in_mini: false,
             spares: Vec::new(),
-            net_added: 0,
+            net_added: NetAdded::new(),
             has_pending: true,
             counter: (Offset::NONE, Offset::NONE),
             reserve_cursor: 0,
@@ -364,7 +368,7 @@ impl Writer<'_> {
         self.s.p.held.clear();
         self.s.set.clear();
         self.s.outer.clear();
-        self.s.net_added = 0;
+        self.s.net_added.clear();
     }
 
     /// Forgets the planned changes and releases all locks.
@@ -374,6 +378,6 @@ impl Writer<'_> {
         }
         self.s.p.release_from(self.segment, 0);
         self.s.set.clear();
-        self.s.net_added = 0;
+        self.s.net_added.clear();
     }
 }

@@ -36,7 +36,7 @@ const FLOORS: [(&str, u32); 22] = [
 ];
 
 /// Rooms that may know each other although they lie on one floor: (who, whom).
-const NEIGHBOURS: [(&str, &str); 16] = [
+const NEIGHBOURS: [(&str, &str); 17] = [
     ("error", "format"),
     ("format", "error"),
     ("os", "error"),
@@ -53,6 +53,7 @@ const NEIGHBOURS: [(&str, &str); 16] = [
     ("cursor", "object"),
     ("object", "cursor"),
     ("object", "check"),
+    ("object", "table"),
 ];
 
 /// Single imports upwards, each with its reason: (file, room, reason).

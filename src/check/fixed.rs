@@ -83,9 +83,6 @@ impl Check<'_> {
                 self.say(Damage::Header, LIFE + 24, text)?;
             }
         }
-        if let Some(catalog @ 1..) = self.word(CATALOG)? {
-            self.say(Damage::Header, CATALOG, format!("a catalog of named roots at {catalog}"))?;
-        }
         if !header.strict {
             return Ok(());
         }
@@ -110,7 +107,7 @@ impl Check<'_> {
     }
 
     /// The words of a structure that are not `used` (ranges within it) must be zero.
-    pub(super) fn zero_but(&mut self, start: u64, size: u64, used: Used, what: Damage) -> Step {
+    pub(super) fn zero_but(&mut self, start: u64, size: u64, used: &[(u64, u64)], what: Damage) -> Step {
         for at in (0..size).step_by(8) {
             if used.iter().any(|&(from, to)| from <= at && at < to) {
                 continue;

@@ -85,13 +85,15 @@ pub struct Options {
     pub own_slot: u16,
 }
 
-/// What was seen. Table figures are those of the unnamed table, without retired and spare roots.
+/// What was seen. Figures of tables are sums over all tables, without retired and spare roots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Everything could be followed and nobody stopped the check.
     pub complete: bool,
     /// Number of findings reported.
     pub findings: u64,
+    /// Tables, the unnamed one included.
+    pub tables: u64,
     /// Bindings, older ones of the same key included.
     pub bindings: u64,
     /// Different keys.

@@ -1,4 +1,4 @@
-//! Table roots: the main one, retired and spare ones, with their bucket arrays and counters.
+//! Table roots: those of tables without and with names, retired and spare ones, with their bucket arrays and counters.
 
 use super::claims::{Claimed, Want};
 use super::fixed::{Hash, Header};
@@ -6,6 +6,7 @@ use super::layout::*;
 use super::record::Key;
 use super::{Check, Step};
 use crate::error::Damage;
+use std::collections::HashSet;
 
 const WORDS: usize = (PAGE / 8) as usize;
 const ARRAYS: usize = 32;
@@ -14,10 +15,20 @@ const CHUNKS: usize = 80;
 const USED: &[(u64, u64)] =
     &[(0, 16), (32, 48), (64, 80), (128, 136), (192, 200), (8 * 32, 8 * 96), (8 * 128, 8 * 256)];
 
+/// What only arrays use: default value and length.
+const USED_BY_ARRAYS: (u64, u64) = (48, 64);
+/// Kinds of tables: hash table, array, primitive table.
+const KINDS: std::ops::RangeInclusive<u64> = 1..=3;
+const ARRAY: u64 = 2;
+/// Entries of a page of the catalog begin here, and have as many bytes.
+const ENTRY: u64 = 256;
+const MAX_NAME: u64 = ENTRY - 16;
+
 /// What a root is there for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    Main,
+    /// It is a table with or without a name.
+    Live,
     Retired,
     Spare,
 }
@@ -67,10 +78,40 @@ impl Check<'_> {
     pub(super) fn tables(&mut self, header: &Header) -> Step {
         let Some(main) = self.word(MAIN_ROOT)? else { return Ok(()) };
         if main != 0 {
-            self.root(MAIN_ROOT, main, Role::Main, header)?;
+            self.root(MAIN_ROOT, main, Role::Live, header)?;
         }
+        self.catalog(header)?;
         self.summary.retired_roots = self.root_list(RETIRED_ROOTS, Role::Retired, header)?;
         self.summary.spare_roots = self.root_list(SPARE_ROOTS, Role::Spare, header)?;
+        Ok(())
+    }
+
+    /// The named tables. Claims make the chain of pages end.
+    fn catalog(&mut self, header: &Header) -> Step {
+        let mut names = HashSet::new();
+        let mut link = CATALOG;
+        while let Some(page @ 1..) = self.word(link)? {
+            if !self.exact_run(link, page, ROOT, PAGE, Damage::Root)? {
+                return Ok(());
+            }
+            if header.strict {
+                self.zero_but(page, ENTRY, &[(0, 8)], Damage::Root)?;
+            }
+            for entry in (page + ENTRY..page + PAGE).step_by(ENTRY as usize) {
+                let Some(root @ 1..) = self.word(entry)? else { continue };
+                let Some(length) = self.word(entry + 8)? else { return Ok(()) };
+                if length == 0 || length > MAX_NAME {
+                    self.say(Damage::Root, entry + 8, format!("the name of a table has {length} bytes"))?;
+                } else {
+                    let mut name = vec![0; length as usize];
+                    if self.read(entry + 16, &mut name)? && !names.insert(name) {
+                        self.say(Damage::Root, entry + 16, "two tables have this name".into())?;
+                    }
+                }
+                self.root(entry, root, Role::Live, header)?;
+            }
+            link = page;
+        }
         Ok(())
     }
 
@@ -95,11 +136,12 @@ impl Check<'_> {
         }
         let Some(words) = self.words::<WORDS>(root)? else { return Ok(false) };
         let base = words[1];
-        if words[0] != 1 || base > MAX_LEVEL {
+        if !KINDS.contains(&words[0]) || base > MAX_LEVEL {
             self.incomplete = true;
-            let (at, text) = match words[0] {
-                1 => (root + 8, format!("the base level {base} is impossible")),
-                kind => (root, format!("the kind of table {kind} is unknown")),
+            let (at, text) = if KINDS.contains(&words[0]) {
+                (root + 8, format!("the base level {base} is impossible"))
+            } else {
+                (root, format!("the kind of table {} is unknown", words[0]))
             };
             return self.say(Damage::Root, at, text).map(|()| true);
         }
@@ -111,7 +153,11 @@ impl Check<'_> {
             }
         }
         if header.strict {
-            self.zero_but(root, PAGE, USED, Damage::Root)?;
+            let mut used = USED.to_vec();
+            if words[0] == ARRAY {
+                used.push(USED_BY_ARRAYS);
+            }
+            self.zero_but(root, PAGE, &used, Damage::Root)?;
         }
         let incomplete_before = std::mem::replace(&mut self.incomplete, false);
         self.contents(root, &words, role, header)?;
@@ -147,12 +193,13 @@ impl Check<'_> {
             }
         }
         self.counters(root, words, &tally)?;
-        if role == Role::Main {
-            self.summary.bindings = tally.bindings;
-            self.summary.keys = tally.keys;
-            self.summary.buckets = tally.buckets;
-            self.summary.overflow_lines = tally.lines;
-            self.summary.record_bytes = tally.record_bytes;
+        if role == Role::Live {
+            self.summary.tables += 1;
+            self.summary.bindings += tally.bindings;
+            self.summary.keys += tally.keys;
+            self.summary.buckets += tally.buckets;
+            self.summary.overflow_lines += tally.lines;
+            self.summary.record_bytes += tally.record_bytes;
         }
         Ok(())
     }

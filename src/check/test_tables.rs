@@ -36,10 +36,66 @@ fn record(o: &Object, entry: u64) -> u64 {
     (o.get(entry) & UNIT_MASK) * 16
 }
 
+/// The small object with the catalog page that holds the tables `a` and `b`, and its first entry.
+fn with_catalog(change: impl FnOnce(&mut Object, u64) -> Vec<(Damage, u64)>) {
+    expect_small(|o, _, _| {
+        let page = o.run(4, 1);
+        o.set(GATE + 72, page);
+        for (n, name) in [b'a', b'b'].into_iter().enumerate() {
+            let entry = page + 256 * (1 + n as u64);
+            let root = o.root(0);
+            o.set(root, 1 + n as u64);
+            o.set(entry, root);
+            o.set(entry + 8, 1);
+            o.set(entry + 16, u64::from(name));
+        }
+        change(o, page)
+    });
+}
+
+#[test]
+fn named_tables() {
+    with_catalog(|_, _| Vec::new());
+    let bad = |at: u64, value: u64, found: u64| {
+        with_catalog(|o, page| {
+            o.set(page + at, value);
+            vec![(Damage::Root, page + found)]
+        });
+    };
+    // A name without bytes, one that is too long, the same twice; something behind the link.
+    bad(256 + 8, 0, 256 + 8);
+    bad(256 + 8, 241, 256 + 8);
+    bad(512 + 16, u64::from(b'a'), 512 + 16);
+    bad(8, 1, 8);
+    // A chain that runs in a circle, and a table with two names.
+    with_catalog(|o, page| {
+        o.set(page, page);
+        vec![(Damage::Twice, page)]
+    });
+    with_catalog(|o, page| {
+        let first = o.get(page + 256);
+        o.set(page + 768, first);
+        o.set(page + 776, 1);
+        o.set(page + 784, u64::from(b'c'));
+        vec![(Damage::Twice, page + 768)]
+    });
+    // Only an array has a length.
+    with_catalog(|o, page| {
+        let array = o.get(page + 512);
+        o.set(array + 56, 9);
+        Vec::new()
+    });
+    with_catalog(|o, page| {
+        let table = o.get(page + 256);
+        o.set(table + 56, 9);
+        vec![(Damage::Root, table + 56)]
+    });
+}
+
 #[test]
 fn roots() {
     let at = |word: u64| move |s: &Sample| s.root + 8 * word;
-    for kind in [0, 2, 3, 4] {
+    for kind in [0, 4, 5, 1 << 32] {
         bad_word(Damage::Root, kind, at(0));
     }
     bad_word(Damage::Root, 41, at(1));

@@ -266,7 +266,7 @@ fn header() {
         (16, 1, Damage::Header),
         (511, 1, Damage::Header),
         // The catalog, the clean generation, reserved words of the pages 1 to 7.
-        (2 * 512 + 9, 4096, Damage::Header),
+        (2 * 512 + 9, 4096, Damage::NotAllocated),
         (512 + 3, 1, Damage::Header),
         (512 + 4, 1, Damage::Header),
         (2 * 512 + 1, 1, Damage::Header),

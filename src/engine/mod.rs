@@ -7,18 +7,21 @@
 //! - [`create`]: making an object, and judging one that is there.
 //! - [`sessions`]: which slot serves which thread.
 //! - [`registry`]: the engines of this process.
+//! - [`tables`]: the tables that this process has handles for.
 
 pub(crate) mod create;
 mod registry;
 pub(crate) mod sessions;
+mod tables;
 
 use crate::error::{Error, Result};
 use crate::format::header::Header;
+use crate::format::lock_word::LockWord;
 use crate::format::slot::State;
 use crate::format::{Offset, SlotIndex, header};
 use crate::index::KeyHash;
+use crate::index::catalog::Identity;
 use crate::index::find::Obstacle;
-use crate::index::roots::Roots;
 use crate::lock::Patience;
 use crate::lock::attachment::{self, Attachment, Life, all_slots};
 use crate::os::process;
@@ -30,6 +33,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 pub(crate) use registry::open;
+use tables::Tables;
 
 /// After so many rounds, about a second, a read-only handle gives up on a word that a dead process has left
 /// marked, even if no time-out was asked for.
@@ -41,8 +45,8 @@ pub(crate) struct Engine {
     me: Weak<Engine>,
     pub(crate) segment: Segment,
     pub(crate) header: Header,
-    /// The unnamed table.
-    pub(crate) table: TableView,
+    /// The tables that this process has handles for.
+    tables: Tables,
     /// The registration of the process that runs; null until something has to be locked. After a fork the
     /// child replaces it, and leaves the parent's alone.
     attached: AtomicPtr<sessions::Attached>,
@@ -57,7 +61,7 @@ impl Engine {
         Ok(Arc::new_cyclic(|me| Engine {
             me: me.clone(),
             segment,
-            table: TableView { roots: Roots::new(), key_hash: KeyHash::of(&header) },
+            tables: Tables::new(KeyHash::of(&header)),
             header,
             attached: AtomicPtr::new(std::ptr::null_mut()),
             groups_open: AtomicUsize::new(0),
@@ -108,11 +112,17 @@ impl Engine {
     /// Clears the way for the next attempt to read without a lock. `rounds` counts the attempts so far.
     #[cold]
     #[inline(never)]
-    pub(crate) fn overcome(&self, obstacle: Obstacle, rounds: &mut u32, patience: Patience) -> Result<()> {
+    pub(crate) fn overcome(
+        &self,
+        table: &TableView,
+        obstacle: Obstacle,
+        rounds: &mut u32,
+        patience: Patience,
+    ) -> Result<()> {
         *rounds += 1;
         match obstacle {
             Obstacle::Failed(e) => return Err(e),
-            Obstacle::Stale => return self.refresh(patience),
+            Obstacle::Stale => return self.refresh(table, patience),
             Obstacle::Changed => {}
             Obstacle::Writing(at, owner) if *rounds % 64 == 0 => self.look_after(at, owner, *rounds)?,
             Obstacle::Writing(..) => {}
@@ -146,12 +156,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Reads the table's roots again.
-    pub(crate) fn refresh(&self, patience: Patience) -> Result<()> {
+    /// Reads a table's roots again.
+    pub(crate) fn refresh(&self, table: &TableView, patience: Patience) -> Result<()> {
         let mut rounds = 0;
-        self.table.roots.refresh(&self.segment, |gate| {
-            self.overcome(Obstacle::Writing(header::GATE, gate.owner()), &mut rounds, patience)
+        table.roots.refresh(&self.segment, |gate| {
+            self.overcome(table, Obstacle::Writing(header::GATE, gate.owner()), &mut rounds, patience)
         })
+    }
+
+    /// This process's view of a table.
+    pub(crate) fn view(&self, identity: Identity) -> Arc<TableView> {
+        self.tables.view(identity)
     }
 
     /// A word has been marked WRITING for long: is its owner dead?
@@ -181,9 +196,26 @@ impl Engine {
 }
 
 impl Engine {
-    /// Is there no table in the object?
-    pub(crate) fn holds_nothing(&self) -> bool {
-        self.segment.load_acquire(header::MAIN_ROOT) == 0
+    /// Reads something that only changes under the gate, at one moment.
+    pub(crate) fn read_at_rest<R>(
+        &self,
+        patience: Patience,
+        mut read: impl FnMut(&Segment) -> Result<R>,
+    ) -> Result<R> {
+        let mut rounds = 0;
+        let nobody = TableView::new(Identity::unnamed(), KeyHash::of(&self.header));
+        loop {
+            let gate = LockWord(self.segment.load_acquire(header::GATE));
+            if gate.is_writing() {
+                self.overcome(&nobody, Obstacle::Writing(header::GATE, gate.owner()), &mut rounds, patience)?;
+                continue;
+            }
+            let outcome = read(&self.segment);
+            self.segment.fence_acquire();
+            if gate.unchanged_for_readers(LockWord(self.segment.load(header::GATE))) {
+                return outcome;
+            }
+        }
     }
 
     /// Runs the checker. If the object is open for writing, the dead are recovered first and everybody else

@@ -6,7 +6,7 @@
 //!
 //! - [`call`], [`handle`]: what all exports share; not part of the header.
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
-//! - [`object`], [`options`], [`hashtbl`], [`update`], [`cursor`], [`group`], [`check`]: one noun each.
+//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`update`], [`cursor`], [`group`], [`check`]: one noun each.
 //! - [`inject`]: a hook for tests, in test builds only; not part of the header.
 
 // The names are C's, and C finds the functions by their symbols.
@@ -22,6 +22,7 @@ mod group;
 mod hashtbl;
 mod object;
 mod options;
+mod roots;
 mod update;
 
 #[cfg(feature = "inject")]

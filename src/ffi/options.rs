@@ -1,6 +1,6 @@
 //! Options of managing: a structure that carries its size, so that it can grow.
 
-use super::call::{Fault, Outcome};
+use super::call::{Fault, Outcome, text_or_null};
 use super::error::MOST_SIZE;
 use crate::object::{KeyHashing, Locking, ManageOptions};
 use std::ffi::c_char;
@@ -22,7 +22,8 @@ pub const NETSHM_HASH_FAST: u32 = 1;
 /// Hashing of keys: SipHash with a random key, for keys that are chosen by enemies.
 pub const NETSHM_HASH_KEYED: u32 = 2;
 
-/// Flag of managing: delete everything that the object holds, in one transaction.
+/// Flag of managing: delete everything that the table holds, in one transaction; with the unnamed table, everything
+/// that the object holds.
 pub const NETSHM_REINIT: u32 = 1;
 
 /// How an object is managed. Zero in all fields but `size` gives the defaults.
@@ -46,7 +47,7 @@ pub struct netshm_options {
     pub init: u64,
     /// Size in bytes beyond which a new object does not grow. 0: no limit.
     pub max_bytes: u64,
-    /// Reserved: NULL.
+    /// Name of the table in the object, UTF-8 of 1 to 240 bytes; NULL: the unnamed table.
     pub root: *const c_char,
     /// One of the NETSHM_HASH_ numbers.
     pub hashing: u32,
@@ -80,8 +81,12 @@ pub(super) unsafe fn read(number: u32, options: *const netshm_options) -> Outcom
     if tail.iter().any(|byte| *byte != 0) {
         return wrong("this version does not know all of the fields that are set");
     }
-    if !fields.root.is_null() {
-        return wrong("the field root must be NULL");
+    // SAFETY: the caller's promise: NULL or a string.
+    if let Some(root) = unsafe { text_or_null(fields.root) } {
+        match root.to_str() {
+            None | Some("") => return wrong("the field root must be UTF-8 of 1 to 240 bytes, or NULL"),
+            Some(root) => _ = result.root(root),
+        }
     }
     if fields.reserved != 0 {
         return wrong("the reserved field must be 0");

@@ -38,6 +38,8 @@ pub(crate) const LIFE_CLEAN: Offset = LIFE.word(3);
 // Page 2.
 pub(crate) const GATE: Offset = Offset(2 * PAGE_BYTES);
 pub(crate) const MAIN_ROOT: Offset = GATE.add(64);
+/// First page of the catalog of named tables.
+pub(crate) const CATALOG: Offset = GATE.add(72);
 pub(crate) const RETIRE_LOCK: Offset = GATE.add(128);
 pub(crate) const RETIRED: Offset = GATE.add(192);
 pub(crate) const SPARE: Offset = GATE.add(200);

@@ -4,6 +4,7 @@
 //! memory but its arguments, knows no system calls and no locks.
 
 pub(crate) mod bucket;
+pub(crate) mod catalog;
 pub(crate) mod header;
 pub(crate) mod lock_word;
 pub(crate) mod log_record;

@@ -2,12 +2,17 @@
 
 use super::{Offset, bucket, doubling_chunk, doubling_chunk_len};
 
+// Kinds of tables. All are the same index; the kind says what its keys and values mean.
 pub(crate) const KIND_HASHTABLE: u64 = 1;
+pub(crate) const KIND_ARRAY: u64 = 2;
+pub(crate) const KIND_PRIMITIVE: u64 = 3;
 
 pub(crate) const W_KIND: u64 = 0;
 pub(crate) const W_BASE_LEVEL: u64 = 1;
 pub(crate) const W_NEXT_ROOT: u64 = 4;
 pub(crate) const W_SWEEP: u64 = 5;
+/// Number of elements of an array.
+pub(crate) const W_LENGTH: u64 = 7;
 pub(crate) const W_GROWTH_LOCK: u64 = 8;
 pub(crate) const W_READY: u64 = 9;
 pub(crate) const W_PERMITTED: u64 = 16;
@@ -16,6 +21,11 @@ pub(crate) const W_ARRAYS: u64 = 32;
 pub(crate) const ARRAYS: u32 = 48;
 pub(crate) const W_COUNTERS: u64 = 80;
 pub(crate) const COUNTER_CHUNKS: u32 = 16;
+
+/// Signatures of the types of keys and of values: the length in bytes, then the text.
+pub(crate) const W_SIGNATURES: [u64; 2] = [128, 192];
+/// Longest signature in bytes.
+pub(crate) const MAX_SIGNATURE: usize = 8 * 63;
 
 /// Slots in counter chunk 0, which is one page.
 const COUNTERS_0: u64 = 64;

@@ -4,11 +4,13 @@
 //! the bucket, so that splits may happen in any order and stale hints do no harm. It does not allocate: it
 //! is handed lines, and says which lines became free.
 //!
+//! - [`catalog`]: which tables there are.
 //! - [`roots`]: this process's private hint of where the buckets are.
 //! - [`find`]: looking up without a lock and without a store.
 //! - [`chain`]: reading and changing a bucket that is locked.
 //! - [`mod@split`]: how a table grows, bucket by bucket.
 
+pub(crate) mod catalog;
 pub(crate) mod chain;
 pub(crate) mod find;
 pub(crate) mod roots;

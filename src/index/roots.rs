@@ -1,5 +1,6 @@
 //! A process's private copy of where a table's buckets are. It may be stale: the buckets tell.
 
+use super::catalog::{self, Identity};
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{LINE_BYTES, mask};
 use crate::format::lock_word::LockWord;
@@ -16,6 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// only after the shared gate has got another version, so whoever saw a mixture fails that comparison;
 /// within one version, words only grow, and any mixture is a legal hint.
 pub(crate) struct Roots {
+    /// Which table it is, and what it is expected to be.
+    identity: Identity,
     /// See `version_of`; 0: nothing is known.
     version: AtomicU64,
     root: AtomicU64,
@@ -33,8 +36,9 @@ pub(crate) struct Roots {
 }
 
 impl Roots {
-    pub(crate) fn new() -> Roots {
+    pub(crate) fn new(identity: Identity) -> Roots {
         Roots {
+            identity,
             version: AtomicU64::new(0),
             root: AtomicU64::new(0),
             base_level: AtomicU64::new(0),
@@ -44,6 +48,10 @@ impl Roots {
             origins: [const { AtomicU64::new(0) }; 64],
             refreshing: Turn::new(),
         }
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// The version that everything else is read under.
@@ -121,7 +129,7 @@ impl Roots {
         Offset(origin.wrapping_add(index * LINE_BYTES))
     }
 
-    /// Reads everything again. `Stale` if the object holds no hash table any more. While somebody replaces
+    /// Reads everything again. `Stale` if the object does not hold this table any more. While somebody replaces
     /// the table, `wait` is called with the gate's word again and again: it has to look after the owner's
     /// life, and to end the wait by an error when it has lasted too long.
     #[cold]
@@ -150,7 +158,7 @@ impl Roots {
     }
 
     fn read(&self, segment: &Segment, version: u64) -> Result<()> {
-        let root = Offset(segment.load(header::MAIN_ROOT));
+        let root = catalog::root_of(segment, &self.identity.name)?;
         if root.is_none() {
             return Err(Error::Stale);
         }
@@ -159,9 +167,10 @@ impl Roots {
             || !segment.contains(root, PAGE_BYTES)
             || !(root::MIN_BASE_LEVEL as u64..=36).contains(&base)
         {
-            return Err(Error::corrupt(Damage::Root, header::MAIN_ROOT));
+            return Err(Error::corrupt(Damage::Root, root));
         }
-        if segment.load(root.word(root::W_KIND)) != root::KIND_HASHTABLE {
+        let (kind, signatures) = catalog::nature(segment, root)?;
+        if kind != self.identity.kind || signatures != self.identity.signatures {
             return Err(Error::Stale);
         }
         let ready = segment.load_acquire(root.word(root::W_READY));

@@ -121,7 +121,7 @@ fn bind_new(
     };
     if done {
         custody::note_taken(w, class);
-        growth::report(w, table, count as i64, count.wrapping_add(1) as i64);
+        growth::report(w, table.roots.root(), count as i64, count.wrapping_add(1) as i64);
     }
     done.then_some(())
 }
@@ -227,8 +227,8 @@ fn conclude(w: &Writer, slot: Slot, sight: &Sight) {
 
 /// What an operation leaves to be done when it is over: returning freed blocks, splitting a bucket.
 #[inline(always)]
-pub(crate) fn has_chores(w: &Writer) -> bool {
-    w.s.has_pending || !w.s.p.tickets.is_empty()
+pub(crate) fn has_chores(w: &Writer, table: &TableView) -> bool {
+    w.s.has_pending || (!w.s.p.tickets.is_empty() && w.s.p.tickets_of == table.roots.root())
 }
 
 /// Does some of it.

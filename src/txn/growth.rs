@@ -36,16 +36,15 @@ impl Lines for SlabLines {
 
 /// Reports a changed counter to the table's rough count, and takes tickets if the table is too full.
 #[inline(always)]
-pub(crate) fn report(w: &mut Writer, table: &TableView, before: i64, now: i64) {
+pub(crate) fn report(w: &mut Writer, root: Offset, before: i64, now: i64) {
     if before.div_euclid(REPORT) != now.div_euclid(REPORT) {
-        report_step(w, table, now.div_euclid(REPORT) - before.div_euclid(REPORT));
+        report_step(w, root, now.div_euclid(REPORT) - before.div_euclid(REPORT));
     }
 }
 
 #[cold]
 #[inline(never)]
-fn report_step(w: &mut Writer, table: &TableView, steps: i64) {
-    let root = table.roots.root();
+fn report_step(w: &mut Writer, root: Offset, steps: i64) {
     let delta = steps * REPORT;
     let rough = w.segment.add_advisory(root.word(root::W_ROUGH_COUNT), delta as u64);
     let rough = (rough as i64).wrapping_add(delta).max(0) as u64;
@@ -58,12 +57,16 @@ fn report_step(w: &mut Writer, table: &TableView, steps: i64) {
     let n = (wanted - permitted).min(TICKETS);
     let first = w.segment.add_advisory(permitted_at, n);
     w.s.p.tickets = first..first.saturating_add(n);
+    w.s.p.tickets_of = root;
 }
 
 /// Uses one ticket, as an operation of its own. Failing to split is no error: the bucket stays behind.
 #[cold]
 #[inline(never)]
 pub(crate) fn use_ticket(w: &mut Writer, table: &TableView) -> Result<()> {
+    if w.s.p.tickets_of != table.roots.root() {
+        return Ok(());
+    }
     let Some(target) = w.s.p.tickets.next() else { return Ok(()) };
     if target >= 1 << bucket::MAX_LEVEL || !make_ready(w, table, target)? {
         return Ok(());
@@ -138,15 +141,11 @@ pub(crate) fn split_if_behind(w: &mut Writer, table: &TableView, home: super::op
     Ok(())
 }
 
-/// After a commit: reports what it added to the table's load.
-pub(crate) fn report_commit(w: &mut Writer, table: &TableView) {
-    let added = std::mem::take(&mut w.s.net_added);
-    if added == 0 {
-        return;
-    }
-    if let Ok(line) = super::ops::counter_line(w, table) {
+/// After a commit: reports what it added to the tables' loads.
+pub(crate) fn report_commit(w: &mut Writer) {
+    for (root, line, added) in std::mem::take(&mut w.s.net_added) {
         let now = w.segment.load(line) as i64;
-        report(w, table, now.wrapping_sub(added), now);
+        report(w, root, now.wrapping_sub(added), now);
     }
 }
 
@@ -154,11 +153,12 @@ pub(crate) fn report_commit(w: &mut Writer, table: &TableView) {
 /// buckets which the group adds to are split as it goes.
 #[inline]
 pub(crate) fn permit_for_group(w: &mut Writer, table: &TableView) -> Result<()> {
-    if w.s.net_added <= 0 || w.s.net_added % REPORT != 0 {
+    let root = table.roots.root();
+    let added = w.s.net_added.iter().find(|added| added.0 == root).map_or(0, |added| added.2);
+    if added <= 0 || added % REPORT != 0 {
         return Ok(());
     }
-    let added = w.s.net_added as u64;
-    let root = table.roots.root();
+    let added = added as u64;
     let rough = w.segment.load(root.word(root::W_ROUGH_COUNT)).saturating_add(added);
     let wanted = rough.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS;
     let permitted_at = root.word(root::W_PERMITTED);

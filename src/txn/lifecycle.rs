@@ -1,4 +1,4 @@
-//! Tables as a whole: making one, emptying it, sweeping what was replaced.
+//! Tables as a whole: making them, emptying and removing them, sweeping what was replaced.
 //!
 //! A table is replaced by planning another root under the gate. The old one is retired: its buckets are
 //! cleared in small steps by whoever comes along, and then it is spare, an empty table that the next
@@ -9,68 +9,170 @@ use crate::alloc::custody::{self, Fresh};
 use crate::alloc::pages;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::LINE_BYTES;
+use crate::format::catalog as format;
 use crate::format::pages::Purpose;
 use crate::format::{Offset, PAGE_BYTES, header, root};
+use crate::index::catalog::{self, Identity};
 use crate::lock::Rank;
 use crate::writer::{Words, Writer};
 
-/// What becomes of the object's table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Initialise {
-    /// Made if there is none.
-    IfEmpty { base_level: u32 },
-    /// Replaced by an empty one.
-    Anew { base_level: u32 },
-    /// Removed: the object is empty afterwards.
-    Remove,
+/// A table to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) identity: &'a Identity,
+    pub(crate) base_level: u32,
+    /// Number of elements of an array.
+    pub(crate) length: u64,
 }
 
-/// Gives the object another table, in one transaction. Tells whether it changed anything.
+/// What becomes of an object's tables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Initialise<'a> {
+    /// Made if there is none of that name.
+    IfEmpty(Wanted<'a>),
+    /// Replaced by an empty one. If it is the unnamed one, all others are removed.
+    Anew(Wanted<'a>),
+    /// The table of this name is removed, if there is one.
+    Drop(&'a [u8]),
+    /// All are removed: the object is empty afterwards.
+    RemoveAll,
+}
+
+/// Makes, replaces or removes tables, in one transaction. Tells whether it changed anything.
 pub(crate) fn initialise(w: &mut Writer, how: Initialise) -> Result<bool> {
     alone(w, |w| {
         w.lock_gate()?;
-        let old = Offset(w.word(header::MAIN_ROOT));
-        let base_level = match how {
-            Initialise::IfEmpty { .. } if !old.is_none() => return Ok(false),
-            Initialise::Remove if old.is_none() => return Ok(false),
-            Initialise::IfEmpty { base_level } | Initialise::Anew { base_level } => Some(base_level),
-            Initialise::Remove => None,
-        };
         w.lock(header::RETIRE_LOCK, Rank::Ordinary)?;
-        let new = match base_level {
-            None => Offset::NONE,
-            Some(base_level) => match Offset(w.word(header::SPARE)) {
-                Offset::NONE => make_table(w, base_level)?,
-                spare => {
-                    w.put(header::SPARE, w.word(spare.word(root::W_NEXT_ROOT)));
-                    w.put(spare.word(root::W_NEXT_ROOT), 0);
-                    spare
+        let changed = match how {
+            Initialise::IfEmpty(wanted) => {
+                let vacant = catalog::root_of(w, &wanted.identity.name)?.is_none();
+                if vacant {
+                    put_table(w, wanted)?;
                 }
-            },
+                vacant
+            }
+            Initialise::Anew(wanted) => {
+                if wanted.identity.name.is_empty() {
+                    remove_all(w)?;
+                } else {
+                    remove(w, &wanted.identity.name)?;
+                }
+                put_table(w, wanted)?;
+                true
+            }
+            Initialise::Drop(name) => remove(w, name)?,
+            Initialise::RemoveAll => remove_all(w)?,
         };
-        if !old.is_none() {
-            w.put(old.word(root::W_NEXT_ROOT), w.word(header::RETIRED));
-            w.put(header::RETIRED, old.0);
+        if changed {
+            w.will_change(header::GATE);
         }
-        w.put(header::MAIN_ROOT, new.0);
-        w.will_change(header::GATE);
-        Ok(true)
+        Ok(changed)
     })
 }
 
+/// Gives a name, under which there is nothing, a new table.
+fn put_table(w: &mut Writer, wanted: Wanted) -> Result<()> {
+    let root = match Offset(w.word(header::SPARE)) {
+        Offset::NONE => make_table(w, wanted)?,
+        spare => {
+            w.put(header::SPARE, w.word(spare.word(root::W_NEXT_ROOT)));
+            w.put(spare.word(root::W_NEXT_ROOT), 0);
+            for (at, value) in nature_words(spare, wanted) {
+                if w.word(at) != value {
+                    w.put(at, value);
+                }
+            }
+            spare
+        }
+    };
+    let name = &*wanted.identity.name;
+    if name.is_empty() {
+        w.put(header::MAIN_ROOT, root.0);
+        return Ok(());
+    }
+    let entry = vacant_entry(w)?;
+    w.put(entry.word(format::W_ROOT), root.0);
+    w.put(entry.word(format::W_NAME_LEN), name.len() as u64);
+    for (n, word) in format::text_words(name).enumerate() {
+        w.put(entry.word(format::W_NAME + n as u64), word);
+    }
+    Ok(())
+}
+
+/// An entry of the catalog that is not in use, in a new page if need be.
+fn vacant_entry(w: &mut Writer) -> Result<Offset> {
+    if let Some(at) = catalog::for_each_entry(w, |at, used| Ok(if used.is_none() { Some(at) } else { None }))?
+    {
+        return Ok(at);
+    }
+    let page = custody::take_fresh_run(w, 1, Purpose::Root, Fresh::Zeroed)?;
+    w.segment.store(page.word(format::W_NEXT), w.word(header::CATALOG));
+    w.put(header::CATALOG, page.0);
+    Ok(format::entry(page, 0))
+}
+
+/// Removes the table of a name. Tells whether there was one.
+fn remove(w: &mut Writer, name: &[u8]) -> Result<bool> {
+    let Some(place) = catalog::place_of(w, name)? else { return Ok(false) };
+    retire(w, place)
+}
+
+/// Removes all tables. Tells whether there was one.
+fn remove_all(w: &mut Writer) -> Result<bool> {
+    let mut any = retire(w, header::MAIN_ROOT)?;
+    let mut places = Vec::new();
+    catalog::for_each_entry(w, |at, used| {
+        if used.is_some() {
+            places.push(at.word(format::W_ROOT));
+        }
+        Ok(None::<()>)
+    })?;
+    for place in places {
+        any |= retire(w, place)?;
+    }
+    Ok(any)
+}
+
+/// Retires the table whose root a word holds. Tells whether there was one.
+fn retire(w: &mut Writer, place: Offset) -> Result<bool> {
+    let root = Offset(w.word(place));
+    if root.is_none() {
+        return Ok(false);
+    }
+    w.put(root.word(root::W_NEXT_ROOT), w.word(header::RETIRED));
+    w.put(header::RETIRED, root.0);
+    w.put(place, 0);
+    Ok(true)
+}
+
+/// The words of a root that say what the table is, and what they are to be.
+fn nature_words(root: Offset, wanted: Wanted) -> impl Iterator<Item = (Offset, u64)> {
+    let identity = wanted.identity;
+    let texts = root::W_SIGNATURES.into_iter().zip(&identity.signatures).flat_map(move |(at, text)| {
+        let words = format::text_words(text).enumerate();
+        std::iter::once((root.word(at), text.len() as u64))
+            .chain(words.map(move |(n, word)| (root.word(at + 1 + n as u64), word)))
+    });
+    [(root.word(root::W_KIND), identity.kind), (root.word(root::W_LENGTH), wanted.length)]
+        .into_iter()
+        .chain(texts)
+}
+
 /// Makes an empty table that nobody refers to yet.
-fn make_table(w: &mut Writer, base_level: u32) -> Result<Offset> {
+fn make_table(w: &mut Writer, wanted: Wanted) -> Result<Offset> {
     let root = custody::take_fresh_run(w, 1, Purpose::Root, Fresh::Zeroed)?;
     let counters =
         custody::take_fresh_run(w, root::counter_chunk_pages(0), Purpose::Counters, Fresh::Zeroed)?;
-    let buckets = 1u64 << base_level;
+    let buckets = 1u64 << wanted.base_level;
     let bytes = buckets * LINE_BYTES;
     let array =
         custody::take_fresh_run(w, (bytes / PAGE_BYTES) as u32, Purpose::Buckets, Fresh::AddressSpace)?;
     w.segment.back(array, bytes)?;
     let s = w.segment;
-    s.store(root.word(root::W_KIND), root::KIND_HASHTABLE);
-    s.store(root.word(root::W_BASE_LEVEL), base_level as u64);
+    for (at, value) in nature_words(root, wanted) {
+        s.store(at, value);
+    }
+    s.store(root.word(root::W_BASE_LEVEL), wanted.base_level as u64);
     s.store(root.word(root::W_READY), buckets);
     s.store(root.word(root::W_PERMITTED), buckets);
     s.store(root.word(root::W_ARRAYS), array.0);

@@ -20,6 +20,7 @@ use crate::alloc::custody;
 use crate::error::{Error, Result};
 use crate::format::{header, slot};
 use crate::index::KeyHash;
+use crate::index::catalog::Identity;
 use crate::index::roots::Roots;
 use crate::writer::{Session, Writer};
 
@@ -30,6 +31,10 @@ pub(crate) struct TableView {
 }
 
 impl TableView {
+    pub(crate) fn new(identity: Identity, key_hash: KeyHash) -> TableView {
+        TableView { roots: Roots::new(identity), key_hash }
+    }
+
     /// Reads the roots again, recovering whoever died while replacing them.
     pub(crate) fn refresh(&self, w: &Writer) -> Result<()> {
         let mut rounds = 0;

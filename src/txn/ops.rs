@@ -212,7 +212,11 @@ pub(super) fn count(w: &mut Writer, table: &TableView, delta: i64) -> Result<()>
     let line = counter_line(w, table)?;
     let now = w.word(line);
     w.put(line, now.wrapping_add_signed(delta));
-    w.s.net_added += delta;
+    let root = table.roots.root();
+    match w.s.net_added.iter_mut().find(|added| added.0 == root) {
+        Some(added) => added.2 += delta,
+        None => w.s.net_added.push((root, line, delta)),
+    }
     Ok(())
 }
 

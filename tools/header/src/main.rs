@@ -7,10 +7,11 @@ use std::path::Path;
 use std::{env, fs, process};
 
 /// File of src/ffi, heading, text that follows its declarations.
-const SECTIONS: [(&str, &str, &str); 8] = [
+const SECTIONS: [(&str, &str, &str); 9] = [
     ("error", "Errors, versions, memory", ""),
     ("object", "Objects", ""),
     ("options", "Options", OPTIONS_INIT),
+    ("roots", "The tables of an object", ""),
     ("hashtbl", "Hash tables", ""),
     ("update", "One binding by callback", ""),
     ("cursor", "Walking over a table", ""),
