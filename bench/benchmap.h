@@ -12,5 +12,9 @@ int benchmap_find(const benchmap *map, const void *key, size_t key_len, void *in
 int64_t benchmap_increment(benchmap *map, const void *key, size_t key_len, int64_t delta);
 void benchlimit_find(const void *lines, uint64_t mask, const void *records, size_t record_len, const void *key,
                      size_t key_len, void *into, size_t len);
+void benchlimit_find_busy(const void *lines, uint64_t mask, const void *records, size_t record_len, const void *key,
+                          size_t key_len, void *into, size_t len);
+void benchlimit_write(const void *lines, uint64_t mask, void *records, size_t record_len, const void *key,
+                      size_t key_len, const void *from, size_t len);
 int benchmap_remove(benchmap *map, const void *key, size_t key_len);
 #endif

@@ -120,3 +120,51 @@ pub unsafe extern "C" fn benchlimit_find(
         std::ptr::copy_nonoverlapping(records.add(record as usize * record_len + 32), into, len);
     }
 }
+
+/// The same, with `3 * 50` instructions more that depend on nothing in memory: what the least lookup costs when
+/// the processor has as much to do between two cache misses as a complete one has.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_find_busy(
+    lines: *const [u64; 8],
+    mask: u64,
+    records: *const u8,
+    record_len: usize,
+    key: *const u8,
+    key_len: usize,
+    into: *mut u8,
+    len: usize,
+) {
+    unsafe { benchlimit_find(lines, mask, records, record_len, key, key_len, into, len) };
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        std::arch::asm!(".rept 50", "add {a}, 1", "xor {b}, 1", "lea {c}, [{d} + 1]", ".endr",
+            a = inout(reg) mask => _, b = inout(reg) len => _, c = out(reg) _, d = in(reg) key_len,
+            options(nomem, nostack));
+    }
+}
+
+/// The least that a change which others may see half-way can be: the lookup of `benchlimit_find`, one
+/// compare-and-swap of the line's first word to take it, the change of the value in place, one to give it back.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_write(
+    lines: *const [u64; 8],
+    mask: u64,
+    records: *mut u8,
+    record_len: usize,
+    key: *const u8,
+    key_len: usize,
+    from: *const u8,
+    len: usize,
+) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let hash = xxhash_rust::xxh3::xxh3_64_with_seed(unsafe { slice(key, key_len) }, 0x1234_5678_9abc_def1);
+    unsafe {
+        let line = lines.add((hash & mask) as usize);
+        let lock = &*line.cast::<AtomicU64>();
+        let record = std::ptr::read_volatile(&(*line)[1]);
+        let seen = lock.load(Ordering::Relaxed);
+        let _ = lock.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed);
+        std::ptr::copy_nonoverlapping(from, records.add(record as usize * record_len + 32), len);
+        let _ = lock.compare_exchange(seen + 1, seen + 2, Ordering::Release, Ordering::Relaxed);
+    }
+}
