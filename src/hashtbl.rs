@@ -2,6 +2,10 @@
 //!
 //! Owns the choice of the way for each operation: without a lock for finds, the short way for single
 //! changes, as part of the group if one is open on this thread.
+//!
+//! - [`watch`]: waiting for change.
+
+mod watch;
 
 use crate::cursor::{Bindings, Cursor, Keys};
 use crate::error::{Error, Result};
@@ -19,6 +23,8 @@ use crate::txn::fast;
 use crate::txn::{self, TableView, growth, ops};
 use crate::writer::Writer;
 use std::sync::atomic::Ordering;
+
+pub use watch::Stamp;
 
 /// A hash table that maps byte strings to byte strings; the bindings of a key form a stack.
 ///

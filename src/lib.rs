@@ -46,7 +46,7 @@ mod ffi;
 pub use cursor::{Bindings, Keys};
 pub use error::{Damage, Error, Result};
 pub use group::{DetachedTransaction, Transaction};
-pub use hashtbl::{HashTable, Update};
+pub use hashtbl::{HashTable, Stamp, Update};
 pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_locking, supported_kinds};
 pub use os::name::{Kind, Name};
 #[cfg(feature = "inject")]

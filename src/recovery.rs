@@ -9,7 +9,7 @@ use crate::format::slot::{self, State};
 use crate::format::{Offset, SlotIndex, log_record};
 use crate::lock::attachment::Attachment;
 use crate::lock::participant::Participant;
-use crate::lock::{release, wake};
+use crate::lock::{pass_on, release};
 use crate::log;
 use crate::segment::Segment;
 
@@ -48,7 +48,7 @@ pub(crate) fn recover(
         if word.owner() == slot {
             release(segment, at, slot, word.is_writing());
             // The dead may have eaten a wake-up that was meant for somebody else.
-            wake(segment, at, 1);
+            pass_on(segment, at);
         }
     });
     for (word, value) in [

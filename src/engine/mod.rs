@@ -8,11 +8,13 @@
 //! - [`sessions`]: which slot serves which thread.
 //! - [`registry`]: the engines of this process.
 //! - [`tables`]: the tables that this process has handles for.
+//! - [`watch`]: waiting until a key's binding may have changed.
 
 pub(crate) mod create;
 mod registry;
 pub(crate) mod sessions;
 mod tables;
+mod watch;
 
 use crate::error::{Error, Result};
 use crate::format::header::Header;

@@ -383,6 +383,21 @@ impl Engine {
         unsafe { seat.as_ref() }.has_group()
     }
 
+    /// Fails where this thread would wait for itself: in a group, and in the callback of an operation.
+    pub(crate) fn may_wait(&self) -> Result<()> {
+        if self.group_of_parent_is_open() {
+            return Err(Error::Forked);
+        }
+        let Some(attached) = self.attached_here() else { return Ok(()) };
+        let Some(seat) = self.remembered(attached.id) else { return Ok(()) };
+        // SAFETY: the attachment is alive, so its seats are.
+        match unsafe { seat.as_ref() }.state.get() {
+            SeatState::Idle => Ok(()),
+            SeatState::Group => Err(Error::InGroup("waiting for a change")),
+            SeatState::Busy | SeatState::GroupBusy => Err(Error::InCallback),
+        }
+    }
+
     /// Does this seat belong to this thread of this process?
     #[inline]
     pub(crate) fn owns_seat(&self, seat: NonNull<Seat>) -> bool {

@@ -259,7 +259,7 @@ pub extern "C" fn netshm_strerror(code: c_int) -> *const c_char {
         NETSHM_E_LOCKING => c"wrong locking method",
         NETSHM_E_KIND => c"wrong kind of object",
         NETSHM_E_DEADLOCK => c"deadlock: this group was chosen to give way",
-        NETSHM_E_TIMEOUT => c"timed out waiting for a lock",
+        NETSHM_E_TIMEOUT => c"timed out",
         NETSHM_E_ABORTED => c"the group was aborted",
         NETSHM_E_IN_GROUP => c"not possible inside a group, or not this thread's group",
         NETSHM_E_IN_CALLBACK => c"not allowed inside this callback",

@@ -6,7 +6,8 @@
 //!
 //! - [`call`], [`handle`]: what all exports share; not part of the header.
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
-//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`update`], [`cursor`], [`group`], [`check`]: one noun each.
+//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`update`], [`cursor`], [`group`], [`watch`], [`check`]: one
+//!   noun each.
 //! - [`inject`]: a hook for tests, in test builds only; not part of the header.
 
 // The names are C's, and C finds the functions by their symbols.
@@ -24,6 +25,7 @@ mod object;
 mod options;
 mod roots;
 mod update;
+mod watch;
 
 #[cfg(feature = "inject")]
 mod inject;

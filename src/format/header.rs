@@ -11,6 +11,8 @@ pub(crate) const FORMAT_VERSION: u64 = 1;
 
 /// The locking method under which a held lock keeps nobody out.
 pub(crate) const LOCKING_NONE: u64 = 1;
+/// The locking method under which sleepers are woken.
+pub(crate) const LOCKING_FUTEX: u64 = 3;
 
 // Words of page 0.
 pub(crate) const W_MAGIC: u64 = 0;

@@ -8,8 +8,9 @@
 //! | s | 1 | locked; the covered words may be changing; readers wait | release with bump | the same, release with bump |
 //! | 0 | 1 | does not occur | - | corrupt: treated as free by the next owner |
 //!
-//! WAITERS: somebody sleeps on the low half, or may be about to. Every change preserves the bits it does
-//! not know.
+//! WAITERS: somebody who wants the lock sleeps on the low half, or may be about to. WATCH: the same of somebody
+//! who waits for a new version; it stays until the version advances. Every change preserves the bits it does not
+//! know.
 
 use super::SlotIndex;
 
@@ -20,6 +21,7 @@ pub(crate) struct LockWord(pub(crate) u64);
 const OWNER: u64 = 0xffff;
 pub(crate) const WRITING: u64 = 1 << 16;
 pub(crate) const WAITERS: u64 = 1 << 17;
+pub(crate) const WATCH: u64 = 1 << 18;
 const VERSION_ONE: u64 = 1 << 20;
 /// What a reader compares: the version and WRITING.
 const SEEN_BY_READERS: u64 = !(VERSION_ONE - 1) | WRITING;
@@ -45,6 +47,22 @@ impl LockWord {
         self.0 & WAITERS != 0
     }
 
+    #[inline(always)]
+    pub(crate) const fn is_watched(self) -> bool {
+        self.0 & WATCH != 0
+    }
+
+    /// May anybody sleep on the word, for whatever reason?
+    #[inline(always)]
+    pub(crate) const fn has_sleepers(self) -> bool {
+        self.0 & (WAITERS | WATCH) != 0
+    }
+
+    #[inline(always)]
+    pub(crate) const fn version(self) -> u64 {
+        self.0 >> VERSION_ONE.trailing_zeros()
+    }
+
     /// The word once `slot` has taken it; `bits` (WRITING, WAITERS) are set besides.
     #[inline(always)]
     pub(crate) const fn locked_by(self, slot: SlotIndex, bits: u64) -> LockWord {
@@ -56,11 +74,11 @@ impl LockWord {
         LockWord(self.0 | bits)
     }
 
-    /// The word after release: nobody's, no waiters; the version advances if `bump`.
+    /// The word after release: nobody's, no waiters; if `bump`, the version advances, and nobody watches any more.
     #[inline(always)]
     pub(crate) const fn released(self, bump: bool) -> LockWord {
         let cleared = self.0 & !(OWNER | WRITING | WAITERS);
-        LockWord(if bump { cleared.wrapping_add(VERSION_ONE) } else { cleared })
+        LockWord(if bump { (cleared & !WATCH).wrapping_add(VERSION_ONE) } else { cleared })
     }
 
     /// May a reader that saw `self` first and `later` afterwards trust what it read in between?
@@ -87,15 +105,18 @@ mod tests {
 
     #[test]
     fn release_keeps_unknown_bits_and_advances_the_version() {
-        let watch_and_starving = 0b11 << 18;
-        let w = LockWord((7 << 20) | watch_and_starving).locked_by(SlotIndex(9), WRITING | WAITERS);
+        let starving = 1 << 19;
+        let w = LockWord((7 << 20) | starving | WATCH).locked_by(SlotIndex(9), WRITING | WAITERS);
         assert_eq!(w.owner(), SlotIndex(9));
         assert!(w.is_writing() && w.has_waiters());
         let r = w.released(true);
         assert!(r.is_free() && !r.is_writing() && !r.has_waiters());
-        assert_eq!(r.0 >> 20, 8);
-        assert_eq!(r.0 & watch_and_starving, watch_and_starving);
-        assert_eq!(w.released(false).0 >> 20, 7);
+        assert_eq!(r.version(), 8);
+        assert_eq!(r.0 & starving, starving);
+        assert!(w.is_watched() && !r.is_watched(), "who watches is told of a new version");
+        assert!(w.released(false).is_watched(), "and of nothing else");
+        assert_eq!(w.released(false).version(), 7);
+        assert!(r.is_free() && !r.has_sleepers());
     }
 
     #[test]

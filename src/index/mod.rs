@@ -7,12 +7,14 @@
 //! - [`catalog`]: which tables there are.
 //! - [`roots`]: this process's private hint of where the buckets are.
 //! - [`find`]: looking up without a lock and without a store.
+//! - [`home`]: finding a key's bucket, for whoever waits for it to change.
 //! - [`chain`]: reading and changing a bucket that is locked.
 //! - [`mod@split`]: how a table grows, bucket by bucket.
 
 pub(crate) mod catalog;
 pub(crate) mod chain;
 pub(crate) mod find;
+pub(crate) mod home;
 pub(crate) mod roots;
 pub(crate) mod split;
 

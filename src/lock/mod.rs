@@ -7,12 +7,14 @@
 //! - [`attachment`]: this process as a registrant of the object; who lives.
 //! - [`participant`]: one slot in the hands of one thread.
 //! - [`wait`]: acquiring, waiting, giving up.
+//! - [`watch`]: sleeping until what a lock covers has changed.
 //! - [`deadlock`]: finding cycles.
 
 pub(crate) mod attachment;
 mod deadlock;
 pub(crate) mod participant;
 pub(crate) mod wait;
+pub(crate) mod watch;
 
 use crate::format::lock_word::LockWord;
 use crate::format::{Offset, SlotIndex};
@@ -62,14 +64,36 @@ pub(crate) fn release(segment: &Segment, at: Offset, owner: SlotIndex, bump: boo
     while word.owner() == owner {
         match segment.compare_exchange(at, word.0, word.released(bump).0) {
             Ok(()) => {
-                if word.has_waiters() {
-                    wake(segment, at, 1);
+                if word.has_sleepers() {
+                    wake_sleepers(segment, at, word, bump);
                 }
                 return;
             }
             Err(now) => word = LockWord(now),
         }
     }
+}
+
+/// Wakes whom the release of a lock concerns, whose word was `held`: all who watch, if there is a new version;
+/// else one who waits for the lock. Both sleep on the same word, so that of one wake-up it is not known whom it
+/// reaches: as long as somebody watches, all are woken.
+#[cold]
+#[inline(never)]
+fn wake_sleepers(segment: &Segment, at: Offset, held: LockWord, bump: bool) {
+    if held.is_watched() {
+        if bump || held.has_waiters() {
+            wake(segment, at, i32::MAX);
+        }
+    } else {
+        wake(segment, at, 1);
+    }
+}
+
+/// Wakes one more of those who wait for a lock: a wake-up may have been lost on somebody who has given up.
+#[cold]
+pub(crate) fn pass_on(segment: &Segment, at: Offset) {
+    let watched = LockWord(segment.load_acquire(at)).is_watched();
+    wake(segment, at, if watched { i32::MAX } else { 1 });
 }
 
 /// Wakes waiters of a lock.

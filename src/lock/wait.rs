@@ -3,7 +3,7 @@
 use super::attachment::{Attachment, Life, holds_nothing};
 use super::deadlock::{self, Verdict};
 use super::participant::Participant;
-use super::{Patience, Rank, wake};
+use super::{Patience, Rank, pass_on};
 use crate::error::{Damage, Error, Result};
 use crate::format::lock_word::{LockWord, WAITERS};
 use crate::format::slot::{self, State, WaitTarget};
@@ -167,7 +167,7 @@ impl Wait {
     fn give_up(&mut self, segment: &Segment, p: &Participant, at: Offset) {
         self.withdraw(segment, p);
         if self.slept {
-            wake(segment, at, 1);
+            pass_on(segment, at);
         }
     }
 

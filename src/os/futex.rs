@@ -79,7 +79,9 @@ fn sleep_instead(timeout: Duration) -> Wake {
     /// Long enough to spare the processor, short enough to notice a change soon.
     const STEP: Duration = Duration::from_millis(1);
 
-    super::time::sleep(timeout.min(STEP));
+    if super::time::nap(timeout.min(STEP)) {
+        return Wake::Interrupted;
+    }
     if timeout <= STEP { Wake::TimedOut } else { Wake::Woken }
 }
 

@@ -35,6 +35,14 @@ pub(crate) fn sleep(duration: Duration) {
     std::thread::sleep(duration);
 }
 
+/// Sleeps for this long, or until a signal handler has run. Tells whether one has.
+pub(crate) fn nap(duration: Duration) -> bool {
+    let request = nix::sys::time::TimeSpec::from_duration(duration);
+    // SAFETY: the request outlives the call, and nobody asks for what is left of it.
+    let outcome = unsafe { libc::nanosleep(request.as_ref(), std::ptr::null_mut()) };
+    nix::errno::Errno::result(outcome) == Err(nix::errno::Errno::EINTR)
+}
+
 /// A point in time that ends a wait, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
@@ -56,6 +64,14 @@ impl Deadline {
     /// Time left; zero when it has passed, `None` when it never comes.
     pub(crate) fn remaining(&self) -> Option<Duration> {
         self.at_ns.map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(monotonic_ns())))
+    }
+
+    /// Whichever of the two comes first.
+    pub(crate) fn earlier(self, other: Deadline) -> Deadline {
+        match (self.at_ns, other.at_ns) {
+            (Some(one), Some(two)) => Deadline { at_ns: Some(one.min(two)) },
+            (one, two) => Deadline { at_ns: one.or(two) },
+        }
     }
 
     /// Whether it has passed.
@@ -80,6 +96,10 @@ mod tests {
         assert_eq!(Deadline::after(Some(Duration::MAX)), Deadline::NEVER);
         assert_eq!(Deadline::NEVER.remaining(), None);
         assert!(!Deadline::NEVER.passed());
+        let (near, far) = (Deadline { at_ns: Some(1) }, Deadline { at_ns: Some(2) });
+        assert_eq!(far.earlier(near), near);
+        assert_eq!(near.earlier(Deadline::NEVER), near);
+        assert_eq!(Deadline::NEVER.earlier(far), far);
 
         let soon = Deadline::after(Some(Duration::from_millis(5)));
         assert!(soon.remaining().expect("finite") <= Duration::from_millis(5));

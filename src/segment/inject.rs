@@ -19,6 +19,21 @@ pub fn disarm() -> u64 {
     STORES.load(Ordering::SeqCst)
 }
 
+/// 0: not set.
+static LONGEST_SLEEP_MS: AtomicU64 = AtomicU64::new(0);
+
+/// Makes waits for a change in this process sleep as long as this between two looks, so that a wake-up which is
+/// lost is not made good by the next look.
+pub fn set_longest_sleep_ms(ms: u64) {
+    LONGEST_SLEEP_MS.store(ms, Ordering::SeqCst);
+}
+
+/// What was set by [`set_longest_sleep_ms`].
+pub(crate) fn longest_sleep() -> Option<std::time::Duration> {
+    let ms = LONGEST_SLEEP_MS.load(Ordering::Relaxed);
+    (ms != 0).then(|| std::time::Duration::from_millis(ms))
+}
+
 #[inline]
 pub(super) fn before_store() {
     if ARMED.load(Ordering::Relaxed)

@@ -213,9 +213,9 @@ fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<()> {
 #[inline(always)]
 fn conclude(w: &Writer, slot: Slot, sight: &Sight) {
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
-    // Nobody but a waiter changes the word while it is held.
+    // Nobody but a waiter, or somebody who watches, changes the word while it is held.
     let mine = LockWord(sight.bucket.load(0));
-    let unlocked = !mine.has_waiters()
+    let unlocked = !mine.has_sleepers()
         && mine.owner() == w.s.p.slot
         && sight.bucket.compare_exchange(0, mine.0, mine.released(true).0).is_ok();
     if !unlocked {

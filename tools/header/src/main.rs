@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs, process};
 
 /// File of src/ffi, heading, text that follows its declarations.
-const SECTIONS: [(&str, &str, &str); 9] = [
+const SECTIONS: [(&str, &str, &str); 10] = [
     ("error", "Errors, versions, memory", ""),
     ("object", "Objects", ""),
     ("options", "Options", OPTIONS_INIT),
@@ -16,6 +16,7 @@ const SECTIONS: [(&str, &str, &str); 9] = [
     ("update", "One binding by callback", ""),
     ("cursor", "Walking over a table", ""),
     ("group", "Groups", ""),
+    ("watch", "Waiting for change", ""),
     ("check", "Checking", ""),
 ];
 

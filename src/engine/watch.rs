@@ -1,0 +1,105 @@
+//! Waiting until a key's binding may have changed.
+//!
+//! Owns what a stamp is made of, and the loop of looking and sleeping. The sleep itself, and why no change is
+//! missed in it, is in `lock::watch`.
+
+use super::Engine;
+use crate::error::{Error, Result};
+use crate::format::header;
+use crate::index::home::{self, Home};
+use crate::lock::{Patience, watch};
+use crate::os::futex::Wake;
+use crate::os::time::Deadline;
+use crate::txn::TableView;
+use std::time::Duration;
+
+/// Longest sleep without a look: how late, at most, is noticed what wakes nobody. That is a new table in place of
+/// the old one, and what was left undone by a process that was killed between a change and its wake-ups.
+const LONGEST_SLEEP: Duration = Duration::from_millis(50);
+/// The same where nobody can be asked for a wake-up.
+const FIRST_NAP: Duration = Duration::from_micros(100);
+const LONGEST_NAP: Duration = Duration::from_millis(5);
+
+/// Bits of a stamp, from below: 44 of the bucket's version, 6 of its level, 14 of the gate's version.
+const LEVEL_SHIFT: u32 = 44;
+const GATE_SHIFT: u32 = 50;
+
+/// The stamp of a bucket: never 0.
+///
+/// For one key, the level tells which bucket it is as long as the table is the same one; a bucket's version and
+/// its level only ever grow; another table in its place comes with another version of the gate.
+fn stamp_of(home: &Home) -> u64 {
+    home.word.version() | (home.level as u64) << LEVEL_SHIFT | home.gate_version << GATE_SHIFT
+}
+
+fn longest_sleep() -> Duration {
+    #[cfg(feature = "inject")]
+    if let Some(longest) = crate::segment::inject::longest_sleep() {
+        return longest;
+    }
+    LONGEST_SLEEP
+}
+
+impl Engine {
+    /// A number that changes whenever a binding of the key changes, and sometimes besides.
+    pub(crate) fn stamp(&self, table: &TableView, hash: u64, patience: Patience) -> Result<u64> {
+        self.home(table, hash, patience).map(|home| stamp_of(&home))
+    }
+
+    /// Waits until the stamp of a key is another one than `since`, and gives the new one; none if the deadline
+    /// passes before that. `patience` is asked for anew whenever something is in the way.
+    pub(crate) fn wait_for_change(
+        &self,
+        table: &TableView,
+        hash: u64,
+        since: u64,
+        deadline: Deadline,
+        patience: impl Fn() -> Patience,
+    ) -> Result<Option<u64>> {
+        let ask = self.is_writable() && self.header.locking == header::LOCKING_FUTEX;
+        if ask {
+            // The object is going to be written to.
+            self.attached()?;
+        }
+        let (mut sleep, longest) =
+            if ask { (longest_sleep(), longest_sleep()) } else { (FIRST_NAP, LONGEST_NAP) };
+        loop {
+            let bounded = match patience() {
+                Patience::Try => Patience::Try,
+                Patience::Until(own) => Patience::Until(own.earlier(deadline)),
+            };
+            let home = match self.home(table, hash, bounded) {
+                // A change was under way all the time.
+                Err(Error::Timeout { .. } | Error::Busy(_)) if deadline.passed() => return Ok(None),
+                found => found?,
+            };
+            let now = stamp_of(&home);
+            if now != since {
+                return Ok(Some(now));
+            }
+            if deadline.passed() {
+                return Ok(None);
+            }
+            match watch::sleep(&self.segment, home.bucket, home.word, ask, deadline.clip(sleep)) {
+                Wake::Interrupted => return Err(Error::Interrupted),
+                // Who dies right after the commit point has not marked the bucket yet.
+                Wake::TimedOut if !home.word.is_free() => {
+                    self.look_after(home.bucket, home.word.owner(), 0)?;
+                }
+                Wake::TimedOut | Wake::Woken | Wake::Changed => {}
+            }
+            sleep = (sleep * 2).min(longest);
+        }
+    }
+
+    /// The bucket where a hash is at home.
+    fn home(&self, table: &TableView, hash: u64, patience: Patience) -> Result<Home> {
+        let mut rounds = 0;
+        loop {
+            match home::home(&self.segment, &table.roots, hash) {
+                Ok(home) => return Ok(home),
+                Err(obstacle) => self.overcome(table, obstacle, &mut rounds, patience)?,
+            }
+        }
+    }
+}
