@@ -24,7 +24,7 @@ SUB = $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC
 
 .PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
 	test-c-valgrind test-c-sanitizers gates check-symbols check-soname check-install lint test-readme \
-	test-long bench install clean
+	test-long bench bench-map bench-wake test-handover install clean
 
 all: build
 
@@ -69,7 +69,7 @@ check-header:
 
 # ---- Tests
 
-test: test-rust test-c gates lint test-readme
+test: test-rust test-c gates lint test-readme test-handover
 	@echo 'make test: all passed'
 
 # Once as users get it, once with the hooks that let a process die at its k-th store. The stepping test drives the
@@ -130,9 +130,22 @@ lint:
 test-readme: lib
 	@c_tests/readme.sh "$(abspath $(BUILD))" "$(CC)"
 
+test-handover: lib
+	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic -Werror -Iinclude examples_c/handover.c \
+		-o $(BUILD)/handover -L$(LIBDIR) -lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
+	timeout 60 $(BUILD)/handover
+
 # ---- Measuring: figures and goals, beside a private map and the limit. See docs/performance.md.
 
-bench: lib
+bench: bench-map bench-wake
+
+# How long it takes until a waiter is woken.
+bench-wake: lib
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/wake.c -o $(BUILD)/wake -L$(LIBDIR) -lnetshm \
+		-Wl,-rpath,$(abspath $(LIBDIR))
+	$(BUILD)/wake
+
+bench-map: lib
 	$(CARGO) build --quiet --release --manifest-path bench/map/Cargo.toml --target-dir $(BUILD)/bench-map
 	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/bench.c -o $(BUILD)/bench -L$(LIBDIR) -lnetshm \
 		$(BUILD)/bench-map/release/libbenchmap.so \

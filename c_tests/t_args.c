@@ -36,6 +36,13 @@ static void nulls(const place *p)
     null(netshm_create_unique(NETSHM_FILE, "/tmp/X", NULL, 0, NULL), 5);
     null(netshm_name(NULL, &number, NULL, NULL), 1);
     null(netshm_fd(NULL, &number), 1);
+    null(netshm_open_fd(0, RW, NULL), 3);
+    null(netshm_hashtbl_stamp(NULL, "k", 1, &count), 1);
+    null(netshm_hashtbl_stamp(t, NULL, 1, &count), 2);
+    null(netshm_hashtbl_stamp(t, "k", 1, NULL), 4);
+    null(netshm_hashtbl_wait(NULL, "k", 1, &count, 0), 1);
+    null(netshm_hashtbl_wait(t, NULL, 1, &count, 0), 2);
+    null(netshm_hashtbl_wait(t, "k", 1, NULL, 0), 4);
     null(netshm_fd(o, NULL), 2);
     null(netshm_unlink(NETSHM_POSIX, NULL, p->mem), 2);
     null(netshm_unlink(NETSHM_POSIX, p->file, NULL), 3);
@@ -135,6 +142,8 @@ static void all_hashtbls(netshm_hashtbl *h, int code)
     is(netshm_hashtbl_add(h, "k", 1, "v", 1), code);
     is(netshm_hashtbl_replace(h, "k", 1, "v", 1), code);
     is(netshm_hashtbl_insert(h, "k", 1, "v", 1), code);
+    is(netshm_hashtbl_stamp(h, "k", 1, &count), code);
+    is(netshm_hashtbl_wait(h, "k", 1, &count, 0), code);
     is(netshm_hashtbl_remove(h, "k", 1, NULL), code);
     is(netshm_hashtbl_find(h, "k", 1, buffer, 16, &len), code);
     is(netshm_hashtbl_get(h, "k", 1, &block, &len), code);

@@ -137,7 +137,7 @@ static void wrong_names(void)
     is(netshm_open(NETSHM_FILE, "", NULL, CREATE, 0600, &o), NETSHM_E_INVALID);
     is(netshm_open(NETSHM_FILE, p->file, p->mem, CREATE, 0600, &o), NETSHM_E_INVALID);
     is(last().argument, 3);
-    is(netshm_open(NETSHM_ANON, NULL, NULL, CREATE, 0600, &o), NETSHM_E_UNSUPPORTED);
+    is(netshm_open(NETSHM_ANON, p->file, NULL, CREATE, 0600, &o), NETSHM_E_INVALID);
     is(netshm_open(0, p->file, p->mem, CREATE, 0600, &o), NETSHM_E_INVALID);
     is(last().argument, 1);
     is(netshm_open(-1, p->file, p->mem, CREATE, 0600, &o), NETSHM_E_INVALID);

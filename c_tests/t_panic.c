@@ -48,6 +48,9 @@ int main(void)
     panics(netshm_create_unique(NETSHM_FILE, "/tmp/X", NULL, 0600, &no));
     panics(netshm_name(o, NULL, NULL, NULL));
     panics(netshm_fd(o, &fd));
+    panics(netshm_open_fd(fd, RW, &no));
+    panics(netshm_hashtbl_stamp(t, "k", 1, &count));
+    panics(netshm_hashtbl_wait(t, "k", 1, &count, 0));
     panics(netshm_unlink(NETSHM_POSIX, p->file, p->mem));
     panics(netshm_chmod(o, 0600));
     panics(netshm_chown(o, 0, 0));

@@ -92,15 +92,23 @@ impl OpenOptions {
     /// the management file names another memory object, [`Error::Corrupt`] and [`Error::Newer`] if the file
     /// is no object that this library can use, [`Error::Unsupported`] on network file systems.
     pub fn open(&self, name: &Name) -> Result<Object> {
+        self.check_flags()?;
+        let flags =
+            shm::OpenFlags { read_only: self.read_only, create: self.create, exclusive: self.exclusive };
+        self.finish(Object::from_files(Files::open(name, flags, self.mode)?, self.reservation)?)
+    }
+
+    fn check_flags(&self) -> Result<()> {
         if self.read_only && (self.create || self.truncate) {
             return Err(Error::Invalid {
                 argument: "flags",
                 reason: "creating and truncating need an object open for writing",
             });
         }
-        let flags =
-            shm::OpenFlags { read_only: self.read_only, create: self.create, exclusive: self.exclusive };
-        let object = Object::from_files(Files::open(name, flags, self.mode)?, self.reservation)?;
+        Ok(())
+    }
+
+    fn finish(&self, object: Object) -> Result<Object> {
         if self.truncate {
             object.empty()?;
         }
@@ -123,7 +131,8 @@ impl OpenOptions {
     /// [`Error::Invalid`] if it is not a regular file or not suitably open; else those of
     /// [`open`](OpenOptions::open).
     pub fn from_fd(&self, fd: std::os::fd::OwnedFd) -> Result<Object> {
-        Object::from_files(Files::adopt(fd, self.read_only)?, self.reservation)
+        self.check_flags()?;
+        self.finish(Object::from_files(Files::adopt(fd, self.read_only)?, self.reservation)?)
     }
 
     /// Creates an object under a new name: each `X` of the pattern becomes a random character of 0-9A-Z.

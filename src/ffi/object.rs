@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::object::{self, Locking, Object, OpenOptions};
 use crate::os::name::{Kind, Name};
 use std::ffi::{CString, OsStr, c_char, c_int};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// An open shared memory object. Closed by netshm_close().
@@ -32,7 +32,8 @@ impl Noun for netshm_object {
 pub const NETSHM_POSIX: c_int = 1;
 /// Kind of object: a file that holds the data.
 pub const NETSHM_FILE: c_int = 2;
-/// Kind of object: memory without a name. The number is reserved: this version cannot make any.
+/// Kind of object: memory without a name, which goes with its last descriptor and mapping. Others get it as a
+/// descriptor, see netshm_fd() and netshm_open_fd(). Nobody can shorten it.
 pub const NETSHM_ANON: c_int = 3;
 
 /// Open for reading only: the memory is mapped read-only and never written.
@@ -48,7 +49,7 @@ pub const NETSHM_TRUNC: u32 = 16;
 
 fn name_of(kind: c_int, file_name: Option<&OsStr>, mem_name: Option<&OsStr>) -> Outcome<Name> {
     match (kind, file_name, mem_name) {
-        (NETSHM_ANON, ..) => Err(Fault::Core(Error::Unsupported("memory without a name, in this version"))),
+        (NETSHM_ANON, ..) => Err(Fault::Argument(1, "memory without a name cannot be named")),
         (NETSHM_POSIX | NETSHM_FILE, None, _) => Err(Fault::Null(2)),
         (NETSHM_POSIX, Some(_), None) => Err(Fault::Null(3)),
         (NETSHM_POSIX, Some(file), Some(mem)) => Ok(Name::posix(file, mem)),
@@ -66,15 +67,31 @@ fn handle_of(object: Object) -> *mut netshm_object {
     handle::open(Body { object, file_name, mem_name })
 }
 
-fn options_of(flags: u32, mode: u32) -> Outcome<OpenOptions> {
+/// Makes memory without a name.
+fn open_anonymous(named: [bool; 2], flags: u32, mode: u32) -> Outcome<Object> {
+    for (number, named) in [(2, named[0]), (3, named[1])] {
+        if named {
+            return Err(Fault::Argument(number, "memory without a name has none: pass NULL"));
+        }
+    }
+    let options = options_of(4, flags, mode)?;
+    if flags & NETSHM_RDWR == 0 || flags & NETSHM_CREAT == 0 {
+        let reason = "memory without a name is always new: NETSHM_RDWR and NETSHM_CREAT are needed";
+        return Err(Fault::Argument(4, reason));
+    }
+    Ok(options.anonymous()?)
+}
+
+/// `number` is that of the argument with the flags.
+fn options_of(number: u32, flags: u32, mode: u32) -> Outcome<OpenOptions> {
     const KNOWN: u32 = NETSHM_RDONLY | NETSHM_RDWR | NETSHM_CREAT | NETSHM_EXCL | NETSHM_TRUNC;
     if flags & !KNOWN != 0 {
-        return Err(Fault::Argument(4, "unknown flag"));
+        return Err(Fault::Argument(number, "unknown flag"));
     }
     let read_only = match flags & (NETSHM_RDONLY | NETSHM_RDWR) {
         NETSHM_RDONLY => true,
         NETSHM_RDWR => false,
-        _ => return Err(Fault::Argument(4, "either NETSHM_RDONLY or NETSHM_RDWR is needed")),
+        _ => return Err(Fault::Argument(number, "either NETSHM_RDONLY or NETSHM_RDWR is needed")),
     };
     let has = |flag| flags & flag != 0;
     let mut options = OpenOptions::new();
@@ -88,14 +105,16 @@ fn options_of(flags: u32, mode: u32) -> Outcome<OpenOptions> {
 /// A new object is empty until it is managed, see netshm_hashtbl_manage(). The same object may be opened several
 /// times in one process.
 ///
-/// @param kind       #NETSHM_POSIX or #NETSHM_FILE.
+/// @param kind       #NETSHM_POSIX, #NETSHM_FILE, or #NETSHM_ANON, which is always made anew.
 /// @param file_name  NETSHM_POSIX: the management file, usually in /tmp. It is created if it is missing, and gets
 ///                   the line `R POSIX_SHM "<mem_name>"`. NETSHM_FILE: the file that holds the data.
+///                   NETSHM_ANON: NULL.
 /// @param mem_name   NETSHM_POSIX: the memory's name, which begins with a slash and contains no other.
-///                   NETSHM_FILE: NULL.
+///                   NETSHM_FILE, NETSHM_ANON: NULL.
 /// @param flags      Either #NETSHM_RDONLY or #NETSHM_RDWR, and any of #NETSHM_CREAT, #NETSHM_EXCL,
-///                   #NETSHM_TRUNC. The last three need NETSHM_RDWR.
+///                   #NETSHM_TRUNC. The last three need NETSHM_RDWR. NETSHM_ANON needs NETSHM_RDWR and NETSHM_CREAT.
 /// @param mode       Permissions of a new object, as for open(2), for example 0600. The umask is honoured.
+///                   NETSHM_ANON: without effect.
 /// @param out        Receives the handle.
 ///
 /// @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is none, and NETSHM_CREAT was not given; NETSHM_E_EXISTS, with
@@ -116,8 +135,49 @@ pub unsafe extern "C" fn netshm_open(
         let place = self::out(6, out)?;
         // SAFETY: the header asks for NUL-terminated strings.
         let (file, mem) = unsafe { (text_or_null(file_name), text_or_null(mem_name)) };
-        let name = name_of(kind, file, mem)?;
-        let object = options_of(flags, mode)?.open(&name)?;
+        let object = if kind == NETSHM_ANON {
+            open_anonymous([file.is_some(), mem.is_some()], flags, mode)?
+        } else {
+            let name = name_of(kind, file, mem)?;
+            options_of(4, flags, mode)?.open(&name)?
+        };
+        // SAFETY: the header asks for a valid place.
+        unsafe { place.put(handle_of(object)) };
+        Ok(())
+    })
+}
+
+/// Opens the object that a descriptor refers to: one that was inherited, or came over a Unix socket (SCM_RIGHTS).
+///
+/// The descriptor is duplicated and stays the caller's. The object is the same one as that of other handles, in this
+/// process or in others. It has no name here, whatever it has elsewhere, so that a process which closes descriptors
+/// that are not its own can go on with it only as long as it needs no descriptor; then it gets #NETSHM_E_CLOSED.
+///
+/// @param fd     A descriptor of an object's memory, open for reading or for both.
+/// @param flags  Either #NETSHM_RDONLY or #NETSHM_RDWR; with the latter, perhaps #NETSHM_TRUNC.
+/// @param out    Receives the handle.
+///
+/// @return NETSHM_OK; NETSHM_E_READ_ONLY, NETSHM_RDWR with a descriptor for reading only; NETSHM_E_INVALID, it is no
+///         descriptor of a regular file that can be mapped; else the codes of netshm_open().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_open_fd(fd: c_int, flags: u32, out: *mut *mut netshm_object) -> c_int {
+    guard(&["fd", "flags", "out"], || {
+        let place = self::out(3, out)?;
+        if flags & (NETSHM_CREAT | NETSHM_EXCL) != 0 {
+            return Err(Fault::Argument(2, "what a descriptor refers to exists already"));
+        }
+        let options = options_of(2, flags, 0)?;
+        // SAFETY: the command takes an integer; a number that is no descriptor is answered with an error.
+        let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+        if copy < 0 {
+            let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EBADF);
+            return Err(match errno {
+                libc::EBADF => Fault::Argument(1, "it is no open descriptor"),
+                errno => Fault::Core(Error::System { call: "fcntl", errno }),
+            });
+        }
+        // SAFETY: the descriptor was just made, and nobody else knows it.
+        let object = options.from_fd(unsafe { OwnedFd::from_raw_fd(copy) })?;
         // SAFETY: the header asks for a valid place.
         unsafe { place.put(handle_of(object)) };
         Ok(())
@@ -187,7 +247,8 @@ pub unsafe extern "C" fn netshm_name(
 
 /// Gives the descriptor of an object's memory.
 ///
-/// It is borrowed: it may be duplicated and passed on; it must not be closed, written to, or truncated.
+/// It is borrowed: it may be duplicated and passed on; it must not be closed, written to, or truncated. It is closed
+/// by exec: a program that is to get it by inheritance needs a duplicate.
 ///
 /// @param o   The object.
 /// @param fd  Receives the descriptor, which lives as long as the object is used in this process.
@@ -275,10 +336,7 @@ pub unsafe extern "C" fn netshm_close(o: *mut netshm_object) -> c_int {
 /// @return A set of bits: `1 << kind` for each kind.
 #[unsafe(no_mangle)]
 pub extern "C" fn netshm_supported_kinds() -> u32 {
-    let usable = |kind: &&Kind| matches!(**kind, Kind::Posix | Kind::File);
-    guard_value(0, || {
-        object::supported_kinds().iter().filter(usable).fold(0, |bits, kind| bits | (1 << *kind as u32))
-    })
+    guard_value(0, || object::supported_kinds().iter().fold(0, |bits, kind| bits | (1 << *kind as u32)))
 }
 
 /// Tells the best locking method for a kind of object.
