@@ -229,7 +229,11 @@ const char *netshm_version_string(void);
 #define NETSHM_POSIX 1
 /** Kind of object: a file that holds the data. */
 #define NETSHM_FILE 2
-/** Kind of object: memory without a name. The number is reserved: this version cannot make any. */
+
+/**
+ * Kind of object: memory without a name, which goes with its last descriptor and mapping. Others get it as a
+ * descriptor, see netshm_fd() and netshm_open_fd(). Nobody can shorten it.
+ */
 #define NETSHM_ANON 3
 /** Open for reading only: the memory is mapped read-only and never written. */
 #define NETSHM_RDONLY 1
@@ -251,14 +255,16 @@ typedef struct netshm_object netshm_object;
  * A new object is empty until it is managed, see netshm_hashtbl_manage(). The same object may be opened several
  * times in one process.
  *
- * @param kind       #NETSHM_POSIX or #NETSHM_FILE.
+ * @param kind       #NETSHM_POSIX, #NETSHM_FILE, or #NETSHM_ANON, which is always made anew.
  * @param file_name  NETSHM_POSIX: the management file, usually in /tmp. It is created if it is missing, and gets
  *                   the line `R POSIX_SHM "<mem_name>"`. NETSHM_FILE: the file that holds the data.
+ *                   NETSHM_ANON: NULL.
  * @param mem_name   NETSHM_POSIX: the memory's name, which begins with a slash and contains no other.
- *                   NETSHM_FILE: NULL.
+ *                   NETSHM_FILE, NETSHM_ANON: NULL.
  * @param flags      Either #NETSHM_RDONLY or #NETSHM_RDWR, and any of #NETSHM_CREAT, #NETSHM_EXCL,
- *                   #NETSHM_TRUNC. The last three need NETSHM_RDWR.
+ *                   #NETSHM_TRUNC. The last three need NETSHM_RDWR. NETSHM_ANON needs NETSHM_RDWR and NETSHM_CREAT.
  * @param mode       Permissions of a new object, as for open(2), for example 0600. The umask is honoured.
+ *                   NETSHM_ANON: without effect.
  * @param out        Receives the handle.
  *
  * @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is none, and NETSHM_CREAT was not given; NETSHM_E_EXISTS, with
@@ -273,6 +279,24 @@ int netshm_open(int kind,
                 uint32_t flags,
                 uint32_t mode,
                 netshm_object **out);
+
+/**
+ * Opens the object that a descriptor refers to: one that was inherited, or came over a Unix socket (SCM_RIGHTS).
+ *
+ * The descriptor is duplicated and stays the caller's. The object is the same one as that of other handles, in this
+ * process or in others. It has no name here, whatever it has elsewhere, so that a process which closes descriptors
+ * that are not its own can go on with it only as long as it needs no descriptor; then it gets #NETSHM_E_CLOSED.
+ *
+ * @param fd     A descriptor of an object's memory, open for reading or for both.
+ * @param flags  Either #NETSHM_RDONLY or #NETSHM_RDWR; with the latter, perhaps #NETSHM_TRUNC.
+ * @param out    Receives the handle.
+ *
+ * @return NETSHM_OK; NETSHM_E_READ_ONLY, NETSHM_RDWR with a descriptor for reading only; NETSHM_E_INVALID, it is no
+ *         descriptor of a regular file that can be mapped; else the codes of netshm_open().
+ */
+int netshm_open_fd(int fd,
+                   uint32_t flags,
+                   netshm_object **out);
 
 /**
  * Creates an object under a new name.
@@ -310,14 +334,16 @@ int netshm_name(netshm_object *o, int *kind, const char **file_name, const char 
 /**
  * Gives the descriptor of an object's memory.
  *
- * It is borrowed: it may be duplicated and passed on; it must not be closed, written to, or truncated.
+ * It is borrowed: it may be duplicated and passed on; it must not be closed, written to, or truncated. It is closed
+ * by exec: a program that is to get it by inheritance needs a duplicate.
  *
  * @param o   The object.
  * @param fd  Receives the descriptor, which lives as long as the object is used in this process.
  *
  * @return NETSHM_OK, NETSHM_E_INVALID, NETSHM_E_CLOSED.
  */
-int netshm_fd(netshm_object *o, int *fd);
+int netshm_fd(netshm_object *o,
+              int *fd);
 
 /**
  * Removes an object's name or names. The memory goes when nobody uses it any more.
@@ -1021,6 +1047,54 @@ int netshm_group_detach(netshm_txn *x);
  *         detached; NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_group_attach(netshm_txn *x);
+
+/* ---- Waiting for change ---------------------------------------------------------------------------------- */
+
+/**
+ * Gives the present stamp of a key, bound or not, for netshm_hashtbl_wait().
+ *
+ * Whenever a binding of the key is added, replaced or removed, the key gets another stamp; it may get another one
+ * although nothing has happened to it. A stamp means something for its key and its object only, in any process;
+ * 0 is none. Take the stamp first, read afterwards, then wait: what changes in between ends the wait at once.
+ *
+ * @param t        The table; safe to use from several threads.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param stamp    Receives the stamp. In a group, it is that of what others see.
+ *
+ * @return NETSHM_OK; else the codes of netshm_hashtbl_find() but NETSHM_E_NOT_FOUND and NETSHM_E_TOO_SMALL.
+ */
+int netshm_hashtbl_stamp(netshm_hashtbl *t,
+                         const void *key,
+                         size_t key_len,
+                         uint64_t *stamp);
+
+/**
+ * Waits until the bindings of a key may have changed since a stamp.
+ *
+ * It may end early, without a change; it does not end late: a commit wakes all who wait, in whatever process. Two
+ * things are noticed after 50 ms only: that the whole table was re-initialised, and a change by a process that was
+ * killed before it could wake anybody. It does not poll, except that on an object that is open for reading only,
+ * or whose locking method is not #NETSHM_LOCK_FUTEX, it looks every 5 ms. Nothing is locked meanwhile.
+ *
+ * @param t           The table; any number of threads may wait, also for the same key. It may be closed meanwhile.
+ * @param key         The key; may be NULL only if key_len is 0.
+ * @param key_len     Its length in bytes.
+ * @param stamp       The stamp from netshm_hashtbl_stamp() or from the last wait; 0 ends the wait at once.
+ *                    Receives the new stamp, if the call succeeds.
+ * @param timeout_ns  Longest wait in nanoseconds; 0 only looks, a negative number sets no limit.
+ *
+ * @return NETSHM_OK, there may be a change; NETSHM_E_TIMEOUT, there was none in time; NETSHM_E_INTERRUPTED, a signal
+ *         handler has run in this thread while it slept; NETSHM_E_IN_GROUP and NETSHM_E_IN_CALLBACK, where a
+ *         change could not come for the caller's own sake; NETSHM_E_STALE, the object holds no such table any
+ *         more; NETSHM_E_FORKED, NETSHM_E_BUSY, NETSHM_E_CORRUPT, NETSHM_E_INVALID, NETSHM_E_CLOSED,
+ *         NETSHM_E_SYSTEM.
+ */
+int netshm_hashtbl_wait(netshm_hashtbl *t,
+                        const void *key,
+                        size_t key_len,
+                        uint64_t *stamp,
+                        int64_t timeout_ns);
 
 /* ---- Checking -------------------------------------------------------------------------------------------- */
 
