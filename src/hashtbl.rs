@@ -111,7 +111,10 @@ impl HashTable {
     /// # Errors
     /// Those of [`add`](HashTable::add).
     pub fn remove(&self, key: &[u8]) -> Result<bool> {
-        self.change(|_, _| None, |w, table| ops::at(w, table, key)?.remove(w, table))
+        self.change(
+            |w, table| fast::remove(w, table, key),
+            |w, table| ops::at(w, table, key)?.remove(w, table),
+        )
     }
 
     /// Adds to the integer that is bound to the key, 8 bytes little-endian, and gives the sum. A key without

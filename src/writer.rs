@@ -56,8 +56,8 @@ pub(crate) struct Session {
     pub(crate) spares: Vec<(u32, Offset)>,
     /// Bindings added (or, negative, removed) by what is planned, not reported to the tables' loads yet.
     pub(crate) net_added: NetAdded,
-    /// The slot's pending list may hold something.
-    pub(crate) has_pending: bool,
+    /// About how many blocks the slot's pending list holds; see `custody`.
+    pub(crate) pending: u32,
     /// The slot's counter line in the table with the root that it was looked up for.
     pub(crate) counter: (Offset, Offset),
     /// Reserve cells below this one are known to be in use.
@@ -73,7 +73,7 @@ impl Session {
             in_mini: false,
             spares: Vec::new(),
             net_added: NetAdded::new(),
-            has_pending: true,
+            pending: u32::MAX,
             counter: (Offset::NONE, Offset::NONE),
             reserve_cursor: 0,
         }

@@ -35,7 +35,10 @@ fn take_block_slowly(w: &mut Writer, class: u32) -> Result<Offset> {
                 return Ok(block);
             }
         }
-        slabs::refill(w, class)?;
+        match slabs::refill(w, class) {
+            Err(Error::NoSpace) if reclaim_pending(w)? => slabs::refill(w, class)?,
+            outcome => outcome?,
+        }
         if let Some(block) = from_magazine(w, class) {
             return Ok(block);
         }
@@ -165,7 +168,12 @@ fn zero(w: &Writer, run: Offset, n: u32) {
 /// Takes a run of pages, with memory but any content, as part of the operation's plan.
 pub(crate) fn take_run(w: &mut Writer, n: u32, purpose: Purpose) -> Result<Offset> {
     make_reserve_room(w)?;
-    let (run, cell) = pages::take_into_reserve(w, n, purpose, Backing::Backed)?;
+    let (run, cell) = match pages::take_into_reserve(w, n, purpose, Backing::Backed) {
+        Err(Error::NoSpace) if reclaim_pending(w)? => {
+            pages::take_into_reserve(w, n, purpose, Backing::Backed)?
+        }
+        outcome => outcome?,
+    };
     w.put(cell, 0);
     Ok(run)
 }
@@ -241,25 +249,36 @@ pub(crate) fn free_block(w: &mut Writer, block: Offset, class: u32) {
         }
     }
     make_pending(w, block);
+    w.s.pending = w.s.pending.saturating_add(1);
 }
 
 /// Plans to free a run that the operation makes unreachable.
 pub(crate) fn free_run(w: &mut Writer, run: Offset) {
     make_pending(w, run);
+    // Much memory: it is not to wait for company.
+    w.s.pending = u32::MAX;
 }
 
 fn make_pending(w: &mut Writer, what: Offset) {
-    w.s.has_pending = true;
     let head = w.slot_word(slot::W_PENDING);
     let next = w.word(head);
     w.put(what, next);
     w.put(head, what.0);
 }
 
+/// So many pending blocks are returned together, which costs little more than returning one.
+const WORTH_RETURNING: u32 = 16;
+
+/// Are there pending blocks that are worth returning?
+#[inline(always)]
+pub(crate) fn is_drain_due(w: &Writer) -> bool {
+    w.s.pending >= WORTH_RETURNING
+}
+
 /// Returns pending blocks to where they come from: at most `batches` mini-transactions. Nothing is planned.
 #[inline]
 pub(crate) fn drain(w: &mut Writer, batches: u32) -> Result<()> {
-    if !w.s.has_pending {
+    if !is_drain_due(w) {
         return Ok(());
     }
     for _ in 0..batches {
@@ -267,8 +286,20 @@ pub(crate) fn drain(w: &mut Writer, batches: u32) -> Result<()> {
             break;
         }
     }
-    w.s.has_pending = w.segment.load(w.slot_word(slot::W_PENDING)) != 0;
+    w.s.pending = if w.segment.load(w.slot_word(slot::W_PENDING)) == 0 { 0 } else { WORTH_RETURNING };
     Ok(())
+}
+
+/// Returns all pending blocks, before there is said to be no space. Tells whether there were any.
+#[cold]
+fn reclaim_pending(w: &mut Writer) -> Result<bool> {
+    let head = w.slot_word(slot::W_PENDING);
+    if w.segment.load(head) == 0 || w.is_planned(head) {
+        return Ok(false);
+    }
+    while slabs::return_pending(w)? {}
+    w.s.pending = 0;
+    Ok(true)
 }
 
 /// After an operation or group: what is left in the reserve because it was not used goes back.
@@ -334,6 +365,13 @@ pub(crate) fn flush(w: &mut Writer) -> Result<()> {
     }
     while slabs::return_pending(w)? {}
     Ok(())
+}
+
+/// Makes room in the full magazine of a class.
+#[cold]
+#[inline(never)]
+pub(crate) fn empty_magazine(w: &mut Writer, class: u32) -> Result<()> {
+    slabs::return_from_magazine(w, class)
 }
 
 /// An empty cell of the magazine, for an operation that plans nothing else and will fill it.

@@ -231,6 +231,46 @@ pub(super) fn release_any(w: &mut Writer, what: Offset) -> Result<()> {
     }
 }
 
+/// Returns about half of a full magazine to the slabs, so that blocks can be freed into it again.
+pub(super) fn return_from_magazine(w: &mut Writer, class: u32) -> Result<()> {
+    let cells: Vec<Offset> =
+        (0..slot::MAGAZINE_CELLS).map(|i| w.slot_word(slot::magazine_word(class, i))).collect();
+    w.mini(|w| {
+        let mut arena = None;
+        let mut touched: Vec<(Page, Head)> = Vec::new();
+        for cell in cells.into_iter().take(slot::MAGAZINE_CELLS as usize / 2) {
+            let block = Offset(w.segment.load(cell));
+            if block.is_none() || w.is_planned(cell) {
+                continue;
+            }
+            let Some((slab, head)) = slab_of(w, block)? else {
+                return Err(Error::corrupt(Damage::Slot, cell));
+            };
+            match arena {
+                None if !w.try_lock(header::arena(head.arena()), Rank::Arena)? => return Ok(()),
+                None => arena = Some(head.arena()),
+                Some(arena) if arena != head.arena() => continue,
+                Some(_) => {}
+            }
+            if !touched.iter().any(|t| t.0 == slab) {
+                if touched.len() == MOST_TOUCHED {
+                    continue;
+                }
+                touched.push((slab, head));
+            }
+            release_block(w, slab, head, block)?;
+            w.put(cell, 0);
+        }
+        for (slab, head) in touched {
+            release_if_empty(w, slab, head)?;
+        }
+        Ok(())
+    })
+}
+
+/// Slabs that one mini-transaction returns blocks to, at most.
+const MOST_TOUCHED: usize = 4;
+
 /// Returns some of the slot's pending blocks. Tells whether it did.
 pub(super) fn return_pending(w: &mut Writer) -> Result<bool> {
     let head_at = w.slot_word(slot::W_PENDING);
@@ -263,7 +303,7 @@ pub(super) fn return_pending(w: &mut Writer) -> Result<bool> {
             let next = Offset(w.word(at));
             release_block(w, slab, head, at)?;
             if !touched.iter().any(|t| t.0 == slab) {
-                if touched.len() == 4 {
+                if touched.len() == MOST_TOUCHED {
                     at = next;
                     break;
                 }

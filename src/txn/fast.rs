@@ -7,9 +7,9 @@
 
 use super::{TableView, growth, ops};
 use crate::alloc::custody;
-use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, level_of};
+use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, entry_with, level_of};
 use crate::format::lock_word::{LockWord, WRITING};
-use crate::format::record::{Holder, IN_PLACE_BYTES, Shape};
+use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape};
 use crate::format::size_class::LINE_CLASS;
 use crate::format::{Offset, log_record, slot};
 use crate::index::chain::fill_line;
@@ -47,6 +47,40 @@ pub(crate) fn add(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -
     let hash = table.key_hash.hash(key);
     let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
     if sight.found.is_some() { None } else { bind_new(w, table, hash, sight, key, value) }
+}
+
+/// Removes the newest binding. Tells whether there was one.
+#[inline(always)]
+pub(crate) fn remove(w: &mut Writer, table: &TableView, key: &[u8]) -> Option<bool> {
+    let hash = table.key_hash.hash(key);
+    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    let Some(found) = sight.found else {
+        return sight.is_valid(&table.roots).then_some(false);
+    };
+    let Holder::Block(class) = found.shape.holder()? else { return None };
+    let (place, entry) = (W_ENTRY as usize..W_LINK as usize)
+        .map(|n| (n as u64, sight.bucket.load(n)))
+        .find(|(_, entry)| entry_record(*entry) == found.record)?;
+    let older = record::older(sight.view.block::<1>(found.record)?.load(0));
+    let left = if older.is_none() {
+        0
+    } else {
+        find::checked_shape(w.segment, older).ok()?;
+        entry_with(entry, older)
+    };
+    let counter = ops::counter_line(w, table).ok()?;
+    let count = w.segment.load(counter);
+    let cell = custody::empty_cell(w, class).or_else(|| {
+        custody::empty_magazine(w, class).ok()?;
+        custody::empty_cell(w, class)
+    })?;
+    let freed = (cell, found.record.0);
+    let counted = (counter, count.wrapping_sub(1));
+    if !write(w, &sight, &[(sight.seen.bucket.word(place), left), freed, counted]) {
+        return None;
+    }
+    growth::report(w, table.roots.root(), count as i64, count.wrapping_sub(1) as i64);
+    Some(true)
 }
 
 /// Adds to the 8-byte little-endian integer that is bound to a key. Gives the sum.
@@ -228,7 +262,7 @@ fn conclude(w: &Writer, slot: Slot, sight: &Sight) {
 /// What an operation leaves to be done when it is over: returning freed blocks, splitting a bucket.
 #[inline(always)]
 pub(crate) fn has_chores(w: &Writer, table: &TableView) -> bool {
-    w.s.has_pending || (!w.s.p.tickets.is_empty() && w.s.p.tickets_of == table.roots.root())
+    custody::is_drain_due(w) || (!w.s.p.tickets.is_empty() && w.s.p.tickets_of == table.roots.root())
 }
 
 /// Does some of it.
