@@ -238,6 +238,7 @@ impl Segment {
 
     /// Gives a range memory before it is used. Errors leave nothing changed but that some of it may have it.
     pub(crate) fn back(&self, at: Offset, len: u64) -> Result<()> {
+        debug_assert!((at.0 + len) % LINE_BYTES == 0, "a part of a line is out of reach");
         space::allocate(self.fd()?, at.0, len)?;
         self.refresh_limit(at.0 + len)
     }

@@ -245,8 +245,9 @@ pub(super) fn run_at(w: &Writer, page: Page) -> Result<Head> {
 /// Gives the descriptors of `count` pages memory.
 fn back_descriptors(w: &Writer, first: Page, count: u32) -> Result<()> {
     let from = descriptor(first);
-    let to = descriptor(first.add(count - 1)).0 + pages::DESCRIPTOR_BYTES;
-    w.segment.back(from, to - from.0)
+    let end = descriptor(first.add(count - 1)).0 + pages::DESCRIPTOR_BYTES;
+    // To the end of the page: the file may end here, and what is behind its last whole line is out of reach.
+    w.segment.back(from, end.next_multiple_of(PAGE_BYTES) - from.0)
 }
 
 /// Adds pages that were never used to the free lists, at least `n` in one run.
