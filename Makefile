@@ -24,7 +24,7 @@ SUB = $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC
 
 .PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
 	test-c-valgrind test-c-sanitizers gates check-symbols check-soname check-install lint test-readme \
-	test-long bench bench-map bench-wake test-handover install clean
+	test-long bench bench-map bench-wake bench-array test-handover install clean
 
 all: build
 
@@ -153,7 +153,14 @@ bench-map: lib
 	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/instructions.c -o $(BUILD)/instructions -L$(LIBDIR) \
 		-lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
 	$(BUILD)/bench $(BENCH_KEYS) $(BENCH_ROUNDS)
+	@$(MAKE) --no-print-directory bench-array
 	@if c_tests/need.sh valgrind valgrind; then bench/instructions.sh $(BUILD)/instructions; fi
+
+# Elements beside a mutex around a load or store, slices beside memcpy.
+bench-array: lib
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -pthread -Iinclude bench/array.c -o $(BUILD)/bench-array \
+		-L$(LIBDIR) -lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
+	$(BUILD)/bench-array
 
 # ---- Installing
 

@@ -480,7 +480,7 @@ impl HashTable {
     /// Makes a change: by the short way or, where that does not fit, by a transaction of its own; in the
     /// group if one is open on this thread.
     #[inline(always)]
-    fn change<R>(
+    pub(crate) fn change<R>(
         &self,
         short: impl FnOnce(&mut Writer, &TableView) -> Option<R>,
         general: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
@@ -496,7 +496,10 @@ impl HashTable {
     }
 
     #[inline(always)]
-    fn change_quickly<R>(&self, short: impl FnOnce(&mut Writer, &TableView) -> Option<R>) -> Quick<R> {
+    pub(crate) fn change_quickly<R>(
+        &self,
+        short: impl FnOnce(&mut Writer, &TableView) -> Option<R>,
+    ) -> Quick<R> {
         let engine = &*self.table.engine;
         let Some(mut seat) = engine.take_seat() else { return Quick::NotDone };
         let mut w = seat.writer(self.table.patience());
@@ -553,7 +556,10 @@ impl HashTable {
 
     #[cold]
     #[inline(never)]
-    fn change_generally<R>(&self, general: impl FnOnce(&mut Writer, &TableView) -> Result<R>) -> Result<R> {
+    pub(crate) fn change_generally<R>(
+        &self,
+        general: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
+    ) -> Result<R> {
         let engine = &*self.table.engine;
         let patience = self.table.patience();
         let mut entered = engine.enter(patience)?;
@@ -571,7 +577,21 @@ impl HashTable {
         Ok(result)
     }
 
-    fn in_group<R>(&self, operation: impl FnOnce(&mut Writer, &TableView) -> Result<R>) -> Result<R> {
+    /// Makes room for keys that are about to be added, unless a group is open on this thread.
+    pub(crate) fn grow_for(&self, keys: u64) -> Result<()> {
+        let engine = &*self.table.engine;
+        let patience = self.table.patience();
+        let mut entered = engine.enter(patience)?;
+        if entered.in_group() {
+            return Ok(());
+        }
+        growth::grow_for(&mut entered.writer(patience), &self.table.view, keys)
+    }
+
+    pub(crate) fn in_group<R>(
+        &self,
+        operation: impl FnOnce(&mut Writer, &TableView) -> Result<R>,
+    ) -> Result<R> {
         let engine = &*self.table.engine;
         let patience = self.table.patience();
         let mut entered = engine.enter(patience)?;
@@ -580,7 +600,7 @@ impl HashTable {
 
     /// Reads a key: without a lock, or in the group if one is open on this thread.
     #[inline(always)]
-    fn read<R>(
+    pub(crate) fn read<R>(
         &self,
         key: &[u8],
         take: impl Fn(View<'_>, Option<Found>) -> R + Copy,

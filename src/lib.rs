@@ -35,6 +35,7 @@ mod engine;
 mod group;
 mod txn;
 
+mod array;
 pub mod check;
 mod cursor;
 mod hashtbl;
@@ -43,6 +44,7 @@ mod table;
 
 mod ffi;
 
+pub use array::{Array, Elements};
 pub use cursor::{Bindings, Keys};
 pub use error::{Damage, Error, Result};
 pub use group::{DetachedTransaction, Transaction};

@@ -445,6 +445,16 @@ impl Object {
 
     /// A table of this object, as the options want it; it is made if there is none.
     pub(crate) fn manage_as(&self, spec: &TableSpec, options: &ManageOptions) -> Result<Table> {
+        self.manage_with(spec, &[], options)
+    }
+
+    /// The same for an array, with the words of the default value that a new one gets.
+    pub(crate) fn manage_with(
+        &self,
+        spec: &TableSpec,
+        default: &[u64],
+        options: &ManageOptions,
+    ) -> Result<Table> {
         options.validate()?;
         let header = || options.header(self.kind());
         let engine = self.engine_or(Some(&header))?.ok_or(Error::Closed)?;
@@ -458,7 +468,7 @@ impl Object {
             return Err(Error::TooLarge("the signature of a type"));
         }
         let base_level = crate::format::root::base_level_for(options.expected);
-        let wanted = Wanted { identity: &new, base_level, length: spec.length };
+        let wanted = Wanted { identity: &new, base_level, length: spec.length, default };
         let timeout = options.lock_timeout_ms;
         if options.reinitialise {
             initialise(&engine, Initialise::Anew(wanted), timeout)?;

@@ -58,6 +58,8 @@ pub(crate) struct Session {
     pub(crate) net_added: NetAdded,
     /// About how many blocks the slot's pending list holds; see `custody`.
     pub(crate) pending: u32,
+    /// Blocks and runs that what is planned makes pending.
+    pub(crate) newly_pending: u32,
     /// The slot's counter line in the table with the root that it was looked up for.
     pub(crate) counter: (Offset, Offset),
     /// Reserve cells below this one are known to be in use.
@@ -74,6 +76,7 @@ impl Session {
             spares: Vec::new(),
             net_added: NetAdded::new(),
             pending: u32::MAX,
+            newly_pending: 0,
             counter: (Offset::NONE, Offset::NONE),
             reserve_cursor: 0,
         }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Floor of each room. Rooms of one floor do not know each other, except for `NEIGHBOURS`.
-const FLOORS: [(&str, u32); 22] = [
+const FLOORS: [(&str, u32); 23] = [
     ("error", 0),
     ("format", 0),
     ("os", 0),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u32); 22] = [
     ("object", 7),
     ("table", 7),
     ("hashtbl", 7),
+    ("array", 7),
     ("cursor", 7),
     // The checker shares nothing with what it judges but the names of damages.
     ("check", 7),
@@ -36,7 +37,7 @@ const FLOORS: [(&str, u32); 22] = [
 ];
 
 /// Rooms that may know each other although they lie on one floor: (who, whom).
-const NEIGHBOURS: [(&str, &str); 17] = [
+const NEIGHBOURS: [(&str, &str); 21] = [
     ("error", "format"),
     ("format", "error"),
     ("os", "error"),
@@ -50,6 +51,10 @@ const NEIGHBOURS: [(&str, &str); 17] = [
     ("hashtbl", "table"),
     ("hashtbl", "cursor"),
     ("cursor", "hashtbl"),
+    ("array", "cursor"),
+    ("array", "hashtbl"),
+    ("array", "object"),
+    ("array", "table"),
     ("cursor", "object"),
     ("object", "cursor"),
     ("object", "check"),

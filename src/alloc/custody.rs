@@ -17,8 +17,11 @@ pub(crate) use super::pages::Backing;
 
 /// Takes a block of a class; it is part of the operation's plan from now on.
 pub(crate) fn take_block(w: &mut Writer, class: u32) -> Result<Offset> {
-    if let Some(block) = from_magazine(w, class) {
-        return Ok(block);
+    // There are spares of a class when its magazine had neither blocks nor cells that are not planned.
+    if !w.s.spares.iter().any(|spare| spare.0 == class) {
+        if let Some(block) = from_magazine(w, class) {
+            return Ok(block);
+        }
     }
     take_block_slowly(w, class)
 }
@@ -260,6 +263,7 @@ pub(crate) fn free_run(w: &mut Writer, run: Offset) {
 }
 
 fn make_pending(w: &mut Writer, what: Offset) {
+    w.s.newly_pending += 1;
     let head = w.slot_word(slot::W_PENDING);
     let next = w.word(head);
     w.put(what, next);

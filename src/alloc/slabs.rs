@@ -7,7 +7,7 @@ use super::custody::{self, Cell};
 use super::{fast_refill, pages};
 use crate::error::{Damage, Error, Result};
 use crate::format::pages::{self as page_format, Head, Links, Purpose, bitmap_word, descriptor};
-use crate::format::size_class::{self, CLASSES, SLAB_PAGES, class_bytes, slab_blocks};
+use crate::format::size_class::{self, CLASSES, SLAB_BYTES, SLAB_PAGES, class_bytes, slab_blocks};
 use crate::format::slot;
 use crate::format::{Offset, PAGE_BYTES, Page, header};
 use crate::lock::Rank;
@@ -15,6 +15,8 @@ use crate::writer::{Words, Writer};
 
 /// A refill takes blocks of about this many bytes together.
 const REFILL_BYTES: u64 = 8192;
+/// From this many words of log on an operation counts as a large one.
+const MUCH_PLANNED: u64 = 64;
 /// Most pending blocks that one mini-transaction returns.
 const RETURNED_AT_ONCE: u32 = 16;
 
@@ -30,10 +32,13 @@ pub(super) fn own_arena(w: &Writer) -> u64 {
 
 /// Fills empty cells of the slot with blocks of a class.
 pub(super) fn refill(w: &mut Writer, class: u32) -> Result<()> {
-    if fast_refill::refill(w, class).is_some() {
+    // Who has planned much already is likely to want more.
+    let many = w.s.set().log_words_at_most() > MUCH_PLANNED;
+    if !many && fast_refill::refill(w, class).is_some() {
         return Ok(());
     }
-    let most = refill_blocks(class) as usize;
+    let slab = (SLAB_BYTES / class_bytes(class)).clamp(2, slot::MAGAZINE_CELLS);
+    let most = if many { slab } else { refill_blocks(class) } as usize;
     let cells = custody::cells_to_fill(w, class, most)?;
     if cells.is_empty() {
         return Err(Error::TooLarge("a group allocates too much"));

@@ -15,8 +15,8 @@ const CHUNKS: usize = 80;
 const USED: &[(u64, u64)] =
     &[(0, 16), (32, 48), (64, 80), (128, 136), (192, 200), (8 * 32, 8 * 96), (8 * 128, 8 * 256)];
 
-/// What only arrays use: default value and length.
-const USED_BY_ARRAYS: (u64, u64) = (48, 64);
+/// What only arrays use: default value and length, and the bytes of a longer default value.
+const USED_BY_ARRAYS: [(u64, u64); 2] = [(48, 64), (8 * 256, 8 * 512)];
 /// Kinds of tables: hash table, array, primitive table.
 const KINDS: std::ops::RangeInclusive<u64> = 1..=3;
 const ARRAY: u64 = 2;
@@ -155,7 +155,7 @@ impl Check<'_> {
         if header.strict {
             let mut used = USED.to_vec();
             if words[0] == ARRAY {
-                used.push(USED_BY_ARRAYS);
+                used.extend(USED_BY_ARRAYS);
             }
             self.zero_but(root, PAGE, &used, Damage::Root)?;
         }

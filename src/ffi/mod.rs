@@ -6,7 +6,7 @@
 //!
 //! - [`call`], [`handle`]: what all exports share; not part of the header.
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
-//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`update`], [`cursor`], [`group`], [`watch`], [`check`]: one
+//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`array`], [`update`], [`cursor`], [`group`], [`watch`], [`check`]: one
 //!   noun each.
 //! - [`inject`]: a hook for tests, in test builds only; not part of the header.
 
@@ -16,6 +16,7 @@
 mod call;
 mod handle;
 
+mod array;
 mod check;
 mod cursor;
 mod error;

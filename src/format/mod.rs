@@ -3,6 +3,7 @@
 //! Owns the constants and the encodings that docs/design.md part 1 describes. It is pure: it touches no
 //! memory but its arguments, knows no system calls and no locks.
 
+pub(crate) mod array;
 pub(crate) mod bucket;
 pub(crate) mod catalog;
 pub(crate) mod header;

@@ -8,6 +8,7 @@
 //! - [`roots`]: this process's private hint of where the buckets are.
 //! - [`find`]: looking up without a lock and without a store.
 //! - [`home`]: finding a key's bucket, for whoever waits for it to change.
+//! - [`hints`]: where some keys were seen.
 //! - [`chain`]: reading and changing a bucket that is locked.
 //! - [`mod@split`]: how a table grows, bucket by bucket.
 
@@ -15,6 +16,7 @@ pub(crate) mod catalog;
 pub(crate) mod chain;
 pub(crate) mod find;
 pub(crate) mod home;
+pub(crate) mod hints;
 pub(crate) mod roots;
 pub(crate) mod split;
 

@@ -21,7 +21,7 @@ use crate::segment::view::Block;
 use crate::writer::Writer;
 
 /// One word, and what it is to become.
-type Change = (Offset, u64);
+pub(super) type Change = (Offset, u64);
 
 /// The slot's words, checked once.
 pub(super) type Slot<'a> = Block<'a, { slot::SLOT_BYTES as usize / 8 }>;
@@ -199,7 +199,7 @@ fn empty_entry(line: Block<'_, 8>) -> Option<usize> {
 
 /// Logs and makes some changes, if the bucket is as it was seen.
 #[inline(always)]
-fn write<const N: usize>(w: &mut Writer, sight: &Sight, changes: &[Change; N]) -> bool {
+pub(super) fn write<const N: usize>(w: &mut Writer, sight: &Sight, changes: &[Change; N]) -> bool {
     let Some(slot) = slot_of(w) else { return false };
     for (i, (at, value)) in changes.iter().enumerate() {
         slot.store(LOG + 2 * i, log_record::run_header(*at, 1));

@@ -149,6 +149,26 @@ pub(crate) fn report_commit(w: &mut Writer) {
     }
 }
 
+/// Splits buckets ahead, until the table has room for so many keys: before an operation that adds many of them at
+/// once. Nothing is planned. What could not be split stays behind, and is split by whoever adds to it.
+pub(crate) fn grow_for(w: &mut Writer, table: &TableView, keys: u64) -> Result<()> {
+    let wanted = keys.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS;
+    let permitted_at = table.roots.root().word(root::W_PERMITTED);
+    let permitted = w.segment.load(permitted_at);
+    if wanted <= permitted || wanted >= 1 << bucket::MAX_LEVEL {
+        return Ok(());
+    }
+    if w.segment.compare_exchange(permitted_at, permitted, wanted).is_ok() {
+        // Tickets that are lost by this leave buckets behind, which are split by whoever adds to them.
+        w.s.p.tickets = permitted..wanted;
+        w.s.p.tickets_of = table.roots.root();
+        while !w.s.p.tickets.is_empty() && w.s.p.tickets_of == table.roots.root() {
+            use_ticket(w, table)?;
+        }
+    }
+    Ok(())
+}
+
 /// In a group, where no operation comes afterwards that could use tickets: raises the permission so that the
 /// buckets which the group adds to are split as it goes.
 #[inline]

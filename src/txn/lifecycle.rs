@@ -11,7 +11,7 @@ use crate::error::{Damage, Error, Result};
 use crate::format::bucket::LINE_BYTES;
 use crate::format::catalog as format;
 use crate::format::pages::Purpose;
-use crate::format::{Offset, PAGE_BYTES, header, root};
+use crate::format::{Offset, PAGE_BYTES, array, header, root};
 use crate::index::catalog::{self, Identity};
 use crate::lock::Rank;
 use crate::writer::{Words, Writer};
@@ -23,6 +23,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) base_level: u32,
     /// Number of elements of an array.
     pub(crate) length: u64,
+    /// The words of its default value: that beside the length, then the others.
+    pub(crate) default: &'a [u64],
 }
 
 /// What becomes of an object's tables.
@@ -80,6 +82,13 @@ fn put_table(w: &mut Writer, wanted: Wanted) -> Result<()> {
             for (at, value) in nature_words(spare, wanted) {
                 if w.word(at) != value {
                     w.put(at, value);
+                }
+            }
+            // What the default value of a former array leaves.
+            for n in wanted.default.len().saturating_sub(1) as u64..array::MAX_DEFAULT_BYTES / 8 {
+                let at = spare.word(array::W_LONG_DEFAULT + n);
+                if w.word(at) != 0 {
+                    w.put(at, 0);
                 }
             }
             spare
@@ -153,8 +162,12 @@ fn nature_words(root: Offset, wanted: Wanted) -> impl Iterator<Item = (Offset, u
         std::iter::once((root.word(at), text.len() as u64))
             .chain(words.map(move |(n, word)| (root.word(at + 1 + n as u64), word)))
     });
-    [(root.word(root::W_KIND), identity.kind), (root.word(root::W_LENGTH), wanted.length)]
+    let (first, others) = wanted.default.split_first().unwrap_or((&0, &[]));
+    let default = (array::W_LONG_DEFAULT..).zip(others).map(move |(n, word)| (root.word(n), *word));
+    let length = (root.word(root::W_LENGTH), wanted.length);
+    [(root.word(root::W_KIND), identity.kind), (root.word(array::W_DEFAULT), *first), length]
         .into_iter()
+        .chain(default)
         .chain(texts)
 }
 

@@ -4,13 +4,16 @@
 //! the allocator below do not know each other; they meet here.
 //!
 //! - [`ops`]: operations of the hash table, as parts of a transaction.
-//! - [`fast`], [`fast_split`]: the short ways of what happens most.
+//! - [`array`]: operations of arrays.
+//! - [`fast`], [`fast_split`], [`fast_array`]: the short ways of what happens most.
 //! - [`growth`]: splitting, and memory for buckets.
 //! - [`lifecycle`]: making, emptying and sweeping tables.
 //! - [`cursor`]: reading a table bucket by bucket.
 
+pub(crate) mod array;
 pub(crate) mod cursor;
 pub(crate) mod fast;
+pub(crate) mod fast_array;
 mod fast_split;
 pub(crate) mod growth;
 pub(crate) mod lifecycle;
@@ -44,6 +47,9 @@ impl TableView {
 
 /// Batches of freed blocks that one operation returns to their slabs, so that none pays for a whole lot.
 const BATCHES_PER_OPERATION: u32 = 2;
+
+/// Blocks that a batch returns at least, if they are of one arena.
+const FREED_PER_BATCH: u32 = 8;
 
 /// Commits what a session has planned and releases all of its locks. On error nothing has happened, and the
 /// locks are released as well.
@@ -98,7 +104,9 @@ fn lock_room(w: &Writer) -> u64 {
 /// What is left to do once nothing is planned and no lock is held.
 fn clean_up(w: &mut Writer) -> Result<()> {
     custody::settle(w)?;
-    custody::drain(w, BATCHES_PER_OPERATION)
+    // Who has freed much pays for it: slices that are written again and again would pile it up.
+    let freed = std::mem::take(&mut w.s.newly_pending);
+    custody::drain(w, BATCHES_PER_OPERATION.max(freed / FREED_PER_BATCH))
 }
 
 /// Runs `body` as a transaction of its own.

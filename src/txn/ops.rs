@@ -245,6 +245,25 @@ fn find_counter_line(w: &mut Writer, table: &TableView) -> Result<Offset> {
     Ok(line)
 }
 
+impl<'k> At<'k> {
+    /// A key found by walking over the entries of a bucket, for whoever keeps all others out by the gate.
+    pub(super) fn of_entry(
+        w: &Writer,
+        (index, bucket): (u64, Offset),
+        entry: u64,
+        shape: Shape,
+        key: &'k [u8],
+    ) -> Result<At<'k>> {
+        let at = chain::for_each_line(w, bucket, |line, _| {
+            Ok((0..bucket::ENTRIES).map(|i| line.word(bucket::W_ENTRY + i)).find(|at| w.word(*at) == entry))
+        })?
+        .ok_or(Error::corrupt(Damage::Bucket, bucket))?;
+        // Level and hash serve those who add.
+        let home = Home { bucket, index, level: 0, hash: 0 };
+        Ok(At { home, key, hit: Some(Hit { at, entry, shape }) })
+    }
+}
+
 impl At<'_> {
     /// The newest binding: its value's place.
     pub(crate) fn value(&self) -> Option<(Offset, u64)> {
@@ -287,8 +306,19 @@ impl At<'_> {
         let record = hit.record();
         let older = record::older(w.word(record));
         let new = make_record(w, self.key, value, older)?;
-        self.bind(w, new)?;
-        free_record(w, record, hit.shape)
+        self.rebind(w, table, new)
+    }
+
+    /// Makes a record that nobody refers to yet the newest binding, in place of the one that there is.
+    pub(super) fn rebind(&self, w: &mut Writer, table: &TableView, record: Offset) -> Result<()> {
+        self.bind(w, record)?;
+        match self.hit {
+            Some(hit) => free_record(w, hit.record(), hit.shape),
+            None => {
+                count(w, table, 1)?;
+                growth::split_if_behind(w, table, self.home)
+            }
+        }
     }
 
     /// Plans to change the newest value in place, if there is one of this length that is small.

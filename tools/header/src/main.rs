@@ -15,6 +15,7 @@ const SECTIONS: [(&str, &str, &str); 10] = [
     ("hashtbl", "Hash tables", ""),
     ("update", "One binding by callback", ""),
     ("cursor", "Walking over a table", ""),
+    ("array", "Arrays", ""),
     ("group", "Groups", ""),
     ("watch", "Waiting for change", ""),
     ("check", "Checking", ""),

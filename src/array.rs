@@ -1,0 +1,717 @@
+//! Arrays: what users call.
+//!
+//! Owns the choice of the way for each operation (without a lock for reading, the short way for single small
+//! elements, a transaction for the rest) and the atomicity of slices. What the bytes of an element mean beyond
+//! the integers that can be counted is the business of the types.
+
+use crate::cursor::Keys;
+use crate::error::{Error, Result};
+use crate::format::array::{Geometry, Layout, MAX_LENGTH};
+use crate::format::lock_word::LockWord;
+use crate::group::back_off;
+use crate::hashtbl::{HashTable, Quick};
+use crate::index::find::{self, Found, Obstacle};
+use crate::index::hints::Hints;
+use crate::lock::Patience;
+use crate::object::{ManageOptions, Object};
+use crate::segment::Segment;
+use crate::table::{Table, TableKind, TableSpec};
+use crate::txn::array::{self, Part};
+use crate::txn::cursor::{buffer, copy_bytes};
+use crate::txn::{TableView, fast_array, ops};
+use crate::writer::Writer;
+use smallvec::SmallVec;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// From so many chunks on a slice makes the index grow before it is written.
+const MANY_CHUNKS: u64 = 32;
+
+/// An array in an object. Elements that were never set show the default value and take no memory.
+///
+/// Clones share the same array. All threads may use it at once. After a fork the child may go on using it.
+/// An index that is not below the length is [`Error::Range`], and nothing is changed.
+#[derive(Clone)]
+pub struct Array {
+    /// The index that holds chunks and records.
+    cells: HashTable,
+    layout: Layout,
+    element: Element,
+    /// What integers the elements are, if they are any.
+    number: Option<Number>,
+    hints: Arc<Hints>,
+}
+
+impl std::fmt::Debug for Array {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Array").field("element", &self.element).finish_non_exhaustive()
+    }
+}
+
+/// The type of an array's elements, as far as the array needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Element {
+    /// The type's signature.
+    pub(crate) signature: String,
+    /// Bytes of every element; none if they vary.
+    pub(crate) bytes: Option<u64>,
+}
+
+/// Integers that can be read, written and counted as such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Number {
+    Int32,
+    Int64,
+    Uint64,
+}
+
+impl Number {
+    #[inline(always)]
+    fn decode(self, bits: u64) -> Option<i64> {
+        match self {
+            Number::Int32 => Some(bits as u32 as i32 as i64),
+            Number::Int64 => Some(bits as i64),
+            Number::Uint64 => i64::try_from(bits).ok(),
+        }
+    }
+
+    #[inline(always)]
+    fn encode(self, value: i64) -> Option<u64> {
+        match self {
+            Number::Int32 => i32::try_from(value).ok().map(|value| value as u32 as u64),
+            Number::Int64 => Some(value as u64),
+            Number::Uint64 => u64::try_from(value).ok(),
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, bits: u64, delta: i64) -> Option<u64> {
+        self.encode(self.decode(bits)?.checked_add(delta)?)
+    }
+}
+
+impl Element {
+    fn number(&self) -> Option<Number> {
+        match self.signature.as_str() {
+            "int32" => Some(Number::Int32),
+            "int" | "int64" | "nativeint" => Some(Number::Int64),
+            "uint" => Some(Number::Uint64),
+            _ => None,
+        }
+    }
+}
+
+impl Array {
+    /// Views an object as an array of integers of 64 bits (type `int64`). An empty object becomes one of `length`
+    /// elements, which show `default`; one that holds an array keeps its length and its default value.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if the elements are of another type, [`Error::Kind`] if the object holds something else,
+    /// [`Error::TooLarge`] beyond 2^48 elements; else those of [`HashTable::manage`].
+    pub fn manage_i64(object: &Object, default: i64, length: u64, options: &ManageOptions) -> Result<Array> {
+        let element = Element { signature: "int64".into(), bytes: Some(8) };
+        Array::manage_as(object, element, &default.to_le_bytes(), length, options)
+    }
+
+    /// The same for elements that are byte strings of any length (type `bytes`).
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for a default value of more than 2048 bytes; else those of
+    /// [`manage_i64`](Array::manage_i64).
+    pub fn manage_bytes(
+        object: &Object,
+        default: &[u8],
+        length: u64,
+        options: &ManageOptions,
+    ) -> Result<Array> {
+        let element = Element { signature: "bytes".into(), bytes: None };
+        Array::manage_as(object, element, default, length, options)
+    }
+
+    /// Views an object as an array. An empty object becomes one of `length` elements.
+    pub(crate) fn manage_as(
+        object: &Object,
+        element: Element,
+        default: &[u8],
+        length: u64,
+        options: &ManageOptions,
+    ) -> Result<Array> {
+        let layout = Layout::of(element.bytes);
+        if element.bytes.is_some_and(|bytes| bytes != default.len() as u64) {
+            return Err(Error::Invalid { argument: "dflt", reason: "it is not of the size of an element" });
+        }
+        let words = array::default_words(&layout, default)?;
+        if length > MAX_LENGTH {
+            return Err(Error::TooLarge("an array of more than 2^48 elements"));
+        }
+        let spec = TableSpec {
+            kind: TableKind::Array,
+            signatures: ["", &element.signature],
+            accepts: &|recorded| recorded == ["", element.signature.as_str()],
+            length,
+        };
+        let cells = HashTable { table: object.manage_with(&spec, &words, options)? };
+        let number = element.number();
+        Ok(Array { cells, layout, element, number, hints: Arc::new(Hints::new()) })
+    }
+
+    /// The underlying table, for groups.
+    pub fn table(&self) -> &Table {
+        self.cells.table()
+    }
+
+    fn view(&self) -> &TableView {
+        &self.cells.table.view
+    }
+
+    fn segment(&self) -> &Segment {
+        &self.cells.table.engine.segment
+    }
+
+    /// The number of elements. In a group it is the one that the group has made, and nobody else changes it
+    /// until the group ends.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`], [`Error::Deadlock`] in a group.
+    pub fn length(&self) -> Result<u64> {
+        if self.cells.table.group_is_open()? {
+            return self.cells.in_group(|w, table| {
+                if w.s.p.held.is_empty() {
+                    // Whoever holds any lock keeps the length as it is: changing it takes the gate.
+                    ops::at(w, table, &0u64.to_le_bytes())?;
+                }
+                array::check_range(w, table, 0, 0)?;
+                Ok(array::length(w, table))
+            });
+        }
+        self.read_root(|segment, table| {
+            array::check_range(segment, table, 0, 0)?;
+            Ok(array::length(segment, table))
+        })
+    }
+
+    /// The value that elements show which are not set, encoded.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Timeout`].
+    pub fn default_value(&self) -> Result<Vec<u8>> {
+        self.read_root(|segment, table| array::default_value(segment, table, &self.layout))
+    }
+
+    /// Reads words of the root, which the gate's version proves.
+    fn read_root<R>(&self, read: impl Fn(&Segment, &TableView) -> Result<R>) -> Result<R> {
+        let (engine, patience) = (&*self.cells.table.engine, self.cells.table.patience());
+        let (segment, table) = (self.segment(), self.view());
+        let mut rounds = 0;
+        loop {
+            let version = table.roots.version();
+            let result = read(segment, table);
+            segment.fence_acquire();
+            if table.roots.is_current(segment, version) {
+                return result;
+            }
+            engine.overcome(table, Obstacle::Stale, &mut rounds, patience)?;
+        }
+    }
+
+    /// The key of the chunk or record of an element.
+    #[inline(always)]
+    fn key_of(&self, index: u64) -> Result<[u8; 8]> {
+        if index >= MAX_LENGTH {
+            return Err(Error::Range);
+        }
+        Ok(match &self.layout {
+            Layout::Chunks(g) => g.place(index).chunk,
+            Layout::Records => index,
+        }
+        .to_le_bytes())
+    }
+
+    /// The chunks, if elements are of fixed size.
+    fn chunks(&self) -> Result<&Geometry> {
+        match &self.layout {
+            Layout::Chunks(g) => Ok(g),
+            Layout::Records => Err(self.wrong_type("small elements of fixed size")),
+        }
+    }
+
+    #[cold]
+    fn wrong_type(&self, asked: &str) -> Error {
+        Error::Type { asked: asked.into(), recorded: self.element.signature.clone() }
+    }
+
+    /// A copy of an element, encoded.
+    ///
+    /// # Errors
+    /// [`Error::Range`], [`Error::Corrupt`], [`Error::Timeout`], [`Error::Deadlock`] in a group,
+    /// [`Error::NoMemory`].
+    pub fn get(&self, index: u64) -> Result<Vec<u8>> {
+        let key = self.key_of(index)?;
+        self.cells.read(
+            &key,
+            |_, found| self.element_seen(index, found),
+            |w, at| self.element_planned(w, at, index),
+        )?
+    }
+
+    /// An element as a find sees it, who validates it afterwards.
+    fn element_seen(&self, index: u64, found: Option<Found>) -> Result<Vec<u8>> {
+        let (segment, table) = (self.segment(), self.view());
+        array::check_range(segment, table, index, 1)?;
+        match (&self.layout, found) {
+            (_, None) => {}
+            (Layout::Records, Some(f)) => return copy_bytes(segment, f.value_at, f.shape.value_len),
+            (Layout::Chunks(g), found) => {
+                let mut bytes = vec![0; g.element_bytes as usize];
+                let value = array::value_found(g, found)?;
+                let position = g.place(index).position;
+                if value.is_some_and(|value| array::read_element(segment, g, value, position, &mut bytes)) {
+                    return Ok(bytes);
+                }
+            }
+        }
+        array::default_value(segment, table, &self.layout)
+    }
+
+    /// An element with the plans of this thread's group.
+    fn element_planned(&self, w: &mut Writer, at: &ops::At, index: u64) -> Result<Vec<u8>> {
+        let table = self.view();
+        array::check_range(w, table, index, 1)?;
+        match &self.layout {
+            Layout::Records => {
+                if let Some((value, len)) = at.value() {
+                    let mut bytes = buffer(len)?;
+                    ops::read_value(w, value, len, &mut bytes);
+                    return Ok(bytes);
+                }
+            }
+            Layout::Chunks(g) => {
+                let mut bytes = vec![0; g.element_bytes as usize];
+                let value = array::value_at(g, at.hit)?;
+                let position = g.place(index).position;
+                if value.is_some_and(|value| array::read_element(w, g, value, position, &mut bytes)) {
+                    return Ok(bytes);
+                }
+            }
+        }
+        array::default_value(w, table, &self.layout)
+    }
+
+    /// Gives an element a value, which must be an encoding of the array's type.
+    ///
+    /// # Errors
+    /// [`Error::Range`], [`Error::Invalid`] for a value of another size, [`Error::NoSpace`],
+    /// [`Error::TooLarge`], [`Error::Timeout`], [`Error::Deadlock`] in a group, [`Error::ReadOnly`].
+    pub fn set(&self, index: u64, value: &[u8]) -> Result<()> {
+        self.key_of(index)?;
+        let Layout::Chunks(g) = &self.layout else {
+            return self.cells.change(|_, _| None, |w, table| array::set_record(w, table, index, value));
+        };
+        if value.len() as u64 != g.element_bytes {
+            return Err(Error::Invalid { argument: "value", reason: "it is not of the size of an element" });
+        }
+        if g.element_bytes <= 8 {
+            let mut bits = [0; 8];
+            bits[..value.len()].copy_from_slice(value);
+            return self.set_bits(g, index, u64::from_le_bytes(bits));
+        }
+        self.cells.change(|_, _| None, |w, table| array::update(w, table, g, index, |_| Ok(value.to_vec())))
+    }
+
+    #[inline(always)]
+    fn set_bits(&self, g: &Geometry, index: u64, bits: u64) -> Result<()> {
+        self.update_bits(g, index, |_| Some(bits)).map(|_| ())
+    }
+
+    /// Gives an element of at most 8 bytes the bits that `new` makes of the present ones; `None` is an overflow.
+    #[inline(always)]
+    fn update_bits(&self, g: &Geometry, index: u64, new: impl Fn(u64) -> Option<u64>) -> Result<u64> {
+        self.key_of(index)?;
+        self.cells.change(
+            |w, table| fast_array::update(w, table, &self.hints, g, index, &new),
+            |w, table| {
+                let mut made = 0;
+                array::update(w, table, g, index, |old| {
+                    let mut bits = [0; 8];
+                    bits[..old.len()].copy_from_slice(old);
+                    made = new(u64::from_le_bytes(bits)).ok_or(Error::Overflow)?;
+                    Ok(made.to_le_bytes()[..old.len()].to_vec())
+                })?;
+                Ok(made)
+            },
+        )
+    }
+
+    /// The kind of integers, and where they lie.
+    #[inline(always)]
+    fn numbers(&self) -> Result<(Number, &Geometry)> {
+        match (self.number, &self.layout) {
+            (Some(number), Layout::Chunks(g)) => Ok((number, g)),
+            _ => Err(self.wrong_type("an integer")),
+        }
+    }
+
+    /// An element of an array of integers.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if elements are not integers, [`Error::Overflow`] for a `uint` beyond 2^63 - 1; else those
+    /// of [`get`](Array::get).
+    #[inline]
+    pub fn get_i64(&self, index: u64) -> Result<i64> {
+        let (number, g) = self.numbers()?;
+        if let Some(bits) = self.bits_quickly(g, index) {
+            return number.decode(bits).ok_or(Error::Overflow);
+        }
+        let bytes = self.get(index)?;
+        let mut bits = [0; 8];
+        bits[..bytes.len()].copy_from_slice(&bytes);
+        number.decode(u64::from_le_bytes(bits)).ok_or(Error::Overflow)
+    }
+
+    /// The short way of a read alone.
+    #[inline(always)]
+    fn bits_quickly(&self, g: &Geometry, index: u64) -> Option<u64> {
+        let engine = &*self.cells.table.engine;
+        if engine.groups_open.load(Ordering::Relaxed) != 0 {
+            return None;
+        }
+        fast_array::get(&engine.segment, self.view(), &self.hints, g, index)
+    }
+
+    /// Sets an element of an array of integers.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if elements are not integers, [`Error::Overflow`] if the value does not fit; else those
+    /// of [`set`](Array::set).
+    #[inline]
+    pub fn set_i64(&self, index: u64, value: i64) -> Result<()> {
+        let (number, g) = self.numbers()?;
+        self.set_bits(g, index, number.encode(value).ok_or(Error::Overflow)?)
+    }
+
+    /// Adds to an element of an array of integers, in one step, and gives the sum.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if elements are not integers, [`Error::Overflow`], and nothing is changed; else those of
+    /// [`set`](Array::set).
+    #[inline]
+    pub fn increment(&self, index: u64, delta: i64) -> Result<i64> {
+        let (number, g) = self.numbers()?;
+        let bits = self.update_bits(g, index, |bits| number.add(bits, delta))?;
+        number.decode(bits).ok_or(Error::Overflow)
+    }
+
+    /// The short way of `get_i64` alone.
+    #[inline(always)]
+    pub(crate) fn get_i64_quickly(&self, index: u64) -> Option<i64> {
+        let (number, g) = self.numbers().ok()?;
+        number.decode(self.bits_quickly(g, index)?)
+    }
+
+    /// The short way of `set_i64` alone.
+    #[inline(always)]
+    pub(crate) fn set_i64_quickly(&self, index: u64, value: i64) -> Quick<()> {
+        let Ok((number, g)) = self.numbers() else { return Quick::NotDone };
+        let Some(bits) = number.encode(value) else { return Quick::NotDone };
+        self.cells.change_quickly(|w, table| {
+            fast_array::update(w, table, &self.hints, g, index, |_| Some(bits)).map(|_| ())
+        })
+    }
+
+    /// The short way of `increment` alone.
+    #[inline(always)]
+    pub(crate) fn increment_quickly(&self, index: u64, delta: i64) -> Quick<i64> {
+        let Ok((number, g)) = self.numbers() else { return Quick::NotDone };
+        self.cells.change_quickly(|w, table| {
+            number
+                .decode(fast_array::update(w, table, &self.hints, g, index, |bits| number.add(bits, delta))?)
+        })
+    }
+
+    /// What an operation by a short way has left to be done.
+    #[cold]
+    pub(crate) fn do_chores(&self) {
+        self.cells.do_chores();
+    }
+
+    /// Changes the number of elements. New ones show the default value; those cut off are gone, also if the
+    /// array grows again. Everybody else is kept out meanwhile; how long that takes, and the memory for the
+    /// log, depend on the number of elements that are set and cut off.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond 2^48 elements, [`Error::NoSpace`], [`Error::Timeout`], [`Error::Deadlock`] in a
+    /// group, [`Error::ReadOnly`].
+    pub fn resize(&self, length: u64) -> Result<()> {
+        if length > MAX_LENGTH {
+            return Err(Error::TooLarge("an array of more than 2^48 elements"));
+        }
+        self.transact(|w, table| array::resize(w, table, &self.layout, length))
+    }
+
+    /// Copies a slice of elements, each as its encoding, into a buffer whose length says how many: all of them
+    /// as they were at one moment.
+    ///
+    /// A slice is read without locks and read again if somebody changes it meanwhile; if that happens time
+    /// after time, its locks are taken. Beside the buffer it needs 16 bytes of memory for each 4 KiB.
+    ///
+    /// # Errors
+    /// [`Error::Range`] if not all of the slice is inside of the array; [`Error::Type`] if elements are not of a
+    /// fixed size of at most 256 bytes, [`Error::Invalid`] if the buffer is not for whole elements; else those
+    /// of [`get`](Array::get).
+    pub fn read(&self, first: u64, into: &mut [u8]) -> Result<()> {
+        // SAFETY: bytes that are initialised are valid as bytes that need not be, and `read_raw` writes bytes only.
+        let into = unsafe { &mut *(std::ptr::from_mut(into) as *mut [MaybeUninit<u8>]) };
+        self.read_raw(first, into)
+    }
+
+    /// As [`read`](Array::read), into memory that may be uninitialised; if it succeeds, all of it is initialised.
+    ///
+    /// # Errors
+    /// Those of [`read`](Array::read).
+    pub fn read_raw(&self, first: u64, into: &mut [MaybeUninit<u8>]) -> Result<()> {
+        let (g, count) = self.slice_of(into.len())?;
+        if count == 0 || first.saturating_add(count) > MAX_LENGTH {
+            return if first <= self.length()? && count == 0 { Ok(()) } else { Err(Error::Range) };
+        }
+        if self.cells.table.group_is_open()? {
+            return self.cells.in_group(|w, table| read_locked(w, table, g, first, count, into));
+        }
+        let (engine, patience) = (&*self.cells.table.engine, self.cells.table.patience());
+        // How often a slice is read in vain before its locks are taken: about as often as a small value.
+        let most = (2000 / (1 + count / g.per_chunk)).clamp(4, 2000) as u32;
+        let mut rounds = 0;
+        loop {
+            let obstacle = match self.read_attempt(g, first, count, into) {
+                Ok(result) => return result,
+                Err(obstacle) => obstacle,
+            };
+            if rounds > most && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
+                return self.transact(|w, table| read_locked(w, table, g, first, count, into));
+            }
+            engine.overcome(self.view(), obstacle, &mut rounds, patience)?;
+        }
+    }
+
+    /// Sets a slice of elements, whose encodings lie one after the other, in one transaction.
+    ///
+    /// It takes the locks of the whole slice, in an order common to all slices. The new values are written
+    /// beside the old ones, whose memory is free afterwards. Beside that it needs about 100 bytes for each 4 KiB.
+    ///
+    /// # Errors
+    /// Those of [`read`](Array::read) and [`set`](Array::set); nothing is changed then.
+    pub fn write(&self, first: u64, values: &[u8]) -> Result<()> {
+        let (g, count) = self.slice_of(values.len())?;
+        if count == 0 || first.saturating_add(count) > MAX_LENGTH {
+            return if first <= self.length()? && count == 0 { Ok(()) } else { Err(Error::Range) };
+        }
+        let chunks = count / g.per_chunk;
+        if chunks >= MANY_CHUNKS {
+            let all = self.length()? / g.per_chunk + 1;
+            let now = self.segment().load(self.view().roots.root().word(crate::format::root::W_ROUGH_COUNT));
+            self.cells.grow_for(all.min(now.saturating_add(chunks)))?;
+        }
+        self.transact(|w, table| {
+            let mut checked = false;
+            for part in array::parts_in_lock_order(table, g, first, count) {
+                let (from, to) = bytes_of(g, &part);
+                array::write_part(w, table, g, part, &values[from..to])?;
+                if !std::mem::replace(&mut checked, true) {
+                    // The first part's lock keeps the length as it is.
+                    array::check_range(w, table, first, count)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// How many elements a buffer is for.
+    fn slice_of(&self, bytes: usize) -> Result<(&Geometry, u64)> {
+        let g = self.chunks()?;
+        if bytes as u64 % g.element_bytes != 0 {
+            return Err(Error::Invalid { argument: "buf", reason: "it is not for whole elements" });
+        }
+        Ok((g, bytes as u64 / g.element_bytes))
+    }
+
+    /// Bytes of an element in a slice.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if the elements cannot be read in slices.
+    pub(crate) fn element_bytes(&self) -> Result<u64> {
+        self.chunks().map(|g| g.element_bytes)
+    }
+
+    /// Copies a slice once, without a lock.
+    fn read_attempt(
+        &self,
+        g: &Geometry,
+        first: u64,
+        count: u64,
+        into: &mut [MaybeUninit<u8>],
+    ) -> std::result::Result<Result<()>, Obstacle> {
+        let (segment, table) = (self.segment(), self.view());
+        let version = table.roots.version();
+        let default = array::check_range(segment, table, first, count)
+            .and_then(|()| array::default_value(segment, table, &self.layout));
+        if !table.roots.is_current(segment, version) {
+            return Err(Obstacle::Stale);
+        }
+        let default = match default {
+            Ok(default) => default,
+            Err(e) => return Ok(Err(e)),
+        };
+        let mut all_seen = SmallVec::<[_; 8]>::new();
+        for part in array::parts(g, first, count) {
+            let key = part.chunk.to_le_bytes();
+            let (from, to) = bytes_of(g, &part);
+            let hash = table.key_hash.hash(&key);
+            let (result, seen) = find::attempt(segment, &table.roots, hash, &key, |_, found| {
+                let value = array::value_found(g, found)?;
+                array::copy_part(segment, g, value, part, &default, &mut into[from..to]);
+                Ok(())
+            })?;
+            if seen.roots_version != version {
+                return Err(Obstacle::Stale);
+            }
+            if result.is_err() {
+                return Ok(result);
+            }
+            all_seen.push((seen.bucket, seen.word));
+        }
+        // All parts were unchanged from when they were read until here: so they are of one moment.
+        let unchanged =
+            |&(bucket, word): &(_, LockWord)| word.unchanged_for_readers(LockWord(segment.load(bucket)));
+        if all_seen.len() > 1 && !all_seen.iter().all(unchanged) {
+            return Err(Obstacle::Changed);
+        }
+        if !table.roots.is_current(segment, version) {
+            return Err(Obstacle::Stale);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Makes a change that may take several locks; if it has to give way to others, it is made again.
+    fn transact<R>(&self, mut operation: impl FnMut(&mut Writer, &TableView) -> Result<R>) -> Result<R> {
+        let mut attempts = 0;
+        let patience = self.cells.table.patience();
+        loop {
+            let result = self.cells.change_generally(&mut operation);
+            let again = matches!(result, Err(Error::Deadlock))
+                && !self.cells.table.group_is_open()?
+                && !matches!(patience, Patience::Until(deadline) if deadline.passed());
+            if !again {
+                return result;
+            }
+            attempts += 1;
+            crate::os::time::sleep(back_off(attempts));
+        }
+    }
+
+    /// The elements that are set, with their indices: those of a chunk in order, the chunks in any order.
+    ///
+    /// Nothing is locked between two items; the callback may change the array. An element that is set from
+    /// beginning to end is seen exactly once, one that is set meanwhile at most once. In a group it sees the
+    /// group's view, other writers wait until the group ends, and it ends with the group.
+    pub fn iter(&self) -> Elements<'_> {
+        Elements { array: self, keys: self.cells.keys(), chunk: Vec::new() }
+    }
+
+    /// The elements that a chunk or record holds, in reverse order.
+    fn elements_of(&self, key: &[u8]) -> Result<Vec<(u64, Vec<u8>)>> {
+        let mut number = [0; 8];
+        if key.len() != number.len() {
+            return Err(Error::Corrupt { what: crate::error::Damage::Record, offset: 0 });
+        }
+        number.copy_from_slice(key);
+        let number = u64::from_le_bytes(number);
+        let g = match &self.layout {
+            Layout::Records => {
+                return Ok(self.cells.find(key)?.map(|value| (number, value)).into_iter().collect());
+            }
+            Layout::Chunks(g) => g,
+        };
+        let segment = self.segment();
+        let words = self.cells.read(
+            key,
+            |_, found| Ok(array::value_found(g, found)?.map(|value| array::chunk_words(segment, g, value))),
+            |w, at| Ok(array::value_at(g, at.hit)?.map(|value| array::chunk_words(w, g, value))),
+        )??;
+        let Some(words) = words else { return Ok(Vec::new()) };
+        let bytes: Vec<u8> = words[g.bitmap_words as usize..].iter().flat_map(|w| w.to_le_bytes()).collect();
+        let is_set = |position: u64| {
+            let (word, bit) = g.presence(position);
+            words[word as usize] & bit != 0
+        };
+        let element = |position: u64| {
+            let at = (position * g.stride) as usize;
+            (number.wrapping_mul(g.per_chunk) + position, bytes[at..at + g.element_bytes as usize].to_vec())
+        };
+        Ok((0..g.per_chunk).rev().filter(|position| is_set(*position)).map(element).collect())
+    }
+}
+
+/// Where the elements of a part lie in the buffer of their slice.
+fn bytes_of(g: &Geometry, part: &Part) -> (usize, usize) {
+    ((part.at * g.element_bytes) as usize, ((part.at + part.count) * g.element_bytes) as usize)
+}
+
+/// Copies a slice with its locks held, and with the plans of this transaction.
+fn read_locked(
+    w: &mut Writer,
+    table: &TableView,
+    g: &Geometry,
+    first: u64,
+    count: u64,
+    into: &mut [MaybeUninit<u8>],
+) -> Result<()> {
+    let mut default = None;
+    for part in array::parts_in_lock_order(table, g, first, count) {
+        let key = part.chunk.to_le_bytes();
+        let at = ops::at(w, table, &key)?;
+        let value = array::value_at(g, at.hit)?;
+        let default = match &default {
+            Some(default) => default,
+            None => {
+                array::check_range(w, table, first, count)?;
+                default.insert(array::default_value(w, table, &Layout::Chunks(*g))?)
+            }
+        };
+        let (from, to) = bytes_of(g, &part);
+        array::copy_planned_part(w, g, value, part, default, &mut into[from..to]);
+    }
+    Ok(())
+}
+
+/// Iterator over the elements of an array that are set: index and encoded value. See [`Array::iter`].
+#[derive(Debug)]
+pub struct Elements<'a> {
+    array: &'a Array,
+    keys: Keys<'a>,
+    /// What is left of the chunk read last, in reverse order.
+    chunk: Vec<(u64, Vec<u8>)>,
+}
+
+impl Iterator for Elements<'_> {
+    type Item = Result<(u64, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(element) = self.chunk.pop() {
+                return Some(Ok(element));
+            }
+            match self.keys.next()?.and_then(|key| self.array.elements_of(&key)) {
+                Ok(chunk) => self.chunk = chunk,
+                Err(e) => return Some(Err(e)),
+            }
+        }
+    }
+}
+
+impl<'a> IntoIterator for &'a Array {
+    type Item = Result<(u64, Vec<u8>)>;
+    type IntoIter = Elements<'a>;
+    fn into_iter(self) -> Elements<'a> {
+        self.iter()
+    }
+}
