@@ -140,7 +140,7 @@ fn judge(p: &Prepared, name: &Name, a: Array, survived: bool, k: u64) {
     // The first contact differs: a read, a slice, a write, a change of the length.
     match k % 4 {
         0 => drop(a.get_i64(0).expect("gets")),
-        1 => a.read(0, &mut vec![0; 24]).expect("reads"),
+        1 => a.read(0, &mut [0; 24]).expect("reads"),
         2 => a.set_i64(1, 1).expect("sets"),
         _ => drop(a.length().expect("has one")),
     }
