@@ -137,7 +137,7 @@ test-handover: lib
 
 # ---- Measuring: figures and goals, beside a private map and the limit. See docs/performance.md.
 
-bench: bench-map bench-wake
+bench: bench-map bench-array bench-wake
 
 # How long it takes until a waiter is woken.
 bench-wake: lib
@@ -153,7 +153,6 @@ bench-map: lib
 	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/instructions.c -o $(BUILD)/instructions -L$(LIBDIR) \
 		-lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
 	$(BUILD)/bench $(BENCH_KEYS) $(BENCH_ROUNDS)
-	@$(MAKE) --no-print-directory bench-array
 	@if c_tests/need.sh valgrind valgrind; then bench/instructions.sh $(BUILD)/instructions; fi
 
 # Elements beside a mutex around a load or store, slices beside memcpy.
