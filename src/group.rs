@@ -10,7 +10,7 @@ use crate::lock::Patience;
 use crate::log::Savepoint;
 use crate::os::{process, time};
 use crate::txn::{self, growth};
-use crate::writer::Writer;
+use crate::writer::{NetAdded, Writer};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -112,6 +112,22 @@ pub(crate) fn begin(engine: &Arc<Engine>, timeout_ms: i32) -> Result<Transaction
     })
 }
 
+/// An operation of a group that is under way. If a panic of a callback's passes through, it is undone, and the group
+/// stays as it was before.
+struct UndoOnPanic<'w, 'a> {
+    w: &'w mut Writer<'a>,
+    savepoint: Savepoint,
+    added: &'w NetAdded,
+}
+
+impl Drop for UndoOnPanic<'_, '_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.w.s.set().roll_back(self.savepoint);
+        self.w.s.net_added = self.added.clone();
+    }
+}
+
 /// Runs an operation as part of the group that is open on this thread: wholly or not at all.
 pub(crate) fn operate<R>(
     entered: &mut Entered<'_>,
@@ -125,7 +141,9 @@ pub(crate) fn operate<R>(
     let mut w = entered.writer(patience);
     let savepoint = w.s.set().savepoint();
     let added = w.s.net_added.clone();
-    let result = operation(&mut w);
+    let undo = UndoOnPanic { w: &mut w, savepoint, added: &added };
+    let result = operation(undo.w);
+    std::mem::forget(undo);
     if w.is_forked() {
         return Err(Error::Forked);
     }

@@ -109,10 +109,28 @@ fn clean_up(w: &mut Writer) -> Result<()> {
     custody::drain(w, BATCHES_PER_OPERATION.max(freed / FREED_PER_BATCH))
 }
 
+/// A transaction whose body is running. If a panic of a callback's passes through, the transaction is undone, so that
+/// nobody waits for its locks for ever.
+struct UndoOnPanic<'w, 'a>(&'w mut Writer<'a>);
+
+impl Drop for UndoOnPanic<'_, '_> {
+    #[cold]
+    fn drop(&mut self) {
+        if self.0.is_forked() {
+            self.0.forget();
+        } else {
+            // Whatever fails here is left to later operations; the panic goes on and tells the story.
+            let _ = abort(self.0);
+        }
+    }
+}
+
 /// Runs `body` as a transaction of its own.
 pub(crate) fn alone<R>(w: &mut Writer, body: impl FnOnce(&mut Writer) -> Result<R>) -> Result<R> {
     debug_assert!(w.s.p.held.is_empty() && w.s.set().is_empty());
-    let outcome = body(w);
+    let undo = UndoOnPanic(&mut *w);
+    let outcome = body(undo.0);
+    std::mem::forget(undo);
     if w.is_forked() {
         // In a callback. The operation is the parent's, which goes on with it.
         w.forget();
