@@ -80,6 +80,9 @@ pub enum Error {
     /// A callback reported failure.
     #[error("the callback failed with {0}")]
     Callback(i32),
+    /// A callback answered with an operation that its caller had not announced.
+    #[error("the callback answered with an operation that was not announced")]
+    Unannounced,
     /// An index lies outside of the array.
     #[error("index out of range")]
     Range,

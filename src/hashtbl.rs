@@ -20,6 +20,7 @@ use crate::table::Table;
 use crate::table::{TableKind, TableSpec};
 use crate::txn::cursor::{Part, buffer, copy_bytes};
 use crate::txn::fast;
+use crate::txn::stack::{self, Fate};
 use crate::txn::{self, TableView, growth, ops};
 use crate::writer::Writer;
 use std::sync::atomic::Ordering;
@@ -202,6 +203,33 @@ impl HashTable {
                     Update::Replace(value) => at.replace(w, table, &value),
                     Update::Remove => at.remove(w, table).map(|_| ()),
                 }
+            },
+        )
+    }
+
+    /// Calls `update` under the key's lock with each binding of the key, newest first, until it gives `None`, and
+    /// then does all that it has answered, as one change. Any binding of the stack can be replaced or removed, not
+    /// only the newest. No other operation on the object is possible in the callback.
+    ///
+    /// # Errors
+    /// The callback's, and those of [`add`](HashTable::add). Nothing is changed then, and neither if the callback
+    /// panics.
+    pub fn update_stack(
+        &self,
+        key: &[u8],
+        mut update: impl FnMut(&[u8]) -> Result<Option<Update>>,
+    ) -> Result<()> {
+        self.change(
+            |_, _| None,
+            |w, table| {
+                let at = ops::at(w, table, key)?;
+                stack::rewrite(w, table, &at, |value| {
+                    Ok(update(value)?.map(|answer| match answer {
+                        Update::Keep => Fate::Kept,
+                        Update::Replace(value) => Fate::Replaced(value),
+                        Update::Remove => Fate::Removed,
+                    }))
+                })
             },
         )
     }

@@ -38,8 +38,10 @@ mod txn;
 mod array;
 pub mod check;
 mod cursor;
+mod dump;
 mod hashtbl;
 mod object;
+mod primitive;
 mod table;
 
 mod ffi;
@@ -51,6 +53,7 @@ pub use group::{DetachedTransaction, Transaction};
 pub use hashtbl::{HashTable, Stamp, Update};
 pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_locking, supported_kinds};
 pub use os::name::{Kind, Name};
+pub use primitive::{BlockOp, FRAGMENT_WORDS, PrimitiveTable, Step, WordBindings, WordKeys};
 #[cfg(feature = "inject")]
 pub use segment::inject;
 pub use table::{Table, TableInfo, TableKind};

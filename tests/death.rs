@@ -12,7 +12,7 @@
 
 mod support;
 
-use netshm::{Locking, ManageOptions, inject};
+use netshm::{Locking, ManageOptions, Update, inject};
 use std::time::Instant;
 use support::model::{Actor, Bytes, Model, Op, Outcome, difference, do_on_table, keys_of};
 use support::process::{Exit, Pipe, Shared, fork, leave, watchdog};
@@ -226,6 +226,85 @@ fn singles() -> Vec<Scenario> {
             options: no_locking,
             live: false,
             steps: |_| vec![add(500, 8), add(7, 300), replace(8, 8), replace(8, 9), remove(9)],
+            ..PLAIN
+        },
+    ]
+}
+
+/// Changes of any binding in a stack. Keys 0 to 4 have three, newest first of 30, 8 and 8 bytes.
+fn stacks() -> Vec<Scenario> {
+    const KEEP: Update = Update::Keep;
+    const REMOVE: Update = Update::Remove;
+    fn set(len: usize) -> Update {
+        Update::Replace(value(77, len))
+    }
+    fn stack(n: u64, updates: Vec<Update>) -> Op {
+        Op::UpdateStack(key(n), updates)
+    }
+    /// Two bindings that lie in runs of pages, and one between.
+    fn large(t: &mut Template) -> u64 {
+        some(t);
+        for len in [20_000, 8, 70_000] {
+            t.apply(&add(200, len));
+        }
+        0
+    }
+    vec![
+        Scenario {
+            name: "stack, remove in the middle",
+            steps: |_| vec![stack(2, vec![KEEP, REMOVE])],
+            ..PLAIN
+        },
+        Scenario {
+            name: "stack, remove the oldest and the newest",
+            steps: |_| vec![stack(2, vec![REMOVE, KEEP, REMOVE]), stack(3, vec![KEEP, KEEP, REMOVE])],
+            ..PLAIN
+        },
+        Scenario {
+            name: "stack, remove all, in an overflow line too",
+            template: Some(|t| {
+                let n = t.add_until_overflow();
+                t.apply(&add(n, 9));
+                for _ in 0..2 {
+                    t.apply(&add(2, 9));
+                }
+                n
+            }),
+            steps: |n| vec![stack(n, vec![REMOVE, REMOVE]), stack(2, vec![REMOVE; 3])],
+            ..PLAIN
+        },
+        Scenario {
+            name: "stack, change in place",
+            steps: |_| vec![stack(2, vec![set(30), KEEP, set(8)]), stack(1, vec![KEEP, set(8)])],
+            ..PLAIN
+        },
+        Scenario {
+            name: "stack, change, move and remove",
+            steps: |_| {
+                vec![stack(2, vec![set(30), set(300), REMOVE]), stack(3, vec![set(9), REMOVE, set(9)])]
+            },
+            ..PLAIN
+        },
+        Scenario {
+            name: "stack of large blocks",
+            template: Some(large),
+            steps: |_| {
+                vec![stack(200, vec![set(70_000), KEEP, REMOVE]), stack(200, vec![REMOVE, set(17_000)])]
+            },
+            stride: 2,
+            ..PLAIN
+        },
+        Scenario {
+            name: "stack, in a group",
+            steps: |_| {
+                vec![Op::Group(vec![
+                    add(2, 12),
+                    stack(2, vec![KEEP, REMOVE, set(8), set(9)]),
+                    Op::Abort(vec![stack(2, vec![REMOVE; 2]), add(2, 5)]),
+                    stack(2, vec![set(12), REMOVE]),
+                    remove(2),
+                ])]
+            },
             ..PLAIN
         },
     ]
@@ -906,6 +985,7 @@ fn main() {
     support::main(&[
         ("the_judge_can_fail", the_judge_can_fail),
         ("single_operations", || run(singles())),
+        ("stacks", || run(stacks())),
         ("memory", || run(memory())),
         ("growth", || run(growth())),
         ("groups", || run(groups())),

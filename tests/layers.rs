@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 /// Floor of each room. Rooms of one floor do not know each other, except for `NEIGHBOURS`.
-const FLOORS: [(&str, u32); 23] = [
+const FLOORS: &[(&str, u32)] = &[
     ("error", 0),
     ("format", 0),
     ("os", 0),
@@ -27,6 +27,8 @@ const FLOORS: [(&str, u32); 23] = [
     ("hashtbl", 7),
     ("array", 7),
     ("cursor", 7),
+    ("primitive", 7),
+    ("dump", 7),
     // The checker shares nothing with what it judges but the names of damages.
     ("check", 7),
     ("ffi", 8),
@@ -37,7 +39,7 @@ const FLOORS: [(&str, u32); 23] = [
 ];
 
 /// Rooms that may know each other although they lie on one floor: (who, whom).
-const NEIGHBOURS: [(&str, &str); 21] = [
+const NEIGHBOURS: &[(&str, &str)] = &[
     ("error", "format"),
     ("format", "error"),
     ("os", "error"),
@@ -59,6 +61,11 @@ const NEIGHBOURS: [(&str, &str); 21] = [
     ("object", "cursor"),
     ("object", "check"),
     ("object", "table"),
+    ("primitive", "hashtbl"),
+    ("primitive", "object"),
+    ("primitive", "table"),
+    ("primitive", "cursor"),
+    ("dump", "table"),
 ];
 
 /// Single imports upwards, each with its reason: (file, room, reason).

@@ -180,7 +180,7 @@ fn code_of(e: &Error) -> c_int {
         Error::Aborted => NETSHM_E_ABORTED,
         Error::InGroup(_) => NETSHM_E_IN_GROUP,
         Error::InCallback => NETSHM_E_IN_CALLBACK,
-        Error::Callback(_) => NETSHM_E_CALLBACK,
+        Error::Callback(_) | Error::Unannounced => NETSHM_E_CALLBACK,
         Error::Range => NETSHM_E_RANGE,
         Error::Overflow => NETSHM_E_OVERFLOW,
         Error::TooLarge(_) => NETSHM_E_TOO_LARGE,

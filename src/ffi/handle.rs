@@ -40,6 +40,8 @@ pub(super) struct Handle<B> {
     magic: AtomicU64,
     /// Gives the memory back.
     free: unsafe fn(*mut Head),
+    /// It is part of another one and cannot be closed by itself.
+    is_part: bool,
     body: ManuallyDrop<B>,
 }
 
@@ -53,7 +55,12 @@ struct Head {
 impl<B> Handle<B> {
     /// A handle that is part of another one.
     pub(super) fn part<N: Noun<Body = B>>(body: B) -> Handle<B> {
-        Handle { magic: AtomicU64::new(N::MAGIC), free: free::<B>, body: ManuallyDrop::new(body) }
+        Handle { is_part: true, ..Handle::whole::<N>(body) }
+    }
+
+    fn whole<N: Noun<Body = B>>(body: B) -> Handle<B> {
+        let (magic, body) = (AtomicU64::new(N::MAGIC), ManuallyDrop::new(body));
+        Handle { magic, free: free::<B>, is_part: false, body }
     }
 
     /// Closes a handle that is part of another one. Its body stays, for `drop_part`.
@@ -97,7 +104,7 @@ impl Drop for Rest {
 
 /// Makes a handle. It lives until it is closed.
 pub(super) fn open<N: Noun>(body: N::Body) -> *mut N {
-    Box::into_raw(Box::new(Handle::part::<N>(body))).cast()
+    Box::into_raw(Box::new(Handle::whole::<N>(body))).cast()
 }
 
 /// What is behind a handle.
@@ -147,6 +154,10 @@ pub(super) unsafe fn close<N: Noun>(number: u32, handle: *mut N) -> Outcome<N::B
     // SAFETY: the caller's promise.
     unsafe { body::<N>(number, handle) }?;
     let handle: *mut Handle<N::Body> = handle.cast();
+    // SAFETY: it was just found to be a live handle.
+    if unsafe { (*handle).is_part } {
+        return Err(Fault::Argument(number, "it is borrowed, and ends with the handle that it came from"));
+    }
     // SAFETY: it was just found to be a live handle. Of two threads that close it one gets through.
     let ended = unsafe { &(*handle).magic }.compare_exchange(
         N::MAGIC,

@@ -15,7 +15,8 @@ use crate::table::Table;
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
 
-/// Any managed table: what groups are about. Borrowed from its hash table, never closed.
+/// Any managed table: what groups are about. Borrowed from its hash table and never closed; or a primitive table from
+/// netshm_table_manage(), closed by netshm_table_close().
 pub struct netshm_table {
     _opaque: [u8; 0],
 }

@@ -1,6 +1,6 @@
 //! A record: link to the next older binding of its key, lengths, key, value.
 
-use super::{Offset, PAGE_BYTES, size_class};
+use super::{Offset, PAGE_BYTES, UNIT_MASK, size_class};
 
 const LONG: u64 = 1 << 63;
 /// Bytes of a header with short lengths, and with long ones.
@@ -97,6 +97,12 @@ impl Shape {
 #[inline(always)]
 pub(crate) const fn older(w0: u64) -> Offset {
     Offset::from_units(w0)
+}
+
+/// The same first word with another link.
+#[inline(always)]
+pub(crate) const fn with_older(w0: u64, older: Offset) -> u64 {
+    (w0 & !UNIT_MASK) | older.units()
 }
 
 /// In-place replacement goes through the log; beyond this many bytes a new record is cheaper.

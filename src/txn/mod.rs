@@ -6,18 +6,22 @@
 //! - [`ops`]: operations of the hash table, as parts of a transaction.
 //! - [`array`]: operations of arrays.
 //! - [`fast`], [`fast_split`], [`fast_array`]: the short ways of what happens most.
+//! - [`stack`]: changing any binding of a key, not only the newest.
 //! - [`growth`]: splitting, and memory for buckets.
 //! - [`lifecycle`]: making, emptying and sweeping tables.
 //! - [`cursor`]: reading a table bucket by bucket.
+//! - [`dump`]: its internals as text.
 
 pub(crate) mod array;
 pub(crate) mod cursor;
+pub(crate) mod dump;
 pub(crate) mod fast;
 pub(crate) mod fast_array;
 mod fast_split;
 pub(crate) mod growth;
 pub(crate) mod lifecycle;
 pub(crate) mod ops;
+pub(crate) mod stack;
 
 use crate::alloc::custody;
 use crate::error::{Error, Result};

@@ -167,7 +167,7 @@ fn lock_home(w: &mut Writer, table: &TableView, hash: u64) -> Result<Home> {
 }
 
 /// Makes a record that nobody refers to yet.
-fn make_record(w: &mut Writer, key: &[u8], value: &[u8], older: Offset) -> Result<Offset> {
+pub(super) fn make_record(w: &mut Writer, key: &[u8], value: &[u8], older: Offset) -> Result<Offset> {
     let shape = Shape::new(key.len() as u64, value.len() as u64);
     let at = match shape.holder().ok_or(Error::TooLarge("key and value"))? {
         Holder::Block(class) => alloc::take_block(w, class)?,
@@ -198,7 +198,7 @@ pub(super) fn fill_record(
 }
 
 /// Plans to free a record.
-fn free_record(w: &mut Writer, record: Offset, shape: Shape) -> Result<()> {
+pub(super) fn free_record(w: &mut Writer, record: Offset, shape: Shape) -> Result<()> {
     match shape.holder() {
         Some(Holder::Block(class)) => alloc::free_block(w, record, class),
         Some(Holder::Run(_)) => alloc::free_run(w, record),
@@ -283,7 +283,7 @@ impl At<'_> {
     }
 
     /// Makes the key's entry point to a record.
-    fn bind(&self, w: &mut Writer, record: Offset) -> Result<()> {
+    pub(super) fn bind(&self, w: &mut Writer, record: Offset) -> Result<()> {
         match self.hit {
             Some(hit) => {
                 w.put(hit.at, entry_with(hit.entry, record));
@@ -332,7 +332,7 @@ impl At<'_> {
     }
 
     /// Plans to change a value in place, by words.
-    fn overwrite(&self, w: &mut Writer, at: Offset, value: &[u8]) {
+    pub(super) fn overwrite(&self, w: &mut Writer, at: Offset, value: &[u8]) {
         for (i, chunk) in value.chunks(8).enumerate() {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);

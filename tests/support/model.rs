@@ -16,6 +16,8 @@ pub(crate) enum Op {
     Increment(Bytes, i64, i64),
     /// Under the key's lock: a new value, or the removal of the newest binding.
     Update(Bytes, Option<Bytes>),
+    /// What becomes of each binding, newest first; older ones stay.
+    UpdateStack(Bytes, Vec<Update>),
     /// Takes the key's lock and changes nothing.
     Touch(Bytes),
     CompareAndReplace(Bytes, Bytes, Bytes),
@@ -96,6 +98,7 @@ impl Model {
             Op::Update(k, None) => {
                 self.pop(k);
             }
+            Op::UpdateStack(k, updates) => self.update_stack(k, updates),
             Op::CompareAndReplace(k, old, new) => match self.newest(k) {
                 None => return Outcome::Failed(Error::NotFound),
                 Some(now) if now != old => return Outcome::Failed(Error::Changed),
@@ -111,6 +114,23 @@ impl Model {
             Op::Abort(_) | Op::Touch(_) | Op::Open | Op::Manage | Op::Close | Op::Check | Op::Threads(_) => {}
         }
         Outcome::Done
+    }
+
+    fn update_stack(&mut self, key: &[u8], updates: &[Update]) {
+        let Some(stack) = self.0.remove(key) else { return };
+        let mut answers = updates.iter();
+        let mut newest_first = Vec::new();
+        for value in stack.into_iter().rev() {
+            match answers.next() {
+                Some(Update::Remove) => {}
+                Some(Update::Replace(new)) => newest_first.push(new.clone()),
+                Some(Update::Keep) | None => newest_first.push(value),
+            }
+        }
+        newest_first.reverse();
+        if !newest_first.is_empty() {
+            self.0.insert(key.to_vec(), newest_first);
+        }
     }
 
     fn increment(&mut self, key: &[u8], delta: i64, initial: i64) -> Outcome {
@@ -141,6 +161,7 @@ pub(crate) fn keys_of(ops: &[Op]) -> Vec<Bytes> {
                 keys.push(k.clone());
             }
             Op::Increment(k, ..) | Op::Update(k, _) | Op::CompareAndReplace(k, ..) => keys.push(k.clone()),
+            Op::UpdateStack(k, _) => keys.push(k.clone()),
             Op::Group(ops) | Op::Abort(ops) => keys.extend(keys_of(ops)),
             _ => {}
         }
@@ -257,6 +278,10 @@ pub(crate) fn do_on_table(t: &HashTable, op: &Op) -> Outcome {
         }
         Op::Update(k, Some(v)) => t.update(k, |_| Update::Replace(v.clone())),
         Op::Update(k, None) => t.update(k, |_| Update::Remove),
+        Op::UpdateStack(k, updates) => {
+            let mut updates = updates.iter().cloned();
+            t.update_stack(k, |_| Ok(updates.next()))
+        }
         Op::Touch(k) => t.update(k, |_| Update::Keep),
         Op::CompareAndReplace(k, old, new) => t.compare_and_replace(k, old, new),
         Op::Length => {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs, process};
 
 /// File of src/ffi, heading, text that follows its declarations.
-const SECTIONS: [(&str, &str, &str); 10] = [
+const SECTIONS: &[(&str, &str, &str)] = &[
     ("error", "Errors, versions, memory", ""),
     ("object", "Objects", ""),
     ("options", "Options", OPTIONS_INIT),
@@ -16,6 +16,7 @@ const SECTIONS: [(&str, &str, &str); 10] = [
     ("update", "One binding by callback", ""),
     ("cursor", "Walking over a table", ""),
     ("array", "Arrays", ""),
+    ("primitive", "Primitive tables", ""),
     ("group", "Groups", ""),
     ("watch", "Waiting for change", ""),
     ("check", "Checking", ""),
