@@ -32,7 +32,7 @@
  * Bytes.      Keys and values are any bytes, 0 to 2^40 of them. NULL with length 0 is an empty key or value.
  *             The bytes must not change during the call.
  * Names.      File and memory names are bytes as the system takes them, NUL-terminated.
- * Ownership.  What comes as `T **out` where T is a handle (netshm_object, netshm_hashtbl, netshm_txn,
+ * Ownership.  What comes as `T **out` where T is a handle (netshm_object, netshm_hashtbl, netshm_table, netshm_txn,
  *             netshm_cursor) is ended by the function that its type names. Other blocks are freed by one
  *             netshm_free(). `const T **` is borrowed. Inputs are copied; nothing is kept by reference. No
  *             pointer into shared memory ever leaves the library.
@@ -513,7 +513,10 @@ int netshm_root_drop(netshm_object *o,
 /** A hash table in an object. Closed by netshm_hashtbl_close(). */
 typedef struct netshm_hashtbl netshm_hashtbl;
 
-/** Any managed table: what groups are about. Borrowed from its hash table, never closed. */
+/**
+ * Any managed table: what groups are about. Borrowed from its hash table and never closed; or a primitive table from
+ * netshm_table_manage(), closed by netshm_table_close().
+ */
 typedef struct netshm_table netshm_table;
 
 /** The type of keys or values. Reserved: this version has raw bytes only, and all pointers to types are NULL. */
@@ -915,6 +918,418 @@ int netshm_cursor_next(netshm_cursor *c,
  * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
  */
 int netshm_cursor_close(netshm_cursor *c);
+
+/* ---- Arrays ---------------------------------------------------------------------------------------------- */
+
+/**
+ * An array in an object. Elements that were never set show the default value and take no memory. Closed by
+ * netshm_array_close().
+ */
+typedef struct netshm_array netshm_array;
+
+/**
+ * Sees one element. The bytes are a copy, which lives while the callback runs. It may call everything.
+ *
+ * @param i        The element's index.
+ * @param encoded  The element as it is stored, see netshm_array_read().
+ * @param arg      What was given to the call.
+ *
+ * @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the call stops and fails with it (see "Callbacks"
+ *         at the top).
+ */
+typedef int (*netshm_array_iter_fn)(uint64_t i, netshm_slice encoded, void *arg);
+
+/**
+ * Views an object as an array of integers of 64 bits, type `int64`. An empty object becomes one.
+ *
+ * Two processes that do this at the same moment with a new object both get the one array.
+ *
+ * @param o        The object. Its handle may be closed afterwards.
+ * @param dflt     The value of elements that were never set. An array that is there keeps its own.
+ * @param length   The number of elements of a new array, at most 2^48. An array that is there keeps its own.
+ * @param options  How; NULL gives the defaults.
+ * @param out      Receives the handle.
+ *
+ * @return NETSHM_OK; NETSHM_E_TYPE, its elements are of another type; NETSHM_E_KIND, the object holds something
+ *         else; NETSHM_E_TOO_LARGE; else the codes of netshm_hashtbl_manage().
+ */
+int netshm_array_manage_int64(netshm_object *o,
+                              int64_t dflt,
+                              uint64_t length,
+                              const netshm_options *options,
+                              netshm_array **out);
+
+/**
+ * Gives the underlying table, which is what groups are about.
+ *
+ * @param a  The array.
+ *
+ * @return The table, which is borrowed and ends with `a`; NULL if `a` is NULL, closed or of another type.
+ */
+netshm_table *netshm_array_table(netshm_array *a);
+
+/**
+ * Closes an array's handle. Open groups stay usable.
+ *
+ * @param a  The handle; NULL is OK.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+ */
+int netshm_array_close(netshm_array *a);
+
+/**
+ * Gives the number of elements. In a group nobody else changes it until the group ends.
+ *
+ * @param a  The array; safe to use from several threads.
+ * @param n  Receives the number.
+ *
+ * @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group; NETSHM_E_CORRUPT, NETSHM_E_STALE,
+ *         NETSHM_E_INVALID, NETSHM_E_CLOSED.
+ */
+int netshm_array_length(netshm_array *a, uint64_t *n);
+
+/**
+ * Changes the number of elements. New ones show the default value; those cut off are gone, also if the array
+ * grows again. Everybody else is kept out meanwhile.
+ *
+ * @param a  The array.
+ * @param n  The new number, at most 2^48.
+ *
+ * @return NETSHM_OK; NETSHM_E_TOO_LARGE; else the codes of netshm_array_set_int64(). Nothing has changed then.
+ */
+int netshm_array_resize(netshm_array *a,
+                        uint64_t n);
+
+/**
+ * Reads an element of an array of integers: of type `int`, `int32`, `int64`, `nativeint` or `uint`.
+ *
+ * This takes no lock and makes no system call, unless a process has died in the middle of a change.
+ *
+ * @param a      The array; safe to use from several threads.
+ * @param i      The index, from 0.
+ * @param value  Receives the element.
+ *
+ * @return NETSHM_OK; NETSHM_E_RANGE, the index is not below the length; NETSHM_E_TYPE, elements are not integers;
+ *         NETSHM_E_OVERFLOW, a `uint` beyond 2^63 - 1; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by
+ *         a writer; NETSHM_E_BUSY; NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for
+ *         netshm_hashtbl_add(); NETSHM_E_INVALID, NETSHM_E_CLOSED.
+ */
+int netshm_array_get_int64(netshm_array *a,
+                           uint64_t i,
+                           int64_t *value);
+
+/**
+ * Sets an element of an array of integers.
+ *
+ * @param a      The array; safe to use from several threads.
+ * @param i      The index, from 0.
+ * @param value  The new value.
+ *
+ * @return NETSHM_OK; NETSHM_E_RANGE, the index is not below the length; NETSHM_E_TYPE, elements are not integers;
+ *         NETSHM_E_OVERFLOW, the value does not fit into an element; else the codes of netshm_hashtbl_add().
+ *         Nothing has changed then.
+ */
+int netshm_array_set_int64(netshm_array *a,
+                           uint64_t i,
+                           int64_t value);
+
+/**
+ * Adds to an element of an array of integers, in one step.
+ *
+ * @param a      The array; safe to use from several threads.
+ * @param i      The index, from 0.
+ * @param delta  What to add; may be negative.
+ * @param now    Receives the sum; may be NULL.
+ *
+ * @return NETSHM_OK; NETSHM_E_OVERFLOW, the sum does not fit into an element; else the codes of
+ *         netshm_array_set_int64(). Nothing has changed then.
+ */
+int netshm_array_incr(netshm_array *a, uint64_t i, int64_t delta, int64_t *now);
+
+/**
+ * Copies a slice of elements into the caller's buffer: all of them as they were at one moment.
+ *
+ * Elements lie there one after the other as they are stored: integers and doubles in little-endian byte order, which
+ * is that of the machine nearly everywhere. Types whose encoding is not of one size, or of more than 256 bytes,
+ * have no slices.
+ *
+ * @param a          The array; safe to use from several threads.
+ * @param first      Index of the first element.
+ * @param n          The number of elements.
+ * @param buf        Receives n * elem_size bytes; may be NULL only if n is 0. What it holds after any other code
+ *                   than NETSHM_OK is unspecified.
+ * @param elem_size  Bytes of an element: 4 for `int32`, 8 for the other numbers.
+ *
+ * @return NETSHM_OK; NETSHM_E_RANGE, not all of the slice is inside of the array; NETSHM_E_TYPE, there are no
+ *         slices of this type; NETSHM_E_INVALID, elements are of another size; else the codes of
+ *         netshm_array_get_int64().
+ */
+int netshm_array_read(netshm_array *a,
+                      uint64_t first,
+                      size_t n,
+                      void *buf,
+                      size_t elem_size);
+
+/**
+ * Sets a slice of elements in one transaction: others see all of them or none.
+ *
+ * @param a          The array; safe to use from several threads.
+ * @param first      Index of the first element.
+ * @param n          The number of elements.
+ * @param buf        n * elem_size bytes, as netshm_array_read() gives them; may be NULL only if n is 0.
+ * @param elem_size  Bytes of an element.
+ *
+ * @return As netshm_array_read(), and the codes of netshm_array_set_int64(). Nothing has changed then.
+ */
+int netshm_array_write(netshm_array *a, uint64_t first, size_t n, const void *buf, size_t elem_size);
+
+/**
+ * Calls a callback with every element that is set, in any order.
+ *
+ * Nothing is locked meanwhile. An element that is set from beginning to end is seen exactly once, one that is
+ * set meanwhile at most once. In a group the group's view is seen, and other writers wait until the group ends.
+ *
+ * @param a    The array.
+ * @param fn   The callback.
+ * @param arg  Handed to the callback.
+ *
+ * @return NETSHM_OK, also if the callback stopped it; the callback's negative answer; NETSHM_E_CALLBACK; else the
+ *         codes of netshm_array_get_int64().
+ */
+int netshm_array_iter(netshm_array *a,
+                      netshm_array_iter_fn fn,
+                      void *arg);
+
+/* ---- Primitive tables ------------------------------------------------------------------------------------ */
+
+/** Answer of a walk over blocks: that is enough. So does every unknown answer that is not negative. */
+#define NETSHM_BLOCK_BREAK 0
+/** Answer of a walk over blocks: go on with the next fragment; after the end marker, with the next binding. */
+#define NETSHM_BLOCK_GO 1
+/** Answer of a walk over blocks: go on with the next binding at once. This one gets no end marker. */
+#define NETSHM_BLOCK_NEXT 2
+
+/**
+ * Answer of netshm_table_write_blocks(), to be combined by `|` with one of the others: the binding is to be removed.
+ * It counts whatever is answered later. Also the bit that announces it.
+ */
+#define NETSHM_BLOCK_REMOVE 4
+
+/** Words somewhere. */
+typedef struct netshm_words {
+    /** The first word. */
+    const int32_t *data;
+    /** Their number. */
+    size_t n;
+} netshm_words;
+
+/**
+ * Sees one binding. The words are copies, which live while the callback runs. It may call everything.
+ *
+ * @param key    The key.
+ * @param words  The value; with netshm_table_iter_keys() NULL.
+ * @param n      Its length in words.
+ * @param arg    What was given to the call.
+ *
+ * @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the call stops and fails with it (see "Callbacks"
+ *         at the top).
+ */
+typedef int (*netshm_words_fn)(int32_t key, const int32_t *words, size_t n, void *arg);
+
+/**
+ * Sees the bindings of a key, newest first, fragment by fragment.
+ *
+ * @param words  A fragment of the value, private to the call; NULL at the end of a binding. A value without words
+ *               has an end only.
+ * @param n      Its length in words, 1024 at most; 0 at the end.
+ * @param arg    What was given to the call.
+ *
+ * @return #NETSHM_BLOCK_GO, #NETSHM_BLOCK_NEXT or #NETSHM_BLOCK_BREAK, with netshm_table_write_blocks() combined with
+ *         #NETSHM_BLOCK_REMOVE or not; or a negative number: the call fails with it (see "Callbacks" at the top).
+ */
+typedef int (*netshm_block_fn)(int32_t *words, size_t n, void *arg);
+
+/**
+ * Views an object as a primitive table, which maps integers of 32 bits to arrays of such integers. An empty object
+ * becomes one.
+ *
+ * @param o        The object. Its handle may be closed afterwards.
+ * @param options  How; NULL gives the defaults.
+ * @param out      Receives the handle, to be closed by netshm_table_close(). It is a table also for netshm_group().
+ *
+ * @return As netshm_hashtbl_manage(); NETSHM_E_KIND, the object holds another kind of table.
+ */
+int netshm_table_manage(netshm_object *o,
+                        const netshm_options *options,
+                        netshm_table **out);
+
+/**
+ * Closes the handle of a primitive table. Open groups stay usable.
+ *
+ * @param t  The handle; NULL is OK.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type, or a borrowed one, such as
+ *         netshm_hashtbl_table() gives: that one ends with its hash table.
+ */
+int netshm_table_close(netshm_table *t);
+
+/**
+ * Puts a binding on top of those that the key has. They are hidden, not removed.
+ *
+ * @param t      The table; safe to use from several threads.
+ * @param key    The key.
+ * @param words  The value; may be NULL only if n is 0.
+ * @param n      Its length in words.
+ *
+ * @return NETSHM_OK; NETSHM_E_KIND, the table is not a primitive one; else the codes of netshm_hashtbl_add().
+ */
+int netshm_table_add(netshm_table *t, int32_t key, const int32_t *words, size_t n);
+
+/**
+ * Replaces the newest binding of the key, or adds one if there is none.
+ *
+ * Parameters and return codes are those of netshm_table_add().
+ */
+int netshm_table_replace(netshm_table *t, int32_t key, const int32_t *words, size_t n);
+
+/**
+ * Removes the newest binding of the key, so that the one before it shows again.
+ *
+ * @param t          The table.
+ * @param key        The key.
+ * @param was_there  Receives 1 if there was a binding, 0 if not; may be NULL.
+ *
+ * @return NETSHM_OK, also if there was none; else the codes of netshm_table_add().
+ */
+int netshm_table_remove(netshm_table *t, int32_t key, int *was_there);
+
+/**
+ * Tells whether a key has a binding.
+ *
+ * @param t      The table.
+ * @param key    The key.
+ * @param found  Receives 1 if it has one, 0 if not.
+ *
+ * @return NETSHM_OK; NETSHM_E_KIND; else the codes of netshm_hashtbl_find().
+ */
+int netshm_table_mem(netshm_table *t, int32_t key, int *found);
+
+/**
+ * Copies the newest binding of a key into the caller's buffer.
+ *
+ * @param t      The table; safe to use from several threads.
+ * @param key    The key.
+ * @param words  Receives the value; may be NULL only if cap is 0.
+ * @param cap    Its size in words.
+ * @param n      Receives the value's full length in words, also with NETSHM_E_TOO_SMALL.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_TOO_SMALL, *n words are needed; NETSHM_E_KIND; else the codes of
+ *         netshm_hashtbl_find().
+ */
+int netshm_table_find(netshm_table *t,
+                      int32_t key,
+                      int32_t *words,
+                      size_t cap,
+                      size_t *n);
+
+/**
+ * Gives copies of all bindings of a key, newest first.
+ *
+ * @param t     The table.
+ * @param key   The key.
+ * @param vals  Receives an array of n values, in one block with what they point to, to be freed by one
+ *              netshm_free(). NULL if there is none.
+ * @param n     Receives the number of values.
+ *
+ * @return NETSHM_OK, also if there is none; NETSHM_E_NO_MEMORY; NETSHM_E_KIND; else the codes of
+ *         netshm_hashtbl_find().
+ */
+int netshm_table_find_all(netshm_table *t, int32_t key, netshm_words **vals, size_t *n);
+
+/**
+ * Counts all bindings, hidden ones included, as netshm_hashtbl_length() does.
+ *
+ * @param t  The table.
+ * @param n  Receives the number.
+ *
+ * @return NETSHM_OK; NETSHM_E_KIND; else the codes of netshm_hashtbl_length().
+ */
+int netshm_table_length(netshm_table *t, uint64_t *n);
+
+/**
+ * Calls a callback with every binding, keys in any order, the bindings of one key newest first. It sees what
+ * netshm_hashtbl_iter() sees.
+ *
+ * @param t    The table.
+ * @param fn   The callback.
+ * @param arg  Handed to the callback.
+ *
+ * @return NETSHM_OK, also if the callback stopped it; the callback's negative answer; NETSHM_E_CALLBACK;
+ *         NETSHM_E_KIND; else the codes of netshm_hashtbl_find().
+ */
+int netshm_table_iter(netshm_table *t, netshm_words_fn fn, void *arg);
+
+/** Calls a callback with every key once. Else it is like netshm_table_iter(). */
+int netshm_table_iter_keys(netshm_table *t, netshm_words_fn fn, void *arg);
+
+/**
+ * Shows all bindings of a key to a callback, newest first, fragment by fragment. It sees copies of what was there at
+ * one moment, and may call everything.
+ *
+ * @param t    The table.
+ * @param key  The key. If it has no binding, the callback is not called.
+ * @param fn   The callback.
+ * @param arg  Handed to the callback.
+ *
+ * @return NETSHM_OK, also if the callback ended it; its negative answer; NETSHM_E_CALLBACK, it answered with
+ *         #NETSHM_BLOCK_REMOVE, or with a reserved negative number; NETSHM_E_KIND; else the codes of
+ *         netshm_hashtbl_find().
+ */
+int netshm_table_read_blocks(netshm_table *t,
+                             int32_t key,
+                             netshm_block_fn fn,
+                             void *arg);
+
+/**
+ * Shows all bindings of a key to a callback while the key is locked for writing, and makes the changes that it wants.
+ *
+ * The fragments are copies, to which the callback may assign; and it may answer that a binding be removed, be it the
+ * newest or not. All changes and removals are made together when the call returns, also if the callback has ended
+ * it by #NETSHM_BLOCK_BREAK or left bindings by #NETSHM_BLOCK_NEXT.
+ *
+ * The callback runs on the calling thread; it should be quick. In it, changing the same object, and everything that
+ * belongs to a group on it, gives NETSHM_E_IN_CALLBACK; finding outside of groups shows what was there before. Other
+ * objects can be used.
+ *
+ * @param t          The table.
+ * @param announced  What the callback may answer besides where to go on: 0 or #NETSHM_BLOCK_REMOVE.
+ * @param key        The key. If it has no binding, the callback is not called.
+ * @param fn         The callback.
+ * @param arg        Handed to the callback.
+ *
+ * @return NETSHM_OK. Else nothing has changed: the callback's negative answer; NETSHM_E_CALLBACK, it answered
+ *         with what was not announced, or with a reserved negative number; else the codes of netshm_table_add().
+ */
+int netshm_table_write_blocks(netshm_table *t,
+                              uint32_t announced,
+                              int32_t key,
+                              netshm_block_fn fn,
+                              void *arg);
+
+/**
+ * Gives the internals of a table of any kind as text, for debugging. Its form may change with every version.
+ *
+ * Other writers are kept out meanwhile, in a group until it ends. A table open for reading only is looked at without
+ * that, and may change in between.
+ *
+ * @param t     The table.
+ * @param text  Receives the text, NUL-terminated, to be freed by netshm_free().
+ *
+ * @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group; NETSHM_E_IN_CALLBACK;
+ *         NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_table_dump(netshm_table *t,
+                      char **text);
 
 /* ---- Groups ---------------------------------------------------------------------------------------------- */
 

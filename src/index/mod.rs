@@ -15,8 +15,8 @@
 pub(crate) mod catalog;
 pub(crate) mod chain;
 pub(crate) mod find;
-pub(crate) mod home;
 pub(crate) mod hints;
+pub(crate) mod home;
 pub(crate) mod roots;
 pub(crate) mod split;
 
