@@ -39,7 +39,10 @@ use tables::Tables;
 
 /// After so many rounds, about a second, a read-only handle gives up on a word that a dead process has left
 /// marked, even if no time-out was asked for.
-const UNREPAIRED_ROUNDS: u32 = 20_000;
+const UNREPAIRED_ROUNDS: u32 = 2_900;
+/// From this round on, after a tenth of a second or two, rounds last a millisecond: the fewer they are, the less it
+/// matters how much longer than asked for a busy machine lets each of them sleep.
+const PATIENT_ROUNDS: u32 = 2_000;
 
 /// An object as this process uses it.
 pub(crate) struct Engine {
@@ -154,7 +157,8 @@ impl Engine {
                 _ => Error::Busy("a value changed each time it was read"),
             });
         }
-        crate::os::time::sleep(std::time::Duration::from_micros(50.min(*rounds as u64)));
+        let nap_us = if *rounds < PATIENT_ROUNDS { 50 } else { 1000 };
+        crate::os::time::sleep(std::time::Duration::from_micros(nap_us));
         Ok(())
     }
 
