@@ -134,7 +134,7 @@ int main(void)
     note("impossible header fields");
     damaged(48, 0, NETSHM_E_CORRUPT);
     damaged(48, 99, NETSHM_E_CORRUPT);
-    damaged(48, NETSHM_LOCK_RECORD, NETSHM_E_UNSUPPORTED);
+    damaged(48, 4, NETSHM_E_CORRUPT);
     damaged(56, 99, NETSHM_E_CORRUPT);
     damaged(112, 100, NETSHM_E_CORRUPT);
     damaged(120, 17, NETSHM_E_CORRUPT);

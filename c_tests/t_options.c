@@ -64,7 +64,7 @@ int main(void)
     field(flags, 0x80000000u, NETSHM_E_INVALID);
     field(locking, 4, NETSHM_E_INVALID);
     field(locking, 0xffffffffu, NETSHM_E_INVALID);
-    field(locking, NETSHM_LOCK_RECORD, NETSHM_E_UNSUPPORTED);
+    field(locking, NETSHM_LOCK_RECORD, NETSHM_OK);
     field(hashing, 3, NETSHM_E_INVALID);
     field(reserved, 1, NETSHM_E_INVALID);
     field(root, "root", NETSHM_E_INVALID);

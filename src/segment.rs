@@ -35,6 +35,8 @@ pub(crate) struct Segment {
     /// All mappings, the newest first: pointers into older ones stay valid until the segment goes.
     mappings: AtomicPtr<MappingNode>,
     writable: bool,
+    /// Threads that wait for a lock word sleep on it.
+    futexes: bool,
     /// Held by the thread that maps more.
     growing: Turn,
 }
@@ -51,8 +53,9 @@ unsafe impl Send for Segment {}
 unsafe impl Sync for Segment {}
 
 impl Segment {
-    /// Maps the object, reserving address space for `reserve` bytes or what can be had.
-    pub(crate) fn map(files: Arc<Files>, reserve: u64, writable: bool) -> Result<Segment> {
+    /// Maps the object, reserving address space for `reserve` bytes or what can be had. `futexes` says whether
+    /// threads may sleep on its words.
+    pub(crate) fn map(files: Arc<Files>, reserve: u64, writable: bool, futexes: bool) -> Result<Segment> {
         let size = space::file_size(files.fd())? / LINE_BYTES * LINE_BYTES;
         if size < header::FIXED_PAGES as u64 * PAGE_BYTES {
             return Err(Error::corrupt(Damage::Truncated, Offset(size)));
@@ -67,6 +70,7 @@ impl Segment {
             limit: AtomicU64::new(limit),
             mappings: AtomicPtr::new(node),
             writable,
+            futexes,
             growing: Turn::new(),
         })
     }
@@ -231,8 +235,11 @@ impl Segment {
         fence(Ordering::SeqCst);
     }
 
-    /// Address of the futex word of a lock word, if it lies in the object.
+    /// Address of the futex word of a lock word, if it lies in the object and the locking method sleeps on futexes.
     pub(crate) fn futex_address(&self, at: Offset) -> Option<*const u32> {
+        if !self.futexes {
+            return None;
+        }
         self.word(at).map(|w| std::ptr::from_ref(w).cast())
     }
 

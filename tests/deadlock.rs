@@ -9,7 +9,7 @@
 
 mod support;
 
-use netshm::{Error, HashTable, Locking, ManageOptions, Name};
+use netshm::{Error, HashTable, ManageOptions, Name};
 use std::sync::atomic::Ordering;
 use support::model::{Actor, Bytes};
 use support::process::{Child, Exit, Shared, fork, now_ns, watchdog};
@@ -23,7 +23,7 @@ fn rounds(short: u64) -> u64 {
 }
 
 fn open(name: &Name) -> HashTable {
-    let options = ManageOptions::new().locking(Locking::Futex).expected(4000).clone();
+    let options = ManageOptions::new().locking(support::locking()).expected(4000).clone();
     Actor::new(name, &options).table()
 }
 

@@ -92,8 +92,8 @@ fn remove(n: u64) -> Op {
     Op::Remove(key(n))
 }
 
-fn futex() -> ManageOptions {
-    ManageOptions::new().locking(Locking::Futex).clone()
+fn exclusive() -> ManageOptions {
+    ManageOptions::new().locking(support::locking()).clone()
 }
 
 fn no_locking() -> ManageOptions {
@@ -130,7 +130,7 @@ fn one_add(_: bool) -> Vec<Op> {
 
 const PLAIN: Scenario = Scenario {
     name: "",
-    options: futex,
+    options: exclusive,
     template: Some(some),
     warm: one_add,
     steps: |_| Vec::new(),
@@ -399,7 +399,7 @@ fn growth() -> Vec<Scenario> {
         },
         Scenario {
             name: "split, new window",
-            options: || futex().expected(30_000).clone(),
+            options: || exclusive().expected(30_000).clone(),
             template: Some(|t| {
                 // Buckets of level 13 split into such of level 14, where entries get a new window. The permission
                 // passes bucket 8192 with 30,720 bindings.
@@ -413,7 +413,7 @@ fn growth() -> Vec<Scenario> {
         },
         Scenario {
             name: "growth of ready",
-            options: || futex().expected(15_000).clone(),
+            options: || exclusive().expected(15_000).clone(),
             template: Some(|t| {
                 // The permission passes bucket 6144 with 23,040 bindings.
                 t.add_keys(0..23_103);
@@ -539,7 +539,7 @@ fn whole() -> Vec<Scenario> {
         },
         Scenario {
             name: "initialisation, size expected",
-            options: || futex().expected(1000).clone(),
+            options: || exclusive().expected(1000).clone(),
             template: Some(|t| {
                 t.actor.options.expected(0);
                 emptied(t)

@@ -13,7 +13,7 @@
 
 mod support;
 
-use netshm::{Error, HashTable, Locking, ManageOptions, Name, OpenOptions};
+use netshm::{Error, HashTable, ManageOptions, Name, OpenOptions};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use support::model::{Actor, Bytes, Op, Outcome, do_on_table};
@@ -356,7 +356,7 @@ fn compare(t: &HashTable, worker: usize, book: &Book) -> netshm::Result<Result<(
 }
 
 fn options() -> ManageOptions {
-    ManageOptions::new().locking(Locking::Futex).clone()
+    ManageOptions::new().locking(support::locking()).clone()
 }
 
 struct Worker<'a> {

@@ -5,7 +5,8 @@
 //! the whole contents and the checker's verdict are. Few keys make deep stacks, many keys make the table grow; the
 //! lengths of values and keys are taken from the boundaries of the format. Alone the outcome of everything is known.
 //! Among other processes each owns its keys, of which it knows everything; sums that all add to are compared at the
-//! end, and groups that have to give way are forgotten by the model as by the table.
+//! end, and groups that have to give way are forgotten by the model as by the table. `NETSHM_LOCKING=record` tests record
+//! locking instead of futexes.
 //!
 //! `NETSHM_SEED` repeats a run (exactly, where one process is alone); `NETSHM_ROUNDS` is the number of operations.
 
@@ -388,7 +389,7 @@ fn among_others() {
     const PROCESSES: u64 = 4;
     let mut random = Random::from_environment("among_others");
     let scratch = Scratch::posix("model");
-    let options = ManageOptions::new().locking(Locking::Futex).clone();
+    let options = ManageOptions::new().locking(support::locking()).clone();
     let operations = rounds(30_000);
     let shared = support::process::Shared::new(SUMS + 1);
     let children: Vec<Child> = (0..PROCESSES)
@@ -433,8 +434,8 @@ fn main() {
         ("alone_without_locking", || {
             alone("alone_without_locking", ManageOptions::new().locking(Locking::None));
         }),
-        ("alone_with_futexes", || {
-            alone("alone_with_futexes", ManageOptions::new().locking(Locking::Futex));
+        ("alone_with_locking", || {
+            alone("alone_with_locking", ManageOptions::new().locking(support::locking()));
         }),
         ("alone_with_keyed_hashes", || {
             alone("alone_with_keyed_hashes", ManageOptions::new().hashing(KeyHashing::Keyed));

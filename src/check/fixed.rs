@@ -44,7 +44,7 @@ impl Check<'_> {
             let text = format!("unknown incompatible features {:#x}", words[4]);
             return self.say(Damage::Header, 32, text).map(|()| None);
         }
-        if !matches!(words[6], 1 | 3) {
+        if !matches!(words[6], 1..=3) {
             self.say(Damage::Header, 48, format!("unknown locking method {}", words[6]))?;
         }
         if words[11] != 0 && words[11] < FIXED_PAGES * PAGE {

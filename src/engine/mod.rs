@@ -61,7 +61,8 @@ pub(crate) struct Engine {
 
 impl Engine {
     fn new(files: Arc<Files>, header: Header, reserve: u64, writable: bool) -> Result<Arc<Engine>> {
-        let segment = Segment::map(files, reserve, writable && !header.must_be_read_only)?;
+        let futexes = header.locking == header::LOCKING_FUTEX;
+        let segment = Segment::map(files, reserve, writable && !header.must_be_read_only, futexes)?;
         segment.require(Offset(0), header::FIXED_PAGES as u64 * crate::format::PAGE_BYTES)?;
         Ok(Arc::new_cyclic(|me| Engine {
             me: me.clone(),

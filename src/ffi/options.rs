@@ -10,7 +10,8 @@ use std::mem::{offset_of, size_of};
 pub const NETSHM_LOCK_RECORDED: u32 = 0;
 /// Locking: none. For one thread of one process, or readers only. Still safe against being killed.
 pub const NETSHM_LOCK_NONE: u32 = 1;
-/// Locking: record locks of the file system. The number is reserved: this version does not have them.
+/// Locking: the same lock words as #NETSHM_LOCK_FUTEX, but no futex system call: for systems and sandboxes that do
+/// not have it. Record locks of the file system tell who lives; whoever waits looks again every 50 us to 2 ms.
 pub const NETSHM_LOCK_RECORD: u32 = 2;
 /// Locking: lock words in the shared memory. No system call unless somebody has to wait.
 pub const NETSHM_LOCK_FUTEX: u32 = 3;

@@ -11,7 +11,7 @@ pub(crate) const FORMAT_VERSION: u64 = 1;
 
 /// The locking method under which a held lock keeps nobody out.
 pub(crate) const LOCKING_NONE: u64 = 1;
-/// The locking method under which sleepers are woken.
+/// The locking method under which those who wait sleep on the lock words by futexes.
 pub(crate) const LOCKING_FUTEX: u64 = 3;
 
 // Words of page 0.

@@ -8,10 +8,12 @@
 //! - [`participant`]: one slot in the hands of one thread.
 //! - [`wait`]: acquiring, waiting, giving up.
 //! - [`watch`]: sleeping until what a lock covers has changed.
+//! - [`nap`]: sleeping without futexes, for the locking method RECORD.
 //! - [`deadlock`]: finding cycles.
 
 pub(crate) mod attachment;
 mod deadlock;
+mod nap;
 pub(crate) mod participant;
 pub(crate) mod wait;
 pub(crate) mod watch;
@@ -96,7 +98,7 @@ pub(crate) fn pass_on(segment: &Segment, at: Offset) {
     wake(segment, at, if watched { i32::MAX } else { 1 });
 }
 
-/// Wakes waiters of a lock.
+/// Wakes waiters of a lock. Where they do not sleep on futexes they look by themselves, soon.
 #[cold]
 pub(crate) fn wake(segment: &Segment, at: Offset, count: i32) {
     if let Some(address) = segment.futex_address(at) {

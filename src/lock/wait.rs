@@ -2,6 +2,7 @@
 
 use super::attachment::{Attachment, Life, holds_nothing};
 use super::deadlock::{self, Verdict};
+use super::nap::Naps;
 use super::participant::Participant;
 use super::{Patience, Rank, pass_on};
 use crate::error::{Damage, Error, Result};
@@ -60,7 +61,14 @@ fn acquire_slowly(
     patience: Patience,
 ) -> Result<Acquired> {
     let longest = if p.held.len() > 1 { LONGEST_SLEEP_OF_HOLDERS } else { LONGEST_SLEEP };
-    let mut wait = Wait { longest, slept: false, published: false, nap: FIRST_SLEEP, free_owner_seen: 0 };
+    let mut wait = Wait {
+        longest,
+        slept: false,
+        published: false,
+        nap: FIRST_SLEEP,
+        naps: Naps::new(),
+        free_owner_seen: 0,
+    };
     let mut spins = 0;
     loop {
         let word = LockWord(segment.load_acquire(at));
@@ -106,7 +114,7 @@ fn acquire_slowly(
                 }
             }
         }
-        let woken = wait.sleep(segment, at, word.with(WAITERS), deadline.remaining());
+        let woken = wait.sleep(segment, p, at, word.with(WAITERS), deadline.remaining());
         if wait.is_victim(segment, p) {
             wait.give_up(segment, p, at);
             return Err(Error::Deadlock);
@@ -139,7 +147,10 @@ pub(crate) struct Wait {
     longest: Duration,
     slept: bool,
     published: bool,
+    /// How long to sleep before the next look at the owner.
     nap: Duration,
+    /// What such a sleep consists of where there is no futex.
+    naps: Naps,
     free_owner_seen: u32,
 }
 
@@ -176,16 +187,32 @@ impl Wait {
     }
 
     /// Sleeps until woken or until it is time to look after the owner. True: woken, or the word changed.
-    fn sleep(&mut self, segment: &Segment, at: Offset, expected: LockWord, left: Option<Duration>) -> bool {
+    fn sleep(
+        &mut self,
+        segment: &Segment,
+        p: &Participant,
+        at: Offset,
+        expected: LockWord,
+        left: Option<Duration>,
+    ) -> bool {
         let nap = left.map_or(self.nap, |left| left.min(self.nap));
         self.nap = (self.nap * 2).min(self.longest);
-        let Some(address) = segment.futex_address(at) else { return false };
+        let Some(address) = segment.futex_address(at) else { return self.sleep_in_naps(segment, p, at, nap) };
         let woken = matches!(
             futex::wait(address, expected.futex_value(), nap),
             futex::Wake::Woken | futex::Wake::Changed
         );
         self.slept = true;
         woken
+    }
+
+    /// The same without a futex: nobody wakes this thread, so it looks at all that it could be woken for.
+    fn sleep_in_naps(&mut self, segment: &Segment, p: &Participant, at: Offset, nap: Duration) -> bool {
+        let victim = p.base.word(slot::W_VICTIM);
+        self.slept = true;
+        self.naps.until(nap, || {
+            LockWord(segment.load_acquire(at)).is_free() || segment.load_acquire(victim) == p.wait_sequence
+        })
     }
 
     /// The owner's slot is free. That is a passing moment, unless it lasts.
@@ -216,6 +243,7 @@ pub(crate) fn wait_for_empty_list(
         slept: false,
         published: false,
         nap: Duration::from_micros(20),
+        naps: Naps::new(),
         free_owner_seen: 0,
     };
     let mut spins = 0;

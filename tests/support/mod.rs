@@ -57,6 +57,15 @@ pub(crate) fn setting(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
 }
 
+/// The locking method to test: futexes, or that of `NETSHM_LOCKING`, which is `futex` or `record`.
+pub(crate) fn locking() -> netshm::Locking {
+    match std::env::var("NETSHM_LOCKING").as_deref() {
+        Err(_) | Ok("futex") => netshm::Locking::Futex,
+        Ok("record") => netshm::Locking::Record,
+        Ok(text) => panic!("NETSHM_LOCKING={text} is no locking method"),
+    }
+}
+
 /// Is the long form of the tests asked for?
 pub(crate) fn long() -> bool {
     setting("NETSHM_LONG").is_some_and(|n| n != 0)

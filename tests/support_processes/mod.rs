@@ -67,17 +67,28 @@ impl Drop for Scratch {
     }
 }
 
+/// Options with the locking method to test: the default one, or that of `NETSHM_LOCKING`, which can be `record`.
+pub fn options() -> ManageOptions {
+    let mut options = ManageOptions::new();
+    match std::env::var("NETSHM_LOCKING").as_deref() {
+        Err(_) => {}
+        Ok("record") => _ = options.locking(netshm::Locking::Record),
+        Ok(text) => panic!("NETSHM_LOCKING={text} is no locking method for this test"),
+    }
+    options
+}
+
 /// Opens or creates the object and manages it.
 pub fn open(name: &Name) -> HashTable {
     let object = OpenOptions::new().create(true).open(name).expect("opens");
-    HashTable::manage(&object, &ManageOptions::new()).expect("manages")
+    HashTable::manage(&object, &options()).expect("manages")
 }
 
 /// Opens or creates an object with so many buckets that different keys hardly ever share one: whoever holds
 /// the lock of one key in a group is in nobody else's way.
 pub fn open_wide(name: &Name) -> HashTable {
     let object = OpenOptions::new().create(true).open(name).expect("opens");
-    HashTable::manage(&object, ManageOptions::new().expected(1 << 20)).expect("manages")
+    HashTable::manage(&object, options().expected(1 << 20)).expect("manages")
 }
 
 /// Checks an object through a handle of its own: no finding, and everything looked at.
