@@ -100,6 +100,16 @@ pub enum Error {
         /// Byte offset of the place in the object.
         offset: u64,
     },
+    /// A line of a list of persistent objects is not understood.
+    #[error("line {line}: {reason}")]
+    Line {
+        /// Number of the line, the first being 1.
+        line: u64,
+        /// Byte offset of its beginning in the file.
+        offset: u64,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The object was written by a newer library or needs a feature that this one lacks.
     #[error("the object needs a newer library: {0}")]
     Newer(&'static str),

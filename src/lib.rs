@@ -41,6 +41,7 @@ mod cursor;
 mod dump;
 mod hashtbl;
 mod object;
+mod pmanage;
 mod primitive;
 mod table;
 
@@ -53,6 +54,7 @@ pub use group::{DetachedTransaction, Transaction};
 pub use hashtbl::{HashTable, Stamp, Update};
 pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_locking, supported_kinds};
 pub use os::name::{Kind, Name};
+pub use pmanage::{PmKind, PmObject, Pmanage};
 pub use primitive::{BlockOp, FRAGMENT_WORDS, PrimitiveTable, Step, WordBindings, WordKeys};
 #[cfg(feature = "inject")]
 pub use segment::inject;

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("cursor", 7),
     ("primitive", 7),
     ("dump", 7),
+    ("pmanage", 6),
     // The checker shares nothing with what it judges but the names of damages.
     ("check", 7),
     ("ffi", 8),

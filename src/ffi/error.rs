@@ -90,7 +90,8 @@ pub struct netshm_error {
     pub argument: c_int,
     /// 0.
     pub reserved: c_int,
-    /// Byte offset of the damage in the object, with #NETSHM_E_CORRUPT.
+    /// Byte offset of the damage in the object, with #NETSHM_E_CORRUPT; of the bad line in a list of persistent
+    /// objects.
     pub offset: i64,
     /// Process that holds the lock, with #NETSHM_E_TIMEOUT; 0 if it is not known.
     pub holder_pid: i64,
@@ -143,7 +144,9 @@ pub(super) fn record(detail: Detail, text: &str) -> c_int {
 pub(super) fn record_core(e: &Error) -> c_int {
     let mut detail = Detail { code: code_of(e), ..Detail::default() };
     match *e {
-        Error::Corrupt { offset, .. } => detail.offset = i64::try_from(offset).unwrap_or(i64::MAX),
+        Error::Corrupt { offset, .. } | Error::Line { offset, .. } => {
+            detail.offset = i64::try_from(offset).unwrap_or(i64::MAX)
+        }
         Error::Timeout { holder_pid } => detail.holder_pid = holder_pid.into(),
         Error::System { errno, .. } => detail.sys_errno = errno,
         _ => {}
@@ -184,7 +187,7 @@ fn code_of(e: &Error) -> c_int {
         Error::Range => NETSHM_E_RANGE,
         Error::Overflow => NETSHM_E_OVERFLOW,
         Error::TooLarge(_) => NETSHM_E_TOO_LARGE,
-        Error::Corrupt { .. } => NETSHM_E_CORRUPT,
+        Error::Corrupt { .. } | Error::Line { .. } => NETSHM_E_CORRUPT,
         Error::Newer(_) => NETSHM_E_NEWER,
         Error::NoSpace => NETSHM_E_NO_SPACE,
         Error::NoMemory => NETSHM_E_NO_MEMORY,

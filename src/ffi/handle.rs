@@ -30,7 +30,8 @@ pub(super) mod magic {
     pub(in crate::ffi) const TXN: u64 = 0x6e73_686d_0b1e_c704;
     pub(in crate::ffi) const CURSOR: u64 = 0x6e73_686d_0b1e_c705;
     pub(in crate::ffi) const ARRAY: u64 = 0x6e73_686d_0b1e_c707;
-    pub(super) const ALL: [u64; 6] = [OBJECT, TABLE, HASHTBL, TXN, CURSOR, ARRAY];
+    pub(in crate::ffi) const PMANAGE: u64 = 0x6e73_686d_0b1e_c7b0;
+    pub(super) const ALL: [u64; 7] = [OBJECT, TABLE, HASHTBL, TXN, CURSOR, ARRAY, PMANAGE];
     pub(super) const CLOSED: u64 = 0x6e73_686d_dead_dead;
 }
 

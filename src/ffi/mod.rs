@@ -7,7 +7,7 @@
 //! - [`call`], [`handle`]: what all exports share; not part of the header.
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
 //! - [`object`], [`options`], [`roots`], [`hashtbl`], [`array`], [`update`], [`cursor`], [`primitive`], [`group`],
-//!   [`watch`], [`check`]: one noun each.
+//!   [`watch`], [`check`], [`pmanage`]: one noun each.
 //! - [`inject`]: a hook for tests, in test builds only; not part of the header.
 
 // The names are C's, and C finds the functions by their symbols.
@@ -24,6 +24,7 @@ mod group;
 mod hashtbl;
 mod object;
 mod options;
+mod pmanage;
 mod primitive;
 mod roots;
 mod update;

@@ -65,6 +65,24 @@ pub(crate) fn try_lock_range(fd: BorrowedFd<'_>, start: i64, length: i64) -> Res
     }
 }
 
+/// Locks a range for reading, which needs no more than reading access, and waits for it until the deadline.
+pub(crate) fn share_range(fd: BorrowedFd<'_>, start: i64, length: i64, deadline: Deadline) -> Result<()> {
+    let mut step = Duration::from_micros(50);
+    loop {
+        match control(fd, SET, libc::F_RDLCK, start, length) {
+            Ok(_) => return Ok(()),
+            Err(Errno::EAGAIN | Errno::EACCES) => {}
+            Err(errno) => return Err(lock_error(errno)),
+        }
+        if deadline.passed() {
+            let lock = control(fd, GET, libc::F_RDLCK, start, length).map_err(lock_error)?;
+            return Err(Error::Timeout { holder_pid: u32::try_from(lock.l_pid).unwrap_or(0) });
+        }
+        sleep(deadline.clip(step));
+        step = (step * 2).min(LONGEST_STEP);
+    }
+}
+
 /// Locks a range for writing, and waits for it until the deadline.
 pub(crate) fn lock_range(fd: BorrowedFd<'_>, start: i64, length: i64, deadline: Deadline) -> Result<()> {
     if deadline == Deadline::NEVER {

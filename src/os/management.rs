@@ -261,11 +261,16 @@ pub(crate) fn ocaml_quote(text: &[u8]) -> Vec<u8> {
 pub(crate) fn ocaml_unquote(quoted: &[u8]) -> Option<Vec<u8>> {
     let inner = quoted.strip_prefix(b"\"")?;
     let mut text = Vec::with_capacity(inner.len());
-    let mut bytes = inner.iter().copied();
+    let mut bytes = inner.iter().copied().peekable();
     loop {
         match bytes.next()? {
             b'"' => return bytes.next().is_none().then_some(text),
-            b'\\' => text.push(unescape(&mut bytes)?),
+            b'\\' => match bytes.next_if(|byte| matches!(byte, b'\n' | b'\r')) {
+                None => text.push(unescape(&mut bytes)?),
+                // The end of a line and the blanks behind it do not count. A lone carriage return is one.
+                Some(b'\r') if bytes.next_if_eq(&b'\n').is_none() => text.push(b'\r'),
+                Some(_) => while bytes.next_if_eq(&b' ').is_some() {},
+            },
             byte => text.push(byte),
         }
     }
@@ -303,6 +308,7 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(ocaml_unquote(&ocaml_quote(&all)), Some(all));
         assert_eq!(ocaml_unquote(br#""\x41\'\ ""#), Some(b"A' ".to_vec()));
+        assert_eq!(ocaml_unquote(b"\"a\\\n  b\\\r\n c\\\rd\"").as_deref(), Some(&b"abc\rd"[..]));
         for bad in
             [&b""[..], b"\"", b"a", b"\"a\"b", br#""\""#, br#""\256""#, br#""\12""#, br#""\q""#, br#""\xg0""#]
         {

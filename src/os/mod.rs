@@ -12,6 +12,7 @@
 //! | `name` | how an object is named; which kinds there are here |
 //! | `descriptor` | one descriptor that knows its file, and notices when it was swept away |
 //! | `management` | the small text file beside a POSIX object; the quoting of names |
+//! | `persistent` | a list of persistent kernel objects as a text file; the removal of such objects |
 //! | `shm` | the files behind an object: open, create, unlink, chmod, reopen |
 //! | `space` | blocks of the file: allocate, punch, read, write |
 //! | `map` | address space: the reservation, and the page that keeps a lock alive |
@@ -26,6 +27,7 @@ pub(crate) mod futex;
 pub(crate) mod management;
 pub(crate) mod map;
 pub(crate) mod name;
+pub(crate) mod persistent;
 pub(crate) mod process;
 pub(crate) mod shm;
 pub(crate) mod space;

@@ -20,6 +20,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("group", "Groups", ""),
     ("watch", "Waiting for change", ""),
     ("check", "Checking", ""),
+    ("pmanage", "Finding and deleting what is left", ""),
 ];
 
 const OPTIONS_INIT: &str = "
