@@ -171,7 +171,10 @@ typedef struct netshm_error {
     int argument;
     /** 0. */
     int reserved;
-    /** Byte offset of the damage in the object, with #NETSHM_E_CORRUPT. */
+    /**
+     * Byte offset of the damage in the object, with #NETSHM_E_CORRUPT; of the bad line in a list of persistent
+     * objects.
+     */
     int64_t offset;
     /** Process that holds the lock, with #NETSHM_E_TIMEOUT; 0 if it is not known. */
     int64_t holder_pid;
@@ -408,7 +411,11 @@ int netshm_best_locking(int kind);
 #define NETSHM_LOCK_RECORDED 0
 /** Locking: none. For one thread of one process, or readers only. Still safe against being killed. */
 #define NETSHM_LOCK_NONE 1
-/** Locking: record locks of the file system. The number is reserved: this version does not have them. */
+
+/**
+ * Locking: the same lock words as #NETSHM_LOCK_FUTEX, but no futex system call: for systems and sandboxes that do
+ * not have it. Record locks of the file system tell who lives; whoever waits looks again every 50 us to 2 ms.
+ */
 #define NETSHM_LOCK_RECORD 2
 /** Locking: lock words in the shared memory. No system call unless somebody has to wait. */
 #define NETSHM_LOCK_FUTEX 3
@@ -1584,6 +1591,135 @@ int netshm_check(netshm_object *o,
                  uint32_t flags,
                  netshm_damage_fn fn,
                  void *arg);
+
+/* ---- Finding and deleting what is left ------------------------------------------------------------------- */
+
+/** Kind of persistent object: a file. */
+#define NETSHM_PM_FILE 1
+/** Kind of persistent object: POSIX shared memory. */
+#define NETSHM_PM_POSIX_SHM 2
+/** Kind of persistent object: a named POSIX semaphore. */
+#define NETSHM_PM_POSIX_SEM 3
+
+/**
+ * Kind of persistent object: a container of semaphores, as Ocamlnet's Netsys_sem makes them. The path `p` stands
+ * for the POSIX shared memory `p_sems` and the named semaphores `p_contsem` and `p_sem0` to `p_sem16383`.
+ */
+#define NETSHM_PM_SEM_CONT 4
+
+/**
+ * A list of persistent kernel objects: files, POSIX shared memory, semaphores. It serves to find and delete what
+ * crashed programs have left. Closed by netshm_pmanage_close().
+ *
+ * The list is a text file, or in memory only. The file is interchangeable with those of Ocamlnet's
+ * Netsys_pmanage, whose lines are `R KIND "path"` and `U KIND "path"`; the management file of a POSIX shared
+ * memory object is such a list. All threads and processes may use it at once: every call locks the whole file
+ * in the manner of lockf, for as long as it takes.
+ */
+typedef struct netshm_pmanage netshm_pmanage;
+
+/**
+ * Makes a handle for a list.
+ *
+ * The file is looked at by the other calls only. It is created, for its owner only, when something is registered.
+ *
+ * @param path  The absolute path of the file; NULL for a list that is in memory only, and belongs to the handle.
+ * @param out   Receives the handle.
+ *
+ * @return NETSHM_OK; NETSHM_E_INVALID, the path is not absolute, or out is NULL.
+ */
+int netshm_pmanage_open(const char *path,
+                        netshm_pmanage **out);
+
+/**
+ * Registers an object. It need not exist; that it is registered already is no error.
+ *
+ * @param p     The list; safe to use from several threads.
+ * @param kind  #NETSHM_PM_FILE, #NETSHM_PM_POSIX_SHM, #NETSHM_PM_POSIX_SEM or #NETSHM_PM_SEM_CONT.
+ * @param path  The object's name, which must be an absolute path, or look like one.
+ *
+ * @return NETSHM_OK; NETSHM_E_INVALID, an unknown kind, the path is not absolute, or the list's file is not a
+ *         regular one; NETSHM_E_CORRUPT, the file has a line that is not understood: the text of
+ *         netshm_last_error() gives its number, `offset` its beginning; NETSHM_E_TIMEOUT, another program keeps
+ *         the file locked; NETSHM_E_PERMISSION, NETSHM_E_READ_ONLY, NETSHM_E_NOT_FOUND, there is no such
+ *         directory; NETSHM_E_NO_SPACE, NETSHM_E_TOO_LARGE, NETSHM_E_BUSY, NETSHM_E_UNSUPPORTED, NETSHM_E_CLOSED,
+ *         NETSHM_E_SYSTEM. Nothing has changed then.
+ */
+int netshm_pmanage_register(netshm_pmanage *p,
+                            int kind,
+                            const char *path);
+
+/**
+ * Unregisters an object, without deleting it; that it is not registered is no error.
+ *
+ * Parameters and return codes are those of netshm_pmanage_register().
+ */
+int netshm_pmanage_unregister(netshm_pmanage *p, int kind, const char *path);
+
+/**
+ * Registers several objects by one change of the list: all of them or, on an error, none.
+ *
+ * @param p      The list.
+ * @param kinds  Their kinds, n of them; may be NULL only if n is 0.
+ * @param path   Their paths, n of them; may be NULL only if n is 0.
+ * @param n      Their number.
+ *
+ * @return The codes of netshm_pmanage_register().
+ */
+int netshm_pmanage_register_many(netshm_pmanage *p,
+                                 const int *kinds,
+                                 const char *const *path,
+                                 size_t n);
+
+/**
+ * Lists what is registered, each object once, sorted by kind and path.
+ *
+ * @param p      The list.
+ * @param kinds  Receives the kinds, n of them, in a block for netshm_free(); NULL if n is 0.
+ * @param paths  Receives the paths, n of them, in one block for netshm_free(), strings included; NULL if n is 0.
+ *               Relative ones may be among them, if another program has registered them.
+ * @param n      Receives their number.
+ *
+ * @return NETSHM_OK, also if the file is missing; NETSHM_E_UNSUPPORTED, another program has registered a path with
+ *         a NUL byte; NETSHM_E_NO_MEMORY; else the codes of netshm_pmanage_register().
+ */
+int netshm_pmanage_list(netshm_pmanage *p,
+                        int **kinds,
+                        char ***paths,
+                        size_t *n);
+
+/**
+ * Deletes every registered object and empties the list. Failures to delete single objects are ignored, and relative
+ * paths, which another program may have registered, are left alone.
+ *
+ * The list is emptied in the end: should the process die on the way, all is still registered.
+ *
+ * @param p  The list.
+ *
+ * @return NETSHM_OK, also if the file is missing; else the codes of netshm_pmanage_register().
+ */
+int netshm_pmanage_unlink(netshm_pmanage *p);
+
+/**
+ * Deletes one object, whether it is registered somewhere or not, as netshm_pmanage_unlink() does with those of a
+ * list. A failure to delete it is ignored.
+ *
+ * @param kind  #NETSHM_PM_FILE, #NETSHM_PM_POSIX_SHM, #NETSHM_PM_POSIX_SEM or #NETSHM_PM_SEM_CONT.
+ * @param path  The object's name, which must be an absolute path, or look like one.
+ *
+ * @return NETSHM_OK; NETSHM_E_INVALID, an unknown kind, or the path is not absolute.
+ */
+int netshm_pmanage_unlink_this(int kind,
+                               const char *path);
+
+/**
+ * Closes a list's handle. The file stays as it is; a list in memory is gone.
+ *
+ * @param p  The handle; NULL is OK.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+ */
+int netshm_pmanage_close(netshm_pmanage *p);
 
 #ifdef __cplusplus
 }
