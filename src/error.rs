@@ -35,6 +35,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A type's signature does not follow the grammar.
+    #[error("bad signature at byte {position}: {reason}")]
+    Signature {
+        /// The first byte that cannot be there, counted from 0.
+        position: usize,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The types asked for are not those that the object records.
     #[error("wrong type: the caller asks for {asked}, the object holds {recorded}")]
     Type {
@@ -214,6 +222,10 @@ pub enum Damage {
     /// A counter differs from what is there.
     #[error("wrong count")]
     Count,
+    /// The bytes of a typed key or value are not what its type makes of any value. The offset that comes with
+    /// it is that within the key or value.
+    #[error("bad encoding of a typed value")]
+    Encoding,
 }
 
 impl Error {

@@ -34,6 +34,7 @@ mod index;
 mod engine;
 mod group;
 mod txn;
+mod types;
 
 mod array;
 pub mod check;
@@ -59,3 +60,4 @@ pub use primitive::{BlockOp, FRAGMENT_WORDS, PrimitiveTable, Step, WordBindings,
 #[cfg(feature = "inject")]
 pub use segment::inject;
 pub use table::{Table, TableInfo, TableKind};
+pub use types::{CustomObject, Data, Encode, Int, Left, Type, Value};

@@ -22,6 +22,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("txn", 5),
     ("group", 6),
     ("engine", 6),
+    ("types", 6),
     ("object", 7),
     ("table", 7),
     ("hashtbl", 7),

@@ -45,6 +45,8 @@ pub const NETSHM_DAMAGE_RECORD: c_int = 17;
 pub const NETSHM_DAMAGE_MISPLACED: c_int = 18;
 /// Damage: a counter differs from what is there.
 pub const NETSHM_DAMAGE_COUNT: c_int = 19;
+/// Damage: the bytes of a typed key or value do not decode. Found by typed calls; no finding of a check.
+pub const NETSHM_DAMAGE_ENCODING: c_int = 20;
 
 fn number_of(damage: Damage) -> c_int {
     match damage {
@@ -67,6 +69,7 @@ fn number_of(damage: Damage) -> c_int {
         Damage::Record => NETSHM_DAMAGE_RECORD,
         Damage::Misplaced => NETSHM_DAMAGE_MISPLACED,
         Damage::Count => NETSHM_DAMAGE_COUNT,
+        Damage::Encoding => NETSHM_DAMAGE_ENCODING,
     }
 }
 

@@ -90,8 +90,9 @@ pub struct netshm_error {
     pub argument: c_int,
     /// 0.
     pub reserved: c_int,
-    /// Byte offset of the damage in the object, with #NETSHM_E_CORRUPT; of the bad line in a list of persistent
-    /// objects.
+    /// Byte offset of the damage in the object, with #NETSHM_E_CORRUPT; in the value, if a typed one does not
+    /// decode; of the bad line in a list of persistent objects; in the signature, with #NETSHM_E_INVALID from
+    /// netshm_type_parse().
     pub offset: i64,
     /// Process that holds the lock, with #NETSHM_E_TIMEOUT; 0 if it is not known.
     pub holder_pid: i64,
@@ -147,6 +148,7 @@ pub(super) fn record_core(e: &Error) -> c_int {
         Error::Corrupt { offset, .. } | Error::Line { offset, .. } => {
             detail.offset = i64::try_from(offset).unwrap_or(i64::MAX)
         }
+        Error::Signature { position, .. } => (detail.argument, detail.offset) = (1, position as i64),
         Error::Timeout { holder_pid } => detail.holder_pid = holder_pid.into(),
         Error::System { errno, .. } => detail.sys_errno = errno,
         _ => {}
@@ -174,7 +176,7 @@ fn code_of(e: &Error) -> c_int {
         Error::Exists => NETSHM_E_EXISTS,
         Error::TooSmall { .. } => NETSHM_E_TOO_SMALL,
         Error::Changed => NETSHM_E_CHANGED,
-        Error::Invalid { .. } => NETSHM_E_INVALID,
+        Error::Invalid { .. } | Error::Signature { .. } => NETSHM_E_INVALID,
         Error::Type { .. } => NETSHM_E_TYPE,
         Error::Locking { .. } => NETSHM_E_LOCKING,
         Error::Kind { .. } => NETSHM_E_KIND,
