@@ -24,7 +24,6 @@ static char buffer[16];
 
 static void nulls(const place *p)
 {
-    netshm_type *type = (netshm_type *)buffer;
     is(netshm_last_error(NULL), NETSHM_E_INVALID);
     null(netshm_open(NETSHM_POSIX, NULL, p->mem, RW, 0, &no), 2);
     null(netshm_open(NETSHM_POSIX, p->file, NULL, RW, 0, &no), 3);
@@ -53,8 +52,8 @@ static void nulls(const place *p)
     null(netshm_check(NULL, 0, NULL, NULL), 1);
     null(netshm_hashtbl_manage(NULL, NULL, NULL, NULL, &nt), 1);
     null(netshm_hashtbl_manage(o, NULL, NULL, NULL, NULL), 5);
-    is(netshm_hashtbl_manage(o, type, NULL, NULL, &nt), NETSHM_E_UNSUPPORTED);
-    is(netshm_hashtbl_manage(o, NULL, type, NULL, &nt), NETSHM_E_UNSUPPORTED);
+    is(netshm_hashtbl_manage(o, (netshm_type *)o, NULL, NULL, &nt), NETSHM_E_INVALID);
+    is(netshm_hashtbl_manage(o, NULL, (netshm_type *)o, NULL, &nt), NETSHM_E_INVALID);
     ok(netshm_hashtbl_table(NULL) == NULL);
     good(netshm_hashtbl_close(NULL));
     null(netshm_hashtbl_add(NULL, "k", 1, "v", 1), 1);

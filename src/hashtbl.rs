@@ -43,11 +43,11 @@ impl std::fmt::Debug for HashTable {
 
 /// What an update makes of a binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Update {
+pub enum Update<V = Vec<u8>> {
     /// Leaves it as it is.
     Keep,
     /// Replaces it, or adds one if there is none.
-    Replace(Vec<u8>),
+    Replace(V),
     /// Removes it, so that the one before it shows.
     Remove,
 }
@@ -59,7 +59,10 @@ impl HashTable {
     /// [`Error::Locking`], [`Error::Stale`] if the object holds something else, [`Error::NoSpace`],
     /// [`Error::ReadOnly`] if an empty object is open for reading only.
     pub fn manage(object: &Object, options: &ManageOptions) -> Result<HashTable> {
-        let spec = TableSpec::of_bytes(TableKind::HashTable);
+        // Strings are the same bytes with a type and without.
+        let is_raw = |recorded: &str| matches!(recorded, "" | "bytes" | "string");
+        let accepts = |recorded: [&str; 2]| recorded.into_iter().all(is_raw);
+        let spec = TableSpec { accepts: &accepts, ..TableSpec::of_bytes(TableKind::HashTable) };
         Ok(HashTable { table: object.manage_as(&spec, options)? })
     }
 

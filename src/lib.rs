@@ -45,6 +45,7 @@ mod object;
 mod pmanage;
 mod primitive;
 mod table;
+mod typed;
 
 mod ffi;
 
@@ -60,4 +61,5 @@ pub use primitive::{BlockOp, FRAGMENT_WORDS, PrimitiveTable, Step, WordBindings,
 #[cfg(feature = "inject")]
 pub use segment::inject;
 pub use table::{Table, TableInfo, TableKind};
+pub use typed::{TypedBindings, TypedHashTable, TypedKeys};
 pub use types::{CustomObject, Data, Encode, Int, Left, Type, Value};

@@ -470,6 +470,7 @@ impl Object {
         let wanted = Wanted { identity: &new, base_level, length: spec.length, default };
         let timeout = options.lock_timeout_ms;
         if options.reinitialise {
+            judge_new(&new)?;
             initialise(&engine, Initialise::Anew(wanted), timeout)?;
         }
         loop {
@@ -479,6 +480,7 @@ impl Object {
                 if root.is_none() { Ok(None) } else { catalog::nature(segment, root).map(Some) }
             })?;
             let Some((kind, signatures)) = found else {
+                judge_new(&new)?;
                 initialise(&engine, Initialise::IfEmpty(wanted), timeout)?;
                 continue;
             };
@@ -618,4 +620,15 @@ fn initialise(engine: &Engine, how: Initialise, timeout_ms: i32) -> Result<bool>
     // The old table is swept now if nothing disturbs; else by whoever comes along.
     while matches!(lifecycle::sweep_step(&mut w), Ok(true)) {}
     Ok(changed)
+}
+
+/// May a new table record these types? The left half of a pair, `(A,_)`, only reads what others have made.
+fn judge_new(new: &Identity) -> Result<()> {
+    for (signature, argument) in new.signatures.iter().zip(["key", "val"]) {
+        if signature.windows(3).any(|part| part == b",_)") {
+            let reason = "a new table needs a whole type, not the left half of a pair";
+            return Err(Error::Invalid { argument, reason });
+        }
+    }
+    Ok(())
 }

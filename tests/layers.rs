@@ -31,6 +31,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("primitive", 7),
     ("dump", 7),
     ("pmanage", 6),
+    ("typed", 7),
     // The checker shares nothing with what it judges but the names of damages.
     ("check", 7),
     ("ffi", 8),
@@ -59,6 +60,10 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("array", "hashtbl"),
     ("array", "object"),
     ("array", "table"),
+    ("typed", "hashtbl"),
+    ("typed", "object"),
+    ("typed", "table"),
+    ("typed", "cursor"),
     ("cursor", "object"),
     ("object", "cursor"),
     ("object", "check"),

@@ -17,6 +17,8 @@ pub(super) enum Fault {
     Null(u32),
     /// The argument of this number is wrong.
     Argument(u32, &'static str),
+    /// The signature at the argument of this number is wrong at this byte.
+    Signature(u32, usize, &'static str),
     /// A callback answered with this negative number.
     Answer(c_int),
 }
@@ -78,6 +80,8 @@ fn fail_with_detail(fault: Fault, names: Names) -> c_int {
                 &text,
             )
         }
+        // It comes from a type's conversion, and the answer is the callback's.
+        Fault::Core(Error::Callback(answer)) => error::record_answer(answer),
         Fault::Core(e) => error::record_core(&e),
         Fault::Null(number) => {
             let text = format!("invalid argument {number} ({}): it is NULL", named(number));
@@ -92,6 +96,14 @@ fn fail_with_detail(fault: Fault, names: Names) -> c_int {
                 Detail { code: error::NETSHM_E_INVALID, argument: number, ..Detail::default() },
                 &text,
             )
+        }
+        Fault::Signature(number, position, reason) => {
+            let text = format!(
+                "invalid argument {number} ({}): bad signature at byte {position}: {reason}",
+                named(number)
+            );
+            let (code, offset) = (error::NETSHM_E_INVALID, position as i64);
+            error::record(Detail { code, argument: number, offset, ..Detail::default() }, &text)
         }
         Fault::Answer(answer) => error::record_answer(answer),
     }

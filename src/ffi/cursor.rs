@@ -2,12 +2,14 @@
 
 use super::call::{Fault, Outcome, guard, out, out_or_null};
 use super::handle::{self, Noun, magic};
-use super::hashtbl::{kept, netshm_hashtbl, netshm_slice};
+use super::hashtbl::{check_raw, kept, kept_key, netshm_hashtbl, netshm_slice};
 use crate::cursor::Cursor;
 use crate::error::Error;
+use crate::hashtbl::HashTable;
 use crate::txn::cursor::{Binding, Part};
+use crate::typed::Types;
 use std::ffi::{c_int, c_void};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 
 /// Answer of a callback: that is enough. So does every unknown answer that is not negative.
 #[allow(dead_code)] // for C only
@@ -32,10 +34,19 @@ fn slice(bytes: &[u8]) -> netshm_slice {
 
 const NOTHING: netshm_slice = netshm_slice { data: std::ptr::null(), len: 0 };
 
+/// The table, if what is walked over is raw bytes.
+///
+/// # Safety
+/// As for `handle::body`.
+unsafe fn kept_for(t: *mut netshm_hashtbl, part: Part) -> Outcome<HashTable> {
+    // SAFETY: the caller's promise.
+    unsafe { if part == Part::Keys { kept_key(t) } else { kept(t) } }
+}
+
 /// Calls `visit` with each binding, or each key, until it wants no more.
 fn walk(t: *mut netshm_hashtbl, part: Part, visit: netshm_iter_fn, arg: *mut c_void) -> Outcome {
     // SAFETY: the header asks for a handle.
-    let table = unsafe { kept(t) }?;
+    let table = unsafe { kept_for(t, part) }?;
     let visit = visit.ok_or(Fault::Null(2))?;
     for binding in Cursor::owning(table, part) {
         let binding = binding?;
@@ -92,6 +103,7 @@ pub(super) struct Body(Mutex<Walk>);
 struct Walk {
     cursor: Cursor<'static>,
     part: Part,
+    types: Types,
     /// What the caller's slices point to.
     current: Option<Binding>,
 }
@@ -119,14 +131,15 @@ pub unsafe extern "C" fn netshm_cursor_open(
 ) -> c_int {
     guard(&["t", "flags", "out"], || {
         let place = self::out(3, out)?;
-        // SAFETY: the header asks for a handle.
-        let table = unsafe { kept(t) }?;
         let part = match flags {
             0 => Part::Bindings,
             NETSHM_CURSOR_KEYS => Part::Keys,
             _ => return Err(Fault::Argument(2, "unknown flag")),
         };
-        let walk = Walk { cursor: Cursor::owning(table, part), part, current: None };
+        // SAFETY: the header asks for a handle.
+        let body = unsafe { handle::body(1, t) }?;
+        let cursor = Cursor::owning(body.table.clone(), part);
+        let walk = Walk { cursor, part, types: body.types.clone(), current: None };
         // SAFETY: the header asks for a valid place.
         unsafe { place.put(handle::open::<netshm_cursor>(Body(Mutex::new(walk)))) };
         Ok(())
@@ -151,14 +164,11 @@ pub unsafe extern "C" fn netshm_cursor_next(
 ) -> c_int {
     guard(&["c", "key", "val"], || {
         // SAFETY: the header asks for a handle.
-        let body = unsafe { handle::body(1, c) }?;
-        let mut walk = match body.0.try_lock() {
-            Ok(walk) => walk,
-            Err(TryLockError::Poisoned(walk)) => walk.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return Err(Fault::Core(Error::Busy("another thread is using the cursor")));
-            }
-        };
+        let mut walk = unsafe { walking(c) }?;
+        check_raw("a key of raw bytes", &walk.types.key)?;
+        if walk.part == Part::Bindings {
+            check_raw("a value of raw bytes", &walk.types.value)?;
+        }
         walk.current = None;
         walk.current = walk.cursor.next().transpose()?;
         let binding = walk.current.as_ref().ok_or(Fault::Core(Error::NotFound))?;
@@ -170,6 +180,34 @@ pub unsafe extern "C" fn netshm_cursor_next(
         }
         Ok(())
     })
+}
+
+/// A cursor in use by this call.
+///
+/// # Safety
+/// As for `handle::body`.
+unsafe fn walking<'a>(c: *mut netshm_cursor) -> Outcome<MutexGuard<'a, Walk>> {
+    // SAFETY: the caller's promise.
+    match unsafe { handle::body(1, c) }?.0.try_lock() {
+        Ok(walk) => Ok(walk),
+        Err(TryLockError::Poisoned(walk)) => Ok(walk.into_inner()),
+        Err(TryLockError::WouldBlock) => Err(Fault::Core(Error::Busy("another thread is using the cursor"))),
+    }
+}
+
+/// Moves a cursor to the next binding and hands it, encoded, to `take`.
+///
+/// # Safety
+/// As for `handle::body`.
+pub(super) unsafe fn next_binding(
+    c: *mut netshm_cursor,
+    take: impl FnOnce(Binding, &Types, Part) -> Result<(), Error>,
+) -> Outcome {
+    // SAFETY: the caller's promise.
+    let mut walk = unsafe { walking(c) }?;
+    walk.current = None;
+    let binding = walk.cursor.next().transpose()?.ok_or(Fault::Core(Error::NotFound))?;
+    Ok(take(binding, &walk.types, walk.part)?)
 }
 
 /// Closes a cursor.

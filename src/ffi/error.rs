@@ -92,7 +92,8 @@ pub struct netshm_error {
     pub reserved: c_int,
     /// Byte offset of the damage in the object, with #NETSHM_E_CORRUPT; in the value, if a typed one does not
     /// decode; of the bad line in a list of persistent objects; in the signature, with #NETSHM_E_INVALID from
-    /// netshm_type_parse().
+    /// a call that takes
+    /// one.
     pub offset: i64,
     /// Process that holds the lock, with #NETSHM_E_TIMEOUT; 0 if it is not known.
     pub holder_pid: i64,
@@ -148,7 +149,7 @@ pub(super) fn record_core(e: &Error) -> c_int {
         Error::Corrupt { offset, .. } | Error::Line { offset, .. } => {
             detail.offset = i64::try_from(offset).unwrap_or(i64::MAX)
         }
-        Error::Signature { position, .. } => (detail.argument, detail.offset) = (1, position as i64),
+        Error::Signature { position, .. } => detail.offset = position as i64,
         Error::Timeout { holder_pid } => detail.holder_pid = holder_pid.into(),
         Error::System { errno, .. } => detail.sys_errno = errno,
         _ => {}

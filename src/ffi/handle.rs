@@ -15,6 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(super) trait Noun {
     /// What its handles begin with.
     const MAGIC: u64;
+    /// Other words that its handles may begin with, so that the short ways of some calls take only those that
+    /// they are for, without looking further.
+    const OTHERS: &'static [u64] = &[];
     /// What is behind a handle.
     type Body;
 
@@ -31,7 +34,14 @@ pub(super) mod magic {
     pub(in crate::ffi) const CURSOR: u64 = 0x6e73_686d_0b1e_c705;
     pub(in crate::ffi) const ARRAY: u64 = 0x6e73_686d_0b1e_c707;
     pub(in crate::ffi) const PMANAGE: u64 = 0x6e73_686d_0b1e_c7b0;
-    pub(super) const ALL: [u64; 7] = [OBJECT, TABLE, HASHTBL, TXN, CURSOR, ARRAY, PMANAGE];
+    pub(in crate::ffi) const TYPE: u64 = 0x6e73_686d_0b1e_c7a0;
+    pub(in crate::ffi) const RESULT: u64 = 0x6e73_686d_0b1e_c7a1;
+    /// A hash table with types that are not both raw bytes.
+    pub(in crate::ffi) const HASHTBL_TYPED: u64 = 0x6e73_686d_0b1e_c7a2;
+    /// A hash table from integers of 8 bytes to such integers.
+    pub(in crate::ffi) const HASHTBL_WORDS: u64 = 0x6e73_686d_0b1e_c7a3;
+    pub(super) const ALL: [u64; 11] =
+        [OBJECT, TABLE, HASHTBL, TXN, CURSOR, ARRAY, PMANAGE, TYPE, RESULT, HASHTBL_TYPED, HASHTBL_WORDS];
     pub(super) const CLOSED: u64 = 0x6e73_686d_dead_dead;
 }
 
@@ -105,7 +115,20 @@ impl Drop for Rest {
 
 /// Makes a handle. It lives until it is closed.
 pub(super) fn open<N: Noun>(body: N::Body) -> *mut N {
-    Box::into_raw(Box::new(Handle::whole::<N>(body))).cast()
+    open_as(N::MAGIC, body)
+}
+
+/// The same with one of the noun's other magic words.
+pub(super) fn open_as<N: Noun>(magic: u64, body: N::Body) -> *mut N {
+    debug_assert!(is_of::<N>(magic));
+    let handle = Handle { magic: AtomicU64::new(magic), ..Handle::whole::<N>(body) };
+    Box::into_raw(Box::new(handle)).cast()
+}
+
+/// Is this a magic word of the noun?
+#[inline(always)]
+fn is_of<N: Noun>(magic: u64) -> bool {
+    magic == N::MAGIC || N::OTHERS.contains(&magic)
 }
 
 /// What is behind a handle.
@@ -125,7 +148,7 @@ pub(super) unsafe fn body<'a, N: Noun>(number: u32, handle: *const N) -> Outcome
     // SAFETY: the caller's promise: it is memory of a handle. Only its first word is looked at, which all
     // nouns have.
     let magic = unsafe { &*handle.cast::<AtomicU64>() }.load(Ordering::Acquire);
-    if magic != N::MAGIC {
+    if !is_of::<N>(magic) {
         return Err(wrong(number, magic));
     }
     // SAFETY: the magic word says that the body is there.
@@ -138,9 +161,19 @@ pub(super) unsafe fn body<'a, N: Noun>(number: u32, handle: *const N) -> Outcome
 /// As for [`body`].
 #[inline(always)]
 pub(super) unsafe fn peek<'a, N: Noun>(handle: *const N) -> Option<&'a N::Body> {
+    // SAFETY: the caller's promise.
+    unsafe { peek_as(N::MAGIC, handle) }
+}
+
+/// The same for handles with this magic word of the noun's only.
+///
+/// # Safety
+/// As for [`body`].
+#[inline(always)]
+pub(super) unsafe fn peek_as<'a, N: Noun>(magic: u64, handle: *const N) -> Option<&'a N::Body> {
     let handle: *const Handle<N::Body> = handle.cast();
     // SAFETY: the caller's promise: it is memory of a handle, which all begin with a magic word.
-    if handle.is_null() || unsafe { handle.cast::<u64>().read_unaligned() } != N::MAGIC {
+    if handle.is_null() || unsafe { handle.cast::<u64>().read_unaligned() } != magic {
         return None;
     }
     // SAFETY: the magic word says that the body is there.
@@ -159,13 +192,12 @@ pub(super) unsafe fn close<N: Noun>(number: u32, handle: *mut N) -> Outcome<N::B
     if unsafe { (*handle).is_part } {
         return Err(Fault::Argument(number, "it is borrowed, and ends with the handle that it came from"));
     }
-    // SAFETY: it was just found to be a live handle. Of two threads that close it one gets through.
-    let ended = unsafe { &(*handle).magic }.compare_exchange(
-        N::MAGIC,
-        magic::CLOSED,
-        Ordering::AcqRel,
-        Ordering::Acquire,
-    );
+    // SAFETY: it was just found to be a live handle.
+    let word = unsafe { &(*handle).magic };
+    // Of two threads that close it one gets through.
+    let ended = word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |magic| {
+        is_of::<N>(magic).then_some(magic::CLOSED)
+    });
     ended.map_err(|magic| wrong(number, magic))?;
     // SAFETY: the exchange above succeeds once in the life of a handle.
     let body = unsafe {

@@ -12,6 +12,8 @@ use super::options::{self, netshm_options};
 use crate::error::Error;
 use crate::hashtbl::{HashTable, Quick};
 use crate::table::Table;
+use crate::typed::{self, Types};
+use crate::types::Type;
 use std::ffi::{c_int, c_void};
 use std::mem::size_of;
 
@@ -26,7 +28,7 @@ pub struct netshm_hashtbl {
     _opaque: [u8; 0],
 }
 
-/// The type of keys or values. Reserved: this version has raw bytes only, and all pointers to types are NULL.
+/// The type of keys or values: immutable. See "Types". Closed by netshm_type_close().
 pub struct netshm_type {
     _opaque: [u8; 0],
 }
@@ -48,7 +50,8 @@ impl Noun for netshm_table {
 
 /// What is behind a hash table's handle.
 pub(super) struct Body {
-    table: HashTable,
+    pub(super) table: HashTable,
+    pub(super) types: Types,
     /// What netshm_hashtbl_table() gives.
     part: Handle<Table>,
 }
@@ -61,7 +64,9 @@ impl Drop for Body {
 }
 
 impl Noun for netshm_hashtbl {
+    /// A table that calls on raw bytes can use, on both sides.
     const MAGIC: u64 = magic::HASHTBL;
+    const OTHERS: &'static [u64] = &[magic::HASHTBL_TYPED, magic::HASHTBL_WORDS];
     type Body = Body;
 
     fn closing(body: &Body) {
@@ -69,7 +74,7 @@ impl Noun for netshm_hashtbl {
     }
 }
 
-/// The table behind a handle.
+/// The table behind a handle, for calls to which its types do not matter.
 ///
 /// # Safety
 /// As for `handle::body`.
@@ -77,6 +82,57 @@ impl Noun for netshm_hashtbl {
 unsafe fn live<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
     // SAFETY: the caller's promise.
     unsafe { handle::body(1, t) }.map(|body| &body.table)
+}
+
+/// The table behind a handle, for calls with raw keys.
+///
+/// # Safety
+/// As for `handle::body`.
+#[inline(always)]
+unsafe fn live_key<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
+    // SAFETY: the caller's promise.
+    let body = unsafe { handle::body(1, t) }?;
+    check_raw("a key of raw bytes", &body.types.key)?;
+    Ok(&body.table)
+}
+
+/// The table behind a handle, for calls with raw keys and values.
+///
+/// # Safety
+/// As for `handle::body`.
+#[inline(always)]
+unsafe fn live_raw<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
+    // SAFETY: the caller's promise.
+    let (table, body) = unsafe { (live_key(t)?, handle::body(1, t)?) };
+    check_raw("a value of raw bytes", &body.types.value)?;
+    Ok(table)
+}
+
+/// The table behind a handle, for calls with raw keys and integers as values.
+///
+/// # Safety
+/// As for `handle::body`.
+#[inline(always)]
+unsafe fn live_counter<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
+    // SAFETY: the caller's promise.
+    let (table, body) = unsafe { (live_key(t)?, handle::body(1, t)?) };
+    let value = &body.types.value;
+    if value.is_raw() || value.is_word() {
+        Ok(table)
+    } else {
+        Err(wrong_type("an integer of 8 bytes", value))
+    }
+}
+
+/// Complains if a type is not one of raw bytes.
+#[inline(always)]
+pub(super) fn check_raw(asked: &str, recorded: &Type) -> Outcome {
+    if recorded.is_raw() { Ok(()) } else { Err(wrong_type(asked, recorded)) }
+}
+
+#[cold]
+pub(super) fn wrong_type(asked: &str, recorded: &Type) -> Fault {
+    Fault::Core(Error::Type { asked: asked.into(), recorded: recorded.signature().into() })
 }
 
 /// The table and the key, if there is nothing to complain about.
@@ -121,13 +177,46 @@ unsafe fn quick_bytes<'a>(data: *const c_void, len: usize) -> Option<&'a [u8]> {
     Some(unsafe { std::slice::from_raw_parts(data.cast(), len) })
 }
 
-/// The table behind a handle, kept open also if a callback closes the handle.
+/// The table behind a handle, for calls with raw keys and values. It is kept open also if a callback closes the
+/// handle.
 ///
 /// # Safety
 /// As for `handle::body`.
 pub(super) unsafe fn kept(t: *mut netshm_hashtbl) -> Outcome<HashTable> {
     // SAFETY: the caller's promise.
-    unsafe { live(t) }.cloned()
+    unsafe { live_raw(t) }.cloned()
+}
+
+/// The same for calls with raw keys and without values.
+///
+/// # Safety
+/// As for `handle::body`.
+pub(super) unsafe fn kept_key(t: *mut netshm_hashtbl) -> Outcome<HashTable> {
+    // SAFETY: the caller's promise.
+    unsafe { live_key(t) }.cloned()
+}
+
+/// The type that a handle stands for; none for NULL.
+///
+/// # Safety
+/// As for `handle::body`.
+unsafe fn type_of<'a>(number: u32, handle: *mut netshm_type) -> Outcome<Option<&'a Type>> {
+    if handle.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's promise.
+    Ok(Some(unsafe { &handle::body(number, handle)?.of }))
+}
+
+/// A handle for a table.
+pub(super) fn open((table, types): (HashTable, Types)) -> *mut netshm_hashtbl {
+    let magic = match &types {
+        Types { key, value } if key.is_raw() && value.is_raw() => magic::HASHTBL,
+        Types { key, value } if key.is_word() && value.is_word() => magic::HASHTBL_WORDS,
+        _ => magic::HASHTBL_TYPED,
+    };
+    let part = Handle::part::<netshm_table>(table.table().clone());
+    handle::open_as(magic, Body { table, types, part })
 }
 
 /// Views an object as a hash table. An empty object becomes one.
@@ -135,12 +224,14 @@ pub(super) unsafe fn kept(t: *mut netshm_hashtbl) -> Outcome<HashTable> {
 /// Two processes that do this at the same moment with a new object both get the one table.
 ///
 /// @param o        The object. Its handle may be closed afterwards.
-/// @param key      Reserved: NULL, raw bytes.
-/// @param val      Reserved: NULL, raw bytes.
+/// @param key      The type of the keys, which is recorded in a new table and compared with what an existing one
+///                 records. NULL: raw bytes for a new table, whatever is recorded for an existing one.
+/// @param val      The same for the values.
 /// @param options  How; NULL gives the defaults.
 /// @param out      Receives the handle.
 ///
-/// @return NETSHM_OK; NETSHM_E_LOCKING, another method is recorded; NETSHM_E_READ_ONLY, an empty object is open for
+/// @return NETSHM_OK; NETSHM_E_TYPE, other types are recorded: the text names both; NETSHM_E_LOCKING, another
+///         method is recorded; NETSHM_E_READ_ONLY, an empty object is open for
 ///         reading only; NETSHM_E_CORRUPT; NETSHM_E_UNSUPPORTED, something reserved was asked for;
 ///         NETSHM_E_IN_GROUP, to re-initialise; NETSHM_E_NO_SPACE, NETSHM_E_NO_MEMORY, NETSHM_E_BUSY,
 ///         NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
@@ -154,15 +245,12 @@ pub unsafe extern "C" fn netshm_hashtbl_manage(
 ) -> c_int {
     guard(&["o", "key", "val", "options", "out"], || {
         let place = self::out(5, out)?;
-        if !key.is_null() || !val.is_null() {
-            return Err(Fault::Core(Error::Unsupported("types, in this version")));
+        // SAFETY: the header asks for handles, a structure that carries its size, and a valid place.
+        unsafe {
+            let (object, options) = (&handle::body(1, o)?.object, options::read(4, options)?);
+            let managed = typed::manage(object, type_of(2, key)?, type_of(3, val)?, &options)?;
+            place.put(open(managed));
         }
-        // SAFETY: the header asks for a handle, a structure that carries its size, and a valid place.
-        let (object, options) = unsafe { (&handle::body(1, o)?.object, options::read(4, options)?) };
-        let table = HashTable::manage(object, &options)?;
-        let part = Handle::part::<netshm_table>(table.table().clone());
-        // SAFETY: as above.
-        unsafe { place.put(handle::open(Body { table, part })) };
         Ok(())
     })
 }
@@ -250,7 +338,7 @@ unsafe fn add_slowly(
 ) -> c_int {
     guard(&["t", "key", "key_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key, val) = unsafe { (live(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
+        let (t, key, val) = unsafe { (live_raw(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
         Ok(t.add(key, val)?)
     })
 }
@@ -296,7 +384,7 @@ unsafe fn replace_slowly(
 ) -> c_int {
     guard(&["t", "key", "key_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key, val) = unsafe { (live(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
+        let (t, key, val) = unsafe { (live_raw(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
         Ok(t.replace(key, val)?)
     })
 }
@@ -316,7 +404,7 @@ pub unsafe extern "C" fn netshm_hashtbl_insert(
 ) -> c_int {
     guard(&["t", "key", "key_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key, val) = unsafe { (live(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
+        let (t, key, val) = unsafe { (live_raw(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
         Ok(t.insert(key, val)?)
     })
 }
@@ -338,7 +426,7 @@ pub unsafe extern "C" fn netshm_hashtbl_remove(
 ) -> c_int {
     guard(&["t", "key", "key_len", "was_there"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (live(t)?, bytes(2, key, key_len)?) };
+        let (t, key) = unsafe { (live_key(t)?, bytes(2, key, key_len)?) };
         let there = t.remove(key)?;
         // SAFETY: the header asks for a valid place or NULL.
         unsafe { out_or_null(was_there).put(there.into()) };
@@ -406,7 +494,7 @@ unsafe fn find_slowly(
 ) -> c_int {
     guard(&["t", "key", "key_len", "buf", "cap", "len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (live(t)?, bytes(2, key, key_len)?) };
+        let (t, key) = unsafe { (live_raw(t)?, bytes(2, key, key_len)?) };
         if buf.is_null() && cap != 0 {
             return Err(Fault::Null(4));
         }
@@ -447,7 +535,7 @@ pub unsafe extern "C" fn netshm_hashtbl_get(
 ) -> c_int {
     guard(&["t", "key", "key_len", "val", "len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (live(t)?, bytes(2, key, key_len)?) };
+        let (t, key) = unsafe { (live_raw(t)?, bytes(2, key, key_len)?) };
         let (val, len) = (out(4, val)?, out(5, len)?);
         let mut block = Block::new(256)?;
         loop {
@@ -514,7 +602,7 @@ pub unsafe extern "C" fn netshm_hashtbl_find_all(
 ) -> c_int {
     guard(&["t", "key", "key_len", "vals", "n"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (live(t)?, bytes(2, key, key_len)?) };
+        let (t, key) = unsafe { (live_raw(t)?, bytes(2, key, key_len)?) };
         let (vals, n) = (out(4, vals)?, out(5, n)?);
         let all = t.find_all(key)?;
         let block = if all.is_empty() { std::ptr::null_mut() } else { pack(&all)?.give().cast() };
@@ -563,7 +651,7 @@ pub unsafe extern "C" fn netshm_hashtbl_mem(
 ) -> c_int {
     guard(&["t", "key", "key_len", "found"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (live(t)?, bytes(2, key, key_len)?) };
+        let (t, key) = unsafe { (live_key(t)?, bytes(2, key, key_len)?) };
         let place = out(4, found)?;
         let found = t.contains(key)?;
         // SAFETY: the header asks for a valid place.
@@ -641,7 +729,7 @@ unsafe fn incr_slowly(
 ) -> c_int {
     guard(&["t", "key", "key_len", "delta", "initial", "now"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (live(t)?, bytes(2, key, key_len)?) };
+        let (t, key) = unsafe { (live_counter(t)?, bytes(2, key, key_len)?) };
         let sum = t.increment(key, delta, initial)?;
         // SAFETY: the header asks for a valid place or NULL.
         unsafe { out_or_null(now).put(sum) };
@@ -673,8 +761,9 @@ pub unsafe extern "C" fn netshm_hashtbl_cas(
 ) -> c_int {
     guard(&["t", "key", "key_len", "old", "old_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key, old, val) =
-            unsafe { (live(t)?, bytes(2, key, key_len)?, bytes(4, old, old_len)?, bytes(6, val, val_len)?) };
+        let (t, key, old, val) = unsafe {
+            (live_raw(t)?, bytes(2, key, key_len)?, bytes(4, old, old_len)?, bytes(6, val, val_len)?)
+        };
         Ok(t.compare_and_replace(key, old, val)?)
     })
 }

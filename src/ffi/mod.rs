@@ -8,6 +8,7 @@
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
 //! - [`object`], [`options`], [`roots`], [`hashtbl`], [`array`], [`update`], [`cursor`], [`primitive`], [`group`],
 //!   [`watch`], [`check`], [`pmanage`]: one noun each.
+//! - [`value`], [`types`], [`result`], [`typed`]: cells, type objects, what was found, typed hash tables.
 //! - [`inject`]: a hook for tests, in test builds only; not part of the header.
 
 // The names are C's, and C finds the functions by their symbols.
@@ -26,8 +27,12 @@ mod object;
 mod options;
 mod pmanage;
 mod primitive;
+mod result;
 mod roots;
+mod typed;
+mod types;
 mod update;
+mod value;
 mod watch;
 
 #[cfg(feature = "inject")]

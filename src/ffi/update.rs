@@ -1,6 +1,6 @@
 //! Callbacks on one binding: looking at it, and changing it under its lock.
 
-use super::call::{Fault, bytes, guard, out_or_null};
+use super::call::{Fault, Outcome, bytes, guard, out_or_null};
 use super::error::NETSHM_E_CALLBACK;
 use super::hashtbl::{kept, netshm_hashtbl};
 use crate::error::Error;
@@ -131,19 +131,62 @@ pub unsafe extern "C" fn netshm_update_set(
         }
         // SAFETY: the header asks for readable bytes.
         let val = unsafe { bytes(2, val, val_len) }?;
-        let mut active = INNERMOST.get();
-        while !active.is_null() && !std::ptr::eq(active.cast(), u) {
-            // SAFETY: what is in the list is under way further up on this thread's stack.
-            active = unsafe { (*active).outer };
-        }
-        // SAFETY: as above.
-        let active = unsafe { active.as_ref() }.ok_or(Fault::Core(Error::Closed))?;
         let mut copy = Vec::new();
         copy.try_reserve_exact(val.len()).map_err(|_| Error::NoMemory)?;
         copy.extend_from_slice(val);
-        *active.value.borrow_mut() = Some(copy);
-        Ok(())
+        with_active(u, |active| *active.value.borrow_mut() = Some(copy))
     })
+}
+
+/// Appends bytes to the value that was set so far.
+///
+/// @param u         What the callback was given. It can be used by the callback's thread and during it only.
+/// @param data      The bytes, which are copied; may be NULL only if len is 0.
+/// @param len       Their number.
+///
+/// @return As for netshm_update_set().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_update_append(
+    u: *mut netshm_update,
+    data: *const c_void,
+    len: usize,
+) -> c_int {
+    guard(&["u", "data", "len"], || {
+        if u.is_null() {
+            return Err(Fault::Null(1));
+        }
+        // SAFETY: the header asks for readable bytes.
+        let data = unsafe { bytes(2, data, len) }?;
+        let outcome: Result<(), Error> = with_active(u, |active| {
+            let mut value = active.value.borrow_mut();
+            let value = value.get_or_insert_default();
+            value.try_reserve(data.len()).map_err(|_| Error::NoMemory)?;
+            value.extend_from_slice(data);
+            Ok(())
+        })?;
+        Ok(outcome?)
+    })
+}
+
+/// Finds the update that is known by this address among those under way on this thread.
+fn with_active<R>(u: *mut netshm_update, then: impl FnOnce(&Active) -> R) -> Outcome<R> {
+    let mut active = INNERMOST.get();
+    while !active.is_null() && !std::ptr::eq(active.cast(), u) {
+        // SAFETY: what is in the list is under way further up on this thread's stack.
+        active = unsafe { (*active).outer };
+    }
+    // SAFETY: as above.
+    unsafe { active.as_ref() }.map(then).ok_or(Fault::Core(Error::Closed))
+}
+
+/// Calls a callback that hands out bytes by means of an update: its answer, and the bytes if it gave any.
+pub(super) fn collect(callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_int, Option<Vec<u8>>) {
+    let active = Active { value: RefCell::new(None), outer: INNERMOST.get() };
+    let answer = {
+        let _known = Known::new(&active);
+        callback((&raw const active).cast_mut().cast())
+    };
+    (answer, active.value.into_inner())
 }
 
 /// Calls a callback once, under the key's lock, with the newest binding, and does what it answers.

@@ -2,7 +2,7 @@
 
 use super::call::{bytes, guard, out};
 use super::error::{self, Detail, NETSHM_E_TIMEOUT, NETSHM_OK};
-use super::hashtbl::{kept, netshm_hashtbl};
+use super::hashtbl::{kept_key, netshm_hashtbl};
 use crate::hashtbl::Stamp;
 use std::ffi::{c_int, c_void};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub unsafe extern "C" fn netshm_hashtbl_stamp(
     guard(&["t", "key", "key_len", "stamp"], || {
         let place = out(4, stamp)?;
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (kept(t)?, bytes(2, key, key_len)?) };
+        let (t, key) = unsafe { (kept_key(t)?, bytes(2, key, key_len)?) };
         let stamp = t.stamp(key)?.to_bits();
         // SAFETY: the header asks for a valid place.
         unsafe { place.put(stamp) };
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn netshm_hashtbl_wait(
     let code = guard(&["t", "key", "key_len", "stamp", "timeout_ns"], || {
         let place = out(4, stamp)?;
         // SAFETY: the header asks for a handle, for readable bytes and for a stamp.
-        let (t, key, since) = unsafe { (kept(t)?, bytes(2, key, key_len)?, stamp.read_unaligned()) };
+        let (t, key, since) = unsafe { (kept_key(t)?, bytes(2, key, key_len)?, stamp.read_unaligned()) };
         let mut since = Stamp::from_bits(since);
         let timeout = u64::try_from(timeout_ns).ok().map(Duration::from_nanos);
         in_time = t.wait(key, &mut since, timeout)?;

@@ -15,6 +15,10 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("hashtbl", "Hash tables", ""),
     ("update", "One binding by callback", ""),
     ("cursor", "Walking over a table", ""),
+    ("value", "Typed values", VALUES),
+    ("types", "Types", ""),
+    ("result", "Results", ""),
+    ("typed", "Typed hash tables", ""),
     ("array", "Arrays", ""),
     ("primitive", "Primitive tables", ""),
     ("group", "Groups", ""),
@@ -29,6 +33,97 @@ const OPTIONS_INIT: &str = "
  */
 #define NETSHM_OPTIONS_INIT { sizeof(netshm_options), 0, 0, 0, 0, 0, 0, NULL, 0, 0 }
 ";
+
+const VALUES: &str = r#"
+/*
+ * Makers of cells, for `netshm_value v[] = { netshm_int(5), netshm_str("x") };`. With NETSHM_NO_INLINE defined the
+ * header has declarations only, for other languages' readers of headers.
+ */
+#ifndef NETSHM_NO_INLINE
+
+/** An integer, for int, int32, int64, nativeint. */
+static inline netshm_value netshm_int(int64_t i)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_INT;
+    v.reserved = 0;
+    v.as.i = i;
+    return v;
+}
+
+/** An unsigned integer, for uint. */
+static inline netshm_value netshm_uint(uint64_t u)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_UINT;
+    v.reserved = 0;
+    v.as.u = u;
+    return v;
+}
+
+/** A double. */
+static inline netshm_value netshm_double(double d)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_DOUBLE;
+    v.reserved = 0;
+    v.as.d = d;
+    return v;
+}
+
+/** Bytes, for string, bytes, int32[]. They are not copied until a call gets the cell. */
+static inline netshm_value netshm_bytes(const void *data, size_t len)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_BYTES;
+    v.reserved = 0;
+    v.as.s.data = data;
+    v.as.s.len = len;
+    return v;
+}
+
+/** The bytes of a C string, without the zero at its end. */
+static inline netshm_value netshm_str(const char *text)
+{
+    size_t len = 0;
+    while (text[len] != 0) len++;
+    return netshm_bytes(text, len);
+}
+
+/** An option with a content, whose cells follow. */
+static inline netshm_value netshm_some(void)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_SOME;
+    v.reserved = 0;
+    v.as.u = 0;
+    return v;
+}
+
+/** An option without content. */
+static inline netshm_value netshm_none(void)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_NONE;
+    v.reserved = 0;
+    v.as.u = 0;
+    return v;
+}
+
+/** An object of a custom type. */
+static inline netshm_value netshm_custom_object(void *object)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_CUSTOM;
+    v.reserved = 0;
+    v.as.object = object;
+    return v;
+}
+#endif /* NETSHM_NO_INLINE */
+
+/** An array of cells and their number, as two arguments of a call. */
+#define NETSHM_CELLS(array) (array), sizeof(array) / sizeof((array)[0])
+"#;
 
 const WARNING: &str = "/* Generated from src/ffi by `make header`: do not edit. `make check-header` compares. */";
 
