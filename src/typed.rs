@@ -377,3 +377,34 @@ impl<K: Data> Iterator for TypedKeys<'_, K> {
         self.0.next().map(|item| item.and_then(|key| K::decode(&key)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agreed(asked: Option<&str>, recorded: &str) -> Option<Result<Type>> {
+        let asked = asked.map(|text| Type::parse(text).expect("parses"));
+        let side = Side::new("key", asked.as_ref());
+        let accepted = side.accepts(recorded);
+        let agreed = side.agreed();
+        if accepted || matches!(agreed, Err(Error::Corrupt { .. })) { Some(agreed) } else { None }
+    }
+
+    #[test]
+    fn a_side_agrees_with_what_is_recorded_or_not_at_all() {
+        let is = |text: &str| Some(Type::parse(text));
+        assert_eq!(agreed(None, ""), is("bytes"));
+        assert_eq!(agreed(None, "(int,string)"), is("(int,string)"));
+        assert_eq!(agreed(Some("string"), ""), is("string"));
+        assert_eq!(agreed(Some("bytes"), ""), is("bytes"));
+        assert_eq!(agreed(Some("int"), ""), None);
+        assert_eq!(agreed(Some("string"), "bytes"), None);
+        assert_eq!(agreed(Some("(int,_)"), "(int,string)"), is("(int,_)"));
+        assert_eq!(agreed(Some("(int,string)"), "(int,_)"), None);
+        for damaged in ["integer", "(int", "int\0", "\u{fffd}"] {
+            for asked in [None, Some("int")] {
+                assert!(matches!(agreed(asked, damaged), Some(Err(Error::Corrupt { .. }))), "{damaged:?}");
+            }
+        }
+    }
+}
