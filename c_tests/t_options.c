@@ -67,7 +67,8 @@ int main(void)
     field(locking, NETSHM_LOCK_RECORD, NETSHM_OK);
     field(hashing, 3, NETSHM_E_INVALID);
     field(reserved, 1, NETSHM_E_INVALID);
-    field(root, "root", NETSHM_E_INVALID);
+    field(root, "root", NETSHM_OK);
+    field(root, "", NETSHM_E_INVALID);
     field(page_size, 1, NETSHM_E_INVALID);
     field(page_size, 156, NETSHM_E_INVALID);
     field(page_size, 161, NETSHM_E_INVALID);

@@ -567,6 +567,63 @@ fn whole() -> Vec<Scenario> {
     ]
 }
 
+/// Several tables in one object.
+fn named_tables() -> Vec<Scenario> {
+    fn two(t: &mut Template) -> u64 {
+        t.add_keys(0..20);
+        for name in ["a", "b"] {
+            t.apply(&Op::GroupOfTwo(name, vec![], (0..20).map(|n| add(n, 8)).collect()));
+            t.apply(&Op::GroupOfTwo(name, vec![], vec![add(3, 9), add(50, 20_000)]));
+        }
+        0
+    }
+    fn page_of_names(t: &mut Template) -> u64 {
+        const NAMES: [&str; 15] =
+            ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15"];
+        t.add_keys(0..5);
+        for name in NAMES {
+            t.apply(&Op::MakeNamed(name));
+        }
+        0
+    }
+    vec![
+        Scenario {
+            name: "named table, the first one, made",
+            steps: |_| vec![Op::MakeNamed("a"), Op::GroupOfTwo("a", vec![], vec![add(1, 8)])],
+            ..PLAIN
+        },
+        Scenario {
+            name: "named table, made on a new page of the catalog",
+            template: Some(page_of_names),
+            steps: |_| vec![Op::MakeNamed("a")],
+            ..PLAIN
+        },
+        Scenario {
+            name: "named table, dropped and made again",
+            template: Some(two),
+            steps: |_| vec![Op::DropNamed("a"), Op::MakeNamed("a"), Op::DropNamed("a"), Op::DropNamed("a")],
+            stride: 2,
+            ..PLAIN
+        },
+        Scenario {
+            name: "named table, group over two tables",
+            template: Some(two),
+            steps: |_| {
+                let named = vec![add(500, 8), replace(7, 8), replace(8, 500), remove(2), add(3, 40)];
+                vec![Op::GroupOfTwo("a", several(), named)]
+            },
+            ..PLAIN
+        },
+        Scenario {
+            name: "named tables, all re-initialised",
+            template: Some(two),
+            steps: |_| vec![Op::Reinitialise, Op::MakeNamed("a")],
+            stride: 4,
+            ..PLAIN
+        },
+    ]
+}
+
 /// What a victim tells.
 const RETURNED: usize = 0;
 const STORES: usize = 1;
@@ -990,6 +1047,7 @@ fn main() {
         ("growth", || run(growth())),
         ("groups", || run(groups())),
         ("whole_object", || run(whole())),
+        ("named_tables", || run(named_tables())),
         ("recovery", recovery),
     ]);
 }

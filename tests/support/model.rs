@@ -28,6 +28,12 @@ pub(crate) enum Op {
     Reinitialise,
     /// Empties the object of its table as well.
     Truncate,
+    /// Makes or finds a named table.
+    MakeNamed(&'static str),
+    /// Removes a named table.
+    DropNamed(&'static str),
+    /// A group over the unnamed table and a named one, which is made first if need be.
+    GroupOfTwo(&'static str, Vec<Op>, Vec<Op>),
     /// Opens the object, creating it if need be.
     Open,
     /// Makes or finds the table.
@@ -50,7 +56,9 @@ pub(crate) enum Outcome {
     Failed(Error),
 }
 
-/// What a table is supposed to hold: for each key its bindings, the newest last.
+/// What a table is supposed to hold: for each key its bindings, the newest last. Keys of named tables are
+/// there as well, see [`named_key`]; that a table exists is a binding of its empty key,
+/// which it does not really hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Model(pub(crate) BTreeMap<Bytes, Vec<Bytes>>);
 
@@ -60,7 +68,8 @@ impl Model {
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.0.values().map(|stack| stack.len() as u64).sum()
+        let unnamed = self.0.iter().filter(|(key, _)| !key.starts_with(NAMED));
+        unnamed.map(|(_, stack)| stack.len() as u64).sum()
     }
 
     fn push(&mut self, key: &[u8], value: &[u8]) {
@@ -110,6 +119,28 @@ impl Model {
                 }
             }
             Op::Reinitialise | Op::Truncate => self.0.clear(),
+            Op::MakeNamed(name) => self.make(name),
+            Op::DropNamed(name) => {
+                let prefix = named_key(name, b"");
+                if !self.0.contains_key(&prefix) {
+                    return Outcome::Failed(Error::NotFound);
+                }
+                self.0.retain(|key, _| !key.starts_with(&prefix));
+            }
+            Op::GroupOfTwo(name, ops, named) => {
+                self.make(name);
+                for op in ops {
+                    self.apply(op);
+                }
+                for op in named {
+                    match op {
+                        Op::Add(k, v) => self.push(&named_key(name, k), v),
+                        Op::Replace(k, v) => self.set(&named_key(name, k), v),
+                        Op::Remove(k) => drop(self.pop(&named_key(name, k))),
+                        other => panic!("{other:?} is not for named tables"),
+                    }
+                }
+            }
             Op::Length => return Outcome::Count(self.len()),
             Op::Abort(_) | Op::Touch(_) | Op::Open | Op::Manage | Op::Close | Op::Check | Op::Threads(_) => {}
         }
@@ -133,6 +164,10 @@ impl Model {
         }
     }
 
+    fn make(&mut self, name: &str) {
+        self.0.entry(named_key(name, b"")).or_insert_with(|| vec![Bytes::new()]);
+    }
+
     fn increment(&mut self, key: &[u8], delta: i64, initial: i64) -> Outcome {
         let old = match self.newest(key) {
             None => initial,
@@ -152,7 +187,15 @@ impl Model {
     }
 }
 
-/// Keys that operations name.
+/// What the keys of named tables begin with in a model.
+const NAMED: &[u8] = b"\0named\0";
+
+/// A key of a named table, as it is in a model.
+fn named_key(name: &str, key: &[u8]) -> Bytes {
+    [NAMED, name.as_bytes(), b"\0", key].concat()
+}
+
+/// Keys of the unnamed table that operations name.
 pub(crate) fn keys_of(ops: &[Op]) -> Vec<Bytes> {
     let mut keys = Vec::new();
     for op in ops {
@@ -162,7 +205,7 @@ pub(crate) fn keys_of(ops: &[Op]) -> Vec<Bytes> {
             }
             Op::Increment(k, ..) | Op::Update(k, _) | Op::CompareAndReplace(k, ..) => keys.push(k.clone()),
             Op::UpdateStack(k, _) => keys.push(k.clone()),
-            Op::Group(ops) | Op::Abort(ops) => keys.extend(keys_of(ops)),
+            Op::Group(ops) | Op::Abort(ops) | Op::GroupOfTwo(_, ops, _) => keys.extend(keys_of(ops)),
             _ => {}
         }
     }
@@ -219,6 +262,19 @@ impl Actor {
                 self.table = None;
                 self.object = Some(OpenOptions::new().truncate(true).open(&self.name).expect("truncates"));
             }
+            Op::MakeNamed(name) => drop(self.named(name)),
+            Op::DropNamed(name) => {
+                if let Err(e) = self.object().drop_table(name) {
+                    return Outcome::Failed(e);
+                }
+            }
+            Op::GroupOfTwo(name, ops, others) => {
+                let (table, named) = (self.table(), self.named(name));
+                let both = || in_group(&table, ops).and_then(|()| in_group(&named, others));
+                if let Err(e) = table.table().group(both) {
+                    return Outcome::Failed(e);
+                }
+            }
             Op::Open => drop(self.object()),
             Op::Manage => drop(self.table()),
             Op::Close => self.close(),
@@ -234,7 +290,7 @@ impl Actor {
     /// The same as one consistent snapshot, which recovers whoever died on the way.
     pub(crate) fn dump_in_group(&mut self) -> Model {
         let table = self.table();
-        table.table().group(|| Ok::<Model, Error>(dump(&table))).expect("reads in a group")
+        table.table().group(|| Ok::<Model, Error>(self.dump())).expect("reads in a group")
     }
 
     fn more_threads(&mut self, n: usize) {
@@ -252,9 +308,25 @@ impl Actor {
         }
     }
 
-    /// Everything that the table holds, by iteration.
+    /// Everything that the tables hold, by iteration.
     pub(crate) fn dump(&mut self) -> Model {
-        dump(&self.table())
+        let mut all = dump(&self.table());
+        for info in self.object().tables().expect("lists") {
+            let name = info.name.as_deref().unwrap_or_default();
+            if name.is_empty() {
+                continue;
+            }
+            all.make(name);
+            for (key, stack) in dump(&self.named(name)).0 {
+                all.0.insert(named_key(name, &key), stack);
+            }
+        }
+        all
+    }
+
+    fn named(&mut self, name: &str) -> HashTable {
+        let object = self.object();
+        HashTable::manage(&object, self.options.clone().root(name)).expect("manages")
     }
 }
 
