@@ -103,8 +103,8 @@ fn another_user_reads_everything_and_writes_nothing() {
             assert!(t.contains(b"n").expect("looks"));
             assert_eq!(t.view(b"n", <[u8]>::len), Ok(Some(8)));
             assert_eq!(t.len(), Ok(3004));
-            assert_eq!(t.iter().map(|b| b.expect("reads")).count(), 3004);
-            assert_eq!(t.keys().map(|b| b.expect("reads")).count(), 3003);
+            assert_eq!(t.iter().filter(Result::is_ok).count(), 3004);
+            assert_eq!(t.keys().filter(Result::is_ok).count(), 3003);
             let summary = check_object(&object);
             assert_eq!(summary.bindings, 3004);
             let mut stamp = t.stamp(b"k").expect("stamps");
