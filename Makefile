@@ -30,7 +30,7 @@ all: build
 
 help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
-	@echo 'test: test-rust test-c gates lint test-readme test-examples test-runtimes; test-long'
+	@echo 'test: test-rust test-c gates lint test-readme test-ocaml test-examples test-runtimes; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS)'
 	@echo 'gates: check-header check-symbols check-soname check-install'
@@ -134,6 +134,13 @@ test-handover: lib
 	$(CC) -std=c99 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Wpedantic -Werror -Iinclude examples_c/handover.c \
 		-o $(BUILD)/handover -L$(LIBDIR) -lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
 	timeout 60 $(BUILD)/handover
+
+# The same done by the reference, Ocamlnet, and by us, and compared.
+test: test-ocaml
+
+.PHONY: test-ocaml
+test-ocaml: lib
+	@if tests/ocaml/need.sh; then tests/ocaml/run.sh "$(abspath $(BUILD))" "$(CC)"; fi
 
 # ---- Measuring: figures and goals, beside a private map and the limit. See docs/performance.md.
 
