@@ -4,7 +4,7 @@
 //! what is seen is the old content or the new one. It refuses to know what a line means. The lock is always
 //! given free before the file is closed, so that a forked child which has the descriptor does not keep it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -15,7 +15,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use super::descriptor::{
-    as_file, io_error, lift, open_error, open_or_create, open_path, require_regular, retry, status,
+    as_file, io_error, lift, open_error, open_or_create, open_path, require_regular, status,
 };
 use super::filelock::{lock_range, share_range, unlock_range};
 use super::space::pwrite_all;
@@ -130,12 +130,12 @@ fn open(path: &Path, purpose: Purpose) -> nix::Result<OwnedFd> {
 
 /// Removes a file's name. What cannot be removed stays.
 pub(crate) fn remove_file(path: &[u8]) {
-    remove(path, |path| nix::unistd::unlink(path));
+    remove(path, nix::unistd::unlink);
 }
 
 /// Removes the name of POSIX shared memory. What cannot be removed stays.
 pub(crate) fn remove_posix_shm(path: &[u8]) {
-    remove(path, |path| nix::sys::mman::shm_unlink(path));
+    remove(path, nix::sys::mman::shm_unlink);
 }
 
 /// Removes the name of a POSIX semaphore. What cannot be removed stays.
@@ -146,8 +146,8 @@ pub(crate) fn remove_posix_sem(path: &[u8]) {
     });
 }
 
-fn remove(path: &[u8], call: impl Fn(&std::ffi::CStr) -> nix::Result<()>) {
+fn remove(path: &[u8], call: impl FnOnce(&CStr) -> nix::Result<()>) {
     // A name with a NUL byte is nobody's.
     let Ok(path) = CString::new(path) else { return };
-    let _ = retry(|| call(&path));
+    let _ = call(&path);
 }

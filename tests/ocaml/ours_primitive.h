@@ -82,7 +82,7 @@ static int words_find_all(void)
     size_t n, i;
     int code = netshm_table_find_all(words_table, words_key(), &all, &n);
     if (code != NETSHM_OK) return code;
-    for (i = 0; i < n; i++) note_words(0, all[i].words, all[i].n, 0, 1);
+    for (i = 0; i < n; i++) note_words(0, all[i].data, all[i].n, 0, 1);
     netshm_free(all);
     return code;
 }
