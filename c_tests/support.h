@@ -52,6 +52,18 @@ static inline int place_open(const place *p, uint32_t flags, netshm_object **out
     return netshm_open(NETSHM_POSIX, p->file, p->mem, flags, 0600, out);
 }
 
+/* Options with the locking method to test: the best one, or that of NETSHM_LOCKING. */
+static inline netshm_options locking_options(void)
+{
+    netshm_options o = NETSHM_OPTIONS_INIT;
+    const char *method = getenv("NETSHM_LOCKING");
+    if (method != NULL) {
+        o.locking = strcmp(method, "record") == 0 ? NETSHM_LOCK_RECORD : 99;
+        note("locking method %s", method);
+    }
+    return o;
+}
+
 /* A table in the place; the object's handle is closed. */
 static inline netshm_hashtbl *place_table(const place *p, const netshm_options *options)
 {

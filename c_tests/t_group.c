@@ -383,8 +383,9 @@ static void timeouts(void)
 
 int main(void)
 {
+    netshm_options options = locking_options();
     p = place_new();
-    t = place_table(p, NULL);
+    t = place_table(p, &options);
     table = netshm_hashtbl_table(t);
     ok(t != NULL && table != NULL);
     callbacks();

@@ -114,6 +114,23 @@ int main(void)
         is(place_check(p), NETSHM_OK);
     }
 
+    /* Record locking: who asks for another method is told both names, and the object stays as it is. */
+    field(locking, NETSHM_LOCK_RECORD, NETSHM_OK);
+    {
+        netshm_object *object = NULL;
+        netshm_hashtbl *t = NULL;
+        good(place_open(p, RW, &object));
+        o.locking = NETSHM_LOCK_FUTEX;
+        is(netshm_hashtbl_manage(object, NULL, NULL, &o, &t), NETSHM_E_LOCKING);
+        ok(t == NULL && strstr(last_text(), "FUTEX") != NULL && strstr(last_text(), "RECORD") != NULL);
+        o.locking = NETSHM_LOCK_RECORD;
+        good(netshm_hashtbl_manage(object, NULL, NULL, &o, &t));
+        is(has(t, "k", "v"), 1);
+        good(netshm_hashtbl_close(t));
+        good(netshm_close(object));
+        is(place_check(p), NETSHM_OK);
+    }
+
     /* A maximum size: an error, nothing lost, and room again after removing. */
     {
         netshm_hashtbl *t;

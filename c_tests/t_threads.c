@@ -60,8 +60,9 @@ int main(void)
     intptr_t i;
     int64_t now = 0;
     void *wrong;
+    netshm_options options = locking_options();
     p = place_new();
-    t = place_table(p, NULL);
+    t = place_table(p, &options);
     good(put(t, "shared", "x"));
     good(netshm_hashtbl_incr(t, "from", 4, 1000, 0, NULL));
     is(netshm_last_error(NULL), NETSHM_E_INVALID);

@@ -11,8 +11,8 @@ use std::time::Duration;
 const FIRST: Duration = Duration::from_micros(50);
 /// Bounds how late a release is noticed; 500 looks a second cost less than a hundredth of a processor.
 const LONGEST: Duration = Duration::from_millis(2);
-/// One look lasts some microseconds: a lock that its holder takes again at once is free for moments only.
-const GLANCES: u32 = 100;
+/// One look lasts ten microseconds or so: a lock that its holder takes again at once is free for moments only.
+const GLANCES: u32 = 400;
 
 /// The naps of one wait. They grow by a quarter each, so that a wait lasts about a quarter longer than it had to,
 /// until the longest nap is the bound.
@@ -58,7 +58,7 @@ mod tests {
             false
         }));
         assert!(start.elapsed() >= Duration::from_millis(20));
-        // The longer it lasts the fewer looks there are: at most 4 / 50 us each time that it gets e times longer.
+        // Naps of 50 us all along would be 400.
         assert!((GLANCES..=30 * GLANCES).contains(&looks), "{looks} looks");
 
         let mut naps = Naps::new();
