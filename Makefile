@@ -77,9 +77,11 @@ test: test-rust test-c gates lint test-readme test-handover
 test-rust: lib
 	$(CARGO) test --lib --target-dir $(TARGET)
 	NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so $(CARGO) test --features inject --tests --target-dir $(TARGET)/inject
-	NETSHM_LOCKING=record NETSHM_ROUNDS=1000 NETSHM_KILLS=60 $(CARGO) test --features inject --target-dir $(TARGET)/inject \
-		--test deadlock --test kill
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test model among
+	NETSHM_LOCKING=record NETSHM_ROUNDS=1000 $(CARGO) test --features inject --target-dir $(TARGET)/inject \
+		--test deadlock -- circle count
+	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test deadlock -- dead retry read
+	NETSHM_LOCKING=record NETSHM_KILLS=60 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test kill
+	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test model -- among
 	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test processes \
 		-- at_once eight_threads many_threads stopped in_the_middle
 	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test death -- whole_object
