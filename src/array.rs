@@ -19,6 +19,7 @@ use crate::table::{Table, TableKind, TableSpec};
 use crate::txn::array::{self, Part};
 use crate::txn::cursor::{buffer, copy_bytes};
 use crate::txn::{TableView, fast_array, ops};
+use crate::types::{Type, Value};
 use crate::writer::Writer;
 use smallvec::SmallVec;
 use std::mem::MaybeUninit;
@@ -127,6 +128,29 @@ impl Array {
     ) -> Result<Array> {
         let element = Element { signature: "bytes".into(), bytes: None };
         Array::manage_as(object, element, default, length, options)
+    }
+
+    /// Views an object as an array of elements of a type. An empty object becomes one of `length` elements, which
+    /// show `default`; one that holds an array keeps its length and its default value.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if the elements are of another type, or the default value is; [`Error::Unsupported`] for
+    /// types with left halves, which can only be read; [`Error::TooLarge`] beyond 2^48 elements, or for a default
+    /// value of more than 2048 bytes; else those of [`HashTable::manage`].
+    pub fn manage(
+        object: &Object,
+        element: &Type,
+        default: &[Value<'_>],
+        length: u64,
+        options: &ManageOptions,
+    ) -> Result<Array> {
+        if element.is_for_reading_only() {
+            return Err(Error::Unsupported("left halves of pairs as elements of arrays"));
+        }
+        let default = element.encode(default)?;
+        let bytes = element.fixed_bytes().map(|bytes| bytes as u64);
+        let element = Element { signature: element.signature().into(), bytes };
+        Array::manage_as(object, element, &default, length, options)
     }
 
     /// Views an object as an array. An empty object becomes one of `length` elements.

@@ -14,6 +14,7 @@ use crate::array::Array;
 use crate::error::Error;
 use crate::hashtbl::Quick;
 use crate::table::Table;
+use crate::types::Type;
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 
@@ -26,6 +27,8 @@ pub struct netshm_array {
 /// What is behind an array's handle.
 pub(super) struct Body {
     array: Array,
+    /// The type of its elements.
+    of: Type,
     /// What netshm_array_table() gives.
     part: Handle<Table>,
 }
@@ -55,6 +58,15 @@ unsafe fn live<'a>(a: *mut netshm_array) -> Outcome<&'a Array> {
     unsafe { handle::body(1, a) }.map(|body| &body.array)
 }
 
+/// The array behind a handle, and the type of its elements.
+///
+/// # Safety
+/// As for `handle::body`.
+pub(super) unsafe fn typed<'a>(a: *mut netshm_array) -> Outcome<(&'a Array, &'a Type)> {
+    // SAFETY: the caller's promise.
+    unsafe { handle::body(1, a) }.map(|body| (&body.array, &body.of))
+}
+
 /// What an operation has left to be done.
 #[cold]
 fn chores(a: &Array) -> c_int {
@@ -65,9 +77,9 @@ fn chores(a: &Array) -> c_int {
 }
 
 /// A new handle.
-fn handle_of(array: Array) -> *mut netshm_array {
+pub(super) fn handle_of(array: Array, of: Type) -> *mut netshm_array {
     let part = Handle::part::<netshm_table>(array.table().clone());
-    handle::open(Body { array, part })
+    handle::open(Body { array, of, part })
 }
 
 /// Views an object as an array of integers of 64 bits, type `int64`. An empty object becomes one.
@@ -96,7 +108,7 @@ pub unsafe extern "C" fn netshm_array_manage_int64(
         let (object, options) = unsafe { (&handle::body(1, o)?.object, options::read(4, options)?) };
         let array = Array::manage_i64(object, dflt, length, &options)?;
         // SAFETY: as above.
-        unsafe { place.put(handle_of(array)) };
+        unsafe { place.put(handle_of(array, Type::int64())) };
         Ok(())
     })
 }

@@ -6,7 +6,8 @@
 //!
 //! - [`call`], [`handle`]: what all exports share; not part of the header.
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
-//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`array`], [`update`], [`cursor`], [`primitive`], [`group`],
+//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`array`],
+//!   [`array_typed`], [`update`], [`cursor`], [`primitive`], [`group`],
 //!   [`watch`], [`check`], [`pmanage`]: one noun each.
 //! - [`value`], [`types`], [`result`], [`typed`]: cells, type objects, what was found, typed hash tables.
 //! - [`inject`]: a hook for tests, in test builds only; not part of the header.
@@ -18,6 +19,7 @@ mod call;
 mod handle;
 
 mod array;
+mod array_typed;
 mod check;
 mod cursor;
 mod error;

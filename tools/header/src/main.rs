@@ -20,6 +20,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("result", "Results", ""),
     ("typed", "Typed hash tables", ""),
     ("array", "Arrays", ""),
+    ("array_typed", "Arrays of any type", ""),
     ("primitive", "Primitive tables", ""),
     ("group", "Groups", ""),
     ("watch", "Waiting for change", ""),

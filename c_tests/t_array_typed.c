@@ -1,0 +1,135 @@
+/* Goal: arrays of any type. Method: elements of fixed and of variable size, pairs, options; wrong types and cells. */
+#include "support.h"
+
+static netshm_result *r;
+
+static int manage(const place *p, const char *signature, const netshm_value *dflt, size_t nd, uint64_t length,
+                  netshm_array **out)
+{
+    netshm_object *o = NULL;
+    netshm_type *type = NULL;
+    int code = place_open(p, CREATE, &o);
+    if (code == NETSHM_OK) code = netshm_type_parse(signature, &type);
+    if (code == NETSHM_OK) code = netshm_array_manage(o, type, dflt, nd, length, NULL, out);
+    netshm_type_close(type);
+    netshm_close(o);
+    return code;
+}
+
+static const netshm_value *got(size_t wanted)
+{
+    static const netshm_value none;
+    const netshm_value *v = NULL;
+    size_t n = 0;
+    good(netshm_result_values(r, &v, &n));
+    is(n, wanted);
+    return n == wanted ? v : &none;
+}
+
+static void strings(void)
+{
+    place *p = place_new();
+    netshm_array *a = NULL;
+    netshm_value dflt[1], v[1];
+    uint64_t n = 0;
+    char buffer[8];
+    dflt[0] = netshm_str("nothing");
+    good(manage(p, "string", dflt, 1, 1000, &a));
+    good(netshm_array_get(a, 999, r));
+    ok(strcmp((const char *)got(1)->as.s.data, "nothing") == 0);
+    v[0] = netshm_str("some text that is longer than eight bytes");
+    good(netshm_array_set(a, 999, v, 1));
+    good(netshm_array_get(a, 999, r));
+    ok(strcmp((const char *)got(1)->as.s.data, "some text that is longer than eight bytes") == 0);
+    good(netshm_array_default(a, r));
+    is(got(1)->as.s.len, 7);
+    is(netshm_array_get(a, 1000, r), NETSHM_E_RANGE);
+    is(netshm_array_set(a, 1000, v, 1), NETSHM_E_RANGE);
+    is(netshm_array_get_int64(a, 1, (int64_t *)(void *)&n), NETSHM_E_TYPE);
+    is(netshm_array_read(a, 0, 1, buffer, 8), NETSHM_E_TYPE);
+    v[0] = netshm_int(5);
+    is(netshm_array_set(a, 1, v, 1), NETSHM_E_TYPE);
+    good(netshm_array_close(a));
+    a = NULL;
+    is(manage(p, "int", v, 1, 5, &a), NETSHM_E_TYPE);
+    ok(a == NULL);
+    good(place_check(p));
+}
+
+static void numbers(void)
+{
+    place *p = place_new();
+    netshm_array *a = NULL;
+    netshm_value v[1];
+    int32_t in[4], out[4];
+    int64_t now = 0;
+    int i;
+    v[0] = netshm_int(-1);
+    good(manage(p, "int32", v, 1, 100000, &a));
+    for (i = 0; i < 4; i++) in[i] = 10 + i;
+    good(netshm_array_write(a, 3965, 4, in, 4));
+    good(netshm_array_read(a, 3964, 4, out, 4));
+    ok(out[0] == -1 && out[1] == 10 && out[2] == 11 && out[3] == 12);
+    good(netshm_array_incr(a, 3965, 5, &now));
+    is(now, 15);
+    v[0] = netshm_int(INT32_MAX);
+    good(netshm_array_set(a, 7, v, 1));
+    is(netshm_array_incr(a, 7, 1, &now), NETSHM_E_OVERFLOW);
+    is(netshm_array_set_int64(a, 7, (int64_t)INT32_MAX + 1), NETSHM_E_OVERFLOW);
+    good(netshm_array_get(a, 7, r));
+    is(got(1)->as.i, INT32_MAX);
+    good(netshm_array_get(a, 6, r));
+    is(got(1)->as.i, -1);
+    good(netshm_array_close(a));
+    good(place_check(p));
+}
+
+static void pairs(void)
+{
+    place *p = place_new();
+    netshm_array *a = NULL;
+    netshm_value v[3];
+    v[0] = netshm_int(1);
+    v[1] = netshm_none();
+    good(manage(p, "(int,string?)", v, 2, 10, &a));
+    v[0] = netshm_int(2);
+    v[1] = netshm_some();
+    v[2] = netshm_str("two");
+    good(netshm_array_set(a, 2, v, 3));
+    good(netshm_array_get(a, 2, r));
+    ok(got(3)[0].as.i == 2);
+    good(netshm_array_get(a, 3, r));
+    ok(got(2)[0].as.i == 1);
+    is(netshm_array_set(a, 2, v, 1), NETSHM_E_TYPE);
+    good(netshm_array_close(a));
+    is(manage(place_new(), "(int,_)", v, 1, 10, &a), NETSHM_E_UNSUPPORTED);
+    good(place_check(p));
+
+    p = place_new();
+    v[0] = netshm_int(1);
+    v[1] = netshm_int(2);
+    good(manage(p, "(int,int32)", v, 2, 5000, &a));
+    v[0] = netshm_int(3);
+    good(netshm_array_set(a, 4999, v, 2));
+    good(netshm_array_get(a, 4999, r));
+    ok(got(2)[0].as.i == 3 && got(2)[1].as.i == 2);
+    good(netshm_array_get(a, 4998, r));
+    ok(got(2)[0].as.i == 1 && got(2)[1].as.i == 2);
+    good(netshm_array_close(a));
+    good(place_check(p));
+}
+
+int main(void)
+{
+    netshm_array *a = NULL;
+    good(netshm_result_new(&r));
+    strings();
+    numbers();
+    pairs();
+    is(netshm_array_get(NULL, 0, r), NETSHM_E_INVALID);
+    is(netshm_array_set(NULL, 0, NULL, 0), NETSHM_E_INVALID);
+    is(netshm_array_default(NULL, r), NETSHM_E_INVALID);
+    is(netshm_array_manage(NULL, NULL, NULL, 0, 0, NULL, &a), NETSHM_E_INVALID);
+    good(netshm_result_free(r));
+    return done();
+}
