@@ -423,6 +423,33 @@ fn slices_and_resizing() {
     assert_sound(scratch.name());
 }
 
+/// The same with longer slices, so that readers are often overtaken, and nothing else that makes them read again.
+fn slices_are_whole() {
+    const SLICE: u64 = 60 * CHUNK;
+    let scratch = Scratch::posix("array");
+    let done = Shared::new(1);
+    integers(scratch.name(), 0, SLICE);
+    run(3, |p| {
+        let a = integers(scratch.name(), 0, 0);
+        if p < 2 {
+            for n in 0..rounds(2000) {
+                let value = (2 * n + p as u64 + 1).to_le_bytes();
+                let bytes: Vec<u8> = (0..SLICE).flat_map(|_| value).collect();
+                a.write(0, &bytes).expect("writes");
+            }
+            done.add(0, 1);
+            return;
+        }
+        let mut bytes = vec![0; 8 * SLICE as usize];
+        while done.word(0).load(Ordering::SeqCst) < 2 {
+            a.read(0, &mut bytes).expect("reads");
+            let first = bytes[..8].to_vec();
+            assert!(bytes.chunks(8).all(|element| element == first), "a mixture was seen");
+        }
+    });
+    assert_sound(scratch.name());
+}
+
 /// Groups that take slices in contrary orders give way and get through.
 fn groups_of_slices() {
     let scratch = Scratch::posix("array");
@@ -459,6 +486,7 @@ fn main() {
         ("model_of_bytes", || model_of(false)),
         ("counting_together", counting_together),
         ("slices_and_resizing", slices_and_resizing),
+        ("slices_are_whole", slices_are_whole),
         ("groups_of_slices", groups_of_slices),
     ]);
 }
