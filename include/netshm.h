@@ -32,15 +32,16 @@
  * Bytes.      Keys and values are any bytes, 0 to 2^40 of them. NULL with length 0 is an empty key or value.
  *             The bytes must not change during the call.
  * Names.      File and memory names are bytes as the system takes them, NUL-terminated.
- * Ownership.  What comes as `T **out` where T is a handle (netshm_object, netshm_hashtbl, netshm_table, netshm_txn,
- *             netshm_cursor) is ended by the function that its type names. Other blocks are freed by one
+ * Ownership.  What comes as `T **out` where T is a handle (netshm_object, netshm_hashtbl, netshm_table, netshm_array,
+ *             netshm_type, netshm_result, netshm_txn, netshm_cursor, netshm_pmanage) is ended by the function that
+ *             its type names. Other blocks are freed by one
  *             netshm_free(). `const T **` is borrowed. Inputs are copied; nothing is kept by reference. No
  *             pointer into shared memory ever leaves the library.
  * Handles.    Each is a reference of its own: a table stays usable when its object's handle is closed, a cursor
  *             when its table's is, whatever the order. Closing NULL is OK. Use of a closed handle gives
  *             NETSHM_E_CLOSED as long as this can be told (its memory is kept for a while), a handle of another
  *             type NETSHM_E_INVALID; do not rely on it.
- * Threads.    All threads may use all handles at once, except that a cursor is used by one thread at a time, that
+ * Threads.    All threads may use all handles at once, except that a cursor or a result is used by one thread at a time, that
  *             a group belongs to the thread that has begun or attached it, and that nobody may use a handle while
  *             it is being closed.
  * Processes.  The same object may be opened by any number of processes, and several times in one.
@@ -172,8 +173,10 @@ typedef struct netshm_error {
     /** 0. */
     int reserved;
     /**
-     * Byte offset of the damage in the object, with #NETSHM_E_CORRUPT; of the bad line in a list of persistent
-     * objects.
+     * Byte offset of the damage in the object, with #NETSHM_E_CORRUPT; in the value, if a typed one does not
+     * decode; of the bad line in a list of persistent objects; in the signature, with #NETSHM_E_INVALID from
+     * a call that takes
+     * one.
      */
     int64_t offset;
     /** Process that holds the lock, with #NETSHM_E_TIMEOUT; 0 if it is not known. */
@@ -526,7 +529,7 @@ typedef struct netshm_hashtbl netshm_hashtbl;
  */
 typedef struct netshm_table netshm_table;
 
-/** The type of keys or values. Reserved: this version has raw bytes only, and all pointers to types are NULL. */
+/** The type of keys or values: immutable. See "Types". Closed by netshm_type_close(). */
 typedef struct netshm_type netshm_type;
 
 /** Bytes somewhere. */
@@ -543,12 +546,14 @@ typedef struct netshm_slice {
  * Two processes that do this at the same moment with a new object both get the one table.
  *
  * @param o        The object. Its handle may be closed afterwards.
- * @param key      Reserved: NULL, raw bytes.
- * @param val      Reserved: NULL, raw bytes.
+ * @param key      The type of the keys, which is recorded in a new table and compared with what an existing one
+ *                 records. NULL: raw bytes for a new table, whatever is recorded for an existing one.
+ * @param val      The same for the values.
  * @param options  How; NULL gives the defaults.
  * @param out      Receives the handle.
  *
- * @return NETSHM_OK; NETSHM_E_LOCKING, another method is recorded; NETSHM_E_READ_ONLY, an empty object is open for
+ * @return NETSHM_OK; NETSHM_E_TYPE, other types are recorded: the text names both; NETSHM_E_LOCKING, another
+ *         method is recorded; NETSHM_E_READ_ONLY, an empty object is open for
  *         reading only; NETSHM_E_CORRUPT; NETSHM_E_UNSUPPORTED, something reserved was asked for;
  *         NETSHM_E_IN_GROUP, to re-initialise; NETSHM_E_NO_SPACE, NETSHM_E_NO_MEMORY, NETSHM_E_BUSY,
  *         NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
@@ -826,6 +831,17 @@ int netshm_hashtbl_view(netshm_hashtbl *t,
 int netshm_update_set(netshm_update *u, const void *val, size_t val_len);
 
 /**
+ * Appends bytes to the value that was set so far.
+ *
+ * @param u         What the callback was given. It can be used by the callback's thread and during it only.
+ * @param data      The bytes, which are copied; may be NULL only if len is 0.
+ * @param len       Their number.
+ *
+ * @return As for netshm_update_set().
+ */
+int netshm_update_append(netshm_update *u, const void *data, size_t len);
+
+/**
  * Calls a callback once, under the key's lock, with the newest binding, and does what it answers.
  *
  * Read-modify-write of one key in this way is atomic and never meets a deadlock outside of groups.
@@ -925,6 +941,514 @@ int netshm_cursor_next(netshm_cursor *c,
  * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
  */
 int netshm_cursor_close(netshm_cursor *c);
+
+/* ---- Typed values ---------------------------------------------------------------------------------------- */
+
+/** Kind of a cell: an integer, as.i. Of types int, int32, int64, nativeint. */
+#define NETSHM_V_INT 1
+/** Kind of a cell: an unsigned integer, as.u. Of type uint. */
+#define NETSHM_V_UINT 2
+/** Kind of a cell: a double, as.d. */
+#define NETSHM_V_DOUBLE 3
+/** Kind of a cell: bytes, as.s. Of types string, bytes, int32[] (4 little-endian bytes for each number). */
+#define NETSHM_V_BYTES 4
+/** Kind of a cell: an option that has a content, whose cells follow. */
+#define NETSHM_V_SOME 5
+/** Kind of a cell: an option without content. */
+#define NETSHM_V_NONE 6
+/** Kind of a cell: an object of a custom type, as.object. */
+#define NETSHM_V_CUSTOM 7
+
+/** The content of a cell; its kind says which member. */
+typedef union netshm_content {
+    /** With #NETSHM_V_INT. */
+    int64_t i;
+    /** With #NETSHM_V_UINT. */
+    uint64_t u;
+    /** With #NETSHM_V_DOUBLE. */
+    double d;
+    /** With #NETSHM_V_BYTES. */
+    netshm_slice s;
+    /** With #NETSHM_V_CUSTOM. */
+    void *object;
+} netshm_content;
+
+/**
+ * A cell. A value is its leaves in order, each a cell: one cell for a number, a string, an object; those of
+ * the left and then those of the right half for a pair; for an option #NETSHM_V_NONE, or #NETSHM_V_SOME and
+ * the cells of the content.
+ *
+ * The helpers below make cells: `netshm_value v[] = { netshm_int(5), netshm_some(), netshm_str("x") };` is a
+ * value of type `(int,string?)`.
+ */
+typedef struct netshm_value {
+    /** One of the NETSHM_V_ numbers. */
+    uint32_t kind;
+    /** 0. */
+    uint32_t reserved;
+    /** The content. */
+    union netshm_content as;
+} netshm_value;
+
+/*
+ * Makers of cells, for `netshm_value v[] = { netshm_int(5), netshm_str("x") };`. With NETSHM_NO_INLINE defined the
+ * header has declarations only, for other languages' readers of headers.
+ */
+#ifndef NETSHM_NO_INLINE
+
+/** An integer, for int, int32, int64, nativeint. */
+static inline netshm_value netshm_int(int64_t i)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_INT;
+    v.reserved = 0;
+    v.as.i = i;
+    return v;
+}
+
+/** An unsigned integer, for uint. */
+static inline netshm_value netshm_uint(uint64_t u)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_UINT;
+    v.reserved = 0;
+    v.as.u = u;
+    return v;
+}
+
+/** A double. */
+static inline netshm_value netshm_double(double d)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_DOUBLE;
+    v.reserved = 0;
+    v.as.d = d;
+    return v;
+}
+
+/** Bytes, for string, bytes, int32[]. They are not copied until a call gets the cell. */
+static inline netshm_value netshm_bytes(const void *data, size_t len)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_BYTES;
+    v.reserved = 0;
+    v.as.s.data = data;
+    v.as.s.len = len;
+    return v;
+}
+
+/** The bytes of a C string, without the zero at its end. */
+static inline netshm_value netshm_str(const char *text)
+{
+    size_t len = 0;
+    while (text[len] != 0) len++;
+    return netshm_bytes(text, len);
+}
+
+/** An option with a content, whose cells follow. */
+static inline netshm_value netshm_some(void)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_SOME;
+    v.reserved = 0;
+    v.as.u = 0;
+    return v;
+}
+
+/** An option without content. */
+static inline netshm_value netshm_none(void)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_NONE;
+    v.reserved = 0;
+    v.as.u = 0;
+    return v;
+}
+
+/** An object of a custom type. */
+static inline netshm_value netshm_custom_object(void *object)
+{
+    netshm_value v;
+    v.kind = NETSHM_V_CUSTOM;
+    v.reserved = 0;
+    v.as.object = object;
+    return v;
+}
+#endif /* NETSHM_NO_INLINE */
+
+/** An array of cells and their number, as two arguments of a call. */
+#define NETSHM_CELLS(array) (array), sizeof(array) / sizeof((array)[0])
+
+/* ---- Types ----------------------------------------------------------------------------------------------- */
+
+/**
+ * Turns an object of a custom type into bytes. It runs before anything is locked and may call everything.
+ *
+ * @param object  What the cell holds.
+ * @param out     Takes the bytes, by netshm_update_set() or netshm_update_append(). Equal objects must give
+ *                equal bytes if they are used as keys.
+ * @param arg     As given with the type.
+ *
+ * @return NETSHM_OK; or a negative number, with which the call fails (see "Callbacks" at the top). Nothing is
+ *         changed then, nor if it gave no bytes: netshm_update_set() with length 0 gives an empty value.
+ */
+typedef int (*netshm_encode_fn)(const void *object, netshm_update *out, void *arg);
+
+/**
+ * Makes an object of a custom type from bytes. Nothing is locked meanwhile, except by an open group.
+ *
+ * @param bytes   What netshm_encode_fn gave; or anything, if another program has written it.
+ * @param object  Receives the object. It belongs to the result that the value is read into.
+ * @param arg     As given with the type.
+ *
+ * @return NETSHM_OK; or a negative number, with which the call fails, for instance NETSHM_E_CORRUPT.
+ */
+typedef int (*netshm_decode_fn)(netshm_slice bytes, void **object, void *arg);
+
+/** Ends an object that netshm_decode_fn has made: its result is used again or freed. */
+typedef void (*netshm_drop_fn)(void *object, void *arg);
+
+/**
+ * A custom type: its name, which the signature has, and its conversions.
+ *
+ * Programs on one table must agree about what the name means. The callbacks run on whatever thread makes a
+ * call, and on several at once; they must not close the table or free the result that the call uses.
+ */
+typedef struct netshm_custom {
+    /** Size of this structure in bytes. */
+    size_t size;
+    /** 1 to 64 letters, digits, '.', '-', '_'. It is copied. */
+    const char *name;
+    /**
+     * Handed to the callbacks. It must stay valid until the type, all types and tables made with it, and
+     * all results that hold its objects are closed.
+     */
+    void *arg;
+    /** Object to bytes. */
+    netshm_encode_fn encode;
+    /** Bytes to object. */
+    netshm_decode_fn decode;
+    /** End of an object that was decoded; may be NULL. */
+    netshm_drop_fn drop;
+} netshm_custom;
+
+/**
+ * Makes the type that a signature describes, for instance `int`, `(int,string?)`, `int32[]`.
+ *
+ * @param signature  Its text. docs/types.md has the grammar: the simple types `int`, `int32`, `int64`,
+ *                   `nativeint`, `uint`, `double`, `string`, `bytes`, `int32[]` and `custom:NAME`; pairs
+ *                   `(A,B)`; `(A,_)`, the left half of any pair that begins with A; options `A?`.
+ * @param out        Receives the type, to be closed by netshm_type_close().
+ *
+ * @return NETSHM_OK; NETSHM_E_INVALID, it is no signature: `offset` of #netshm_error is the position, counted
+ *         from 0, of the first byte that cannot be there; NETSHM_E_TOO_LARGE, more than 504 bytes or nested
+ *         more than 32 deep.
+ */
+int netshm_type_parse(const char *signature, netshm_type **out);
+
+/**
+ * Makes a type of two others.
+ *
+ * @param left   The type of the left half; it stays the caller's.
+ * @param right  The type of the right half, likewise.
+ * @param out    Receives the type.
+ *
+ * @return NETSHM_OK; NETSHM_E_TOO_LARGE; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_type_pair(netshm_type *left, netshm_type *right, netshm_type **out);
+
+/**
+ * Makes the type of the left half of a pair whose right half may be anything. It reads recorded pairs, and
+ * nothing can be written through it.
+ *
+ * @param left  The type of the left half; it stays the caller's.
+ * @param out   Receives the type.
+ *
+ * @return As for netshm_type_pair().
+ */
+int netshm_type_left(netshm_type *left, netshm_type **out);
+
+/**
+ * Makes the type of a value that may be missing.
+ *
+ * @param content  The type of the value; it stays the caller's.
+ * @param out      Receives the type.
+ *
+ * @return As for netshm_type_pair().
+ */
+int netshm_type_option(netshm_type *content, netshm_type **out);
+
+/**
+ * Makes a custom type.
+ *
+ * @param c    Its description, which is copied.
+ * @param out  Receives the type.
+ *
+ * @return NETSHM_OK; NETSHM_E_INVALID.
+ */
+int netshm_type_custom(const netshm_custom *c, netshm_type **out);
+
+/**
+ * Gives a type's signature.
+ *
+ * @param t     The type.
+ * @param text  Receives the text, which lives as long as the type's handle.
+ *
+ * @return NETSHM_OK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_type_signature(netshm_type *t, const char **text);
+
+/**
+ * Closes a type's handle. Types and tables that were made with it stay usable.
+ *
+ * @param t  The handle; NULL is OK.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+ */
+int netshm_type_close(netshm_type *t);
+
+/* ---- Results --------------------------------------------------------------------------------------------- */
+
+/**
+ * A place for the values that typed calls find. It is used again by each call that gets it, and keeps its
+ * memory; so a program needs one for each thread, or one for each value that it wants to keep. Ended by
+ * netshm_result_free().
+ */
+typedef struct netshm_result netshm_result;
+
+/**
+ * Makes an empty result.
+ *
+ * @param out  Receives it. It may be used by any thread, but by one at a time.
+ *
+ * @return NETSHM_OK; NETSHM_E_INVALID.
+ */
+int netshm_result_new(netshm_result **out);
+
+/**
+ * Gives the value that the last call with a result has found; with several, the first one.
+ *
+ * @param r  The result.
+ * @param v  Receives the cells. Bytes in them are followed by a zero byte, which is not counted, and begin at a
+ *           multiple of 8. Cells, bytes and objects live until the result is used again or freed.
+ * @param n  Receives the number of cells.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND, it holds none: the last call with it has failed or found nothing;
+ *         NETSHM_E_BUSY, from a callback of the call that fills it; NETSHM_E_INVALID, NETSHM_E_CLOSED.
+ */
+int netshm_result_values(netshm_result *r,
+                         const netshm_value **v,
+                         size_t *n);
+
+/**
+ * Gives one of several values, as found by netshm_hashtbl_find_all_v().
+ *
+ * @param r  The result.
+ * @param i  Which one, the first being 0.
+ * @param v  Receives the cells, as with netshm_result_values().
+ * @param n  Receives the number of cells.
+ *
+ * @return NETSHM_OK; NETSHM_E_RANGE, there are not so many; else the codes of netshm_result_values().
+ */
+int netshm_result_at(netshm_result *r, size_t i, const netshm_value **v, size_t *n);
+
+/**
+ * Frees a result and all that it holds.
+ *
+ * @param r  The result; NULL is OK.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
+ */
+int netshm_result_free(netshm_result *r);
+
+/* ---- Typed hash tables ----------------------------------------------------------------------------------- */
+
+/**
+ * Sees one binding. Cells, bytes and objects live while the callback runs. It may call everything.
+ *
+ * @param key  The cells of the key.
+ * @param nk   Their number.
+ * @param val  The cells of the value; NULL with netshm_hashtbl_iter_keys_v().
+ * @param nv   Their number.
+ * @param arg  What was given to the call.
+ *
+ * @return As of netshm_iter_fn.
+ */
+typedef int (*netshm_iter_v_fn)(const netshm_value *key,
+                                size_t nk,
+                                const netshm_value *val,
+                                size_t nv,
+                                void *arg);
+
+/**
+ * Views an object as a hash table of types that are given by their signatures; else as netshm_hashtbl_manage().
+ *
+ * @param o        The object. Its handle may be closed afterwards.
+ * @param key      The signature of the keys' type, for instance "string"; NULL as there.
+ * @param val      The signature of the values' type, for instance "(int,string?)"; NULL as there.
+ * @param options  How; NULL gives the defaults.
+ * @param out      Receives the handle.
+ *
+ * @return The codes of netshm_hashtbl_manage() and netshm_type_parse().
+ */
+int netshm_hashtbl_manage_as(netshm_object *o,
+                             const char *key,
+                             const char *val,
+                             const netshm_options *options,
+                             netshm_hashtbl **out);
+
+/**
+ * Puts a binding on top of those that the key has. They are hidden, not removed.
+ *
+ * @param t    The table; safe to use from several threads.
+ * @param key  The cells of the key.
+ * @param nk   Their number.
+ * @param val  The cells of the value.
+ * @param nv   Their number.
+ *
+ * @return NETSHM_OK; NETSHM_E_TYPE, the cells are not those of the recorded types, or a type is for reading only;
+ *         NETSHM_E_OVERFLOW, an integer does not fit into its type; a custom type's answer; else the codes of
+ *         netshm_hashtbl_add(). Nothing has changed then.
+ */
+int netshm_hashtbl_add_v(netshm_hashtbl *t,
+                         const netshm_value *key,
+                         size_t nk,
+                         const netshm_value *val,
+                         size_t nv);
+
+/**
+ * Replaces the newest binding of the key, or adds one if there is none.
+ *
+ * Parameters and return codes are those of netshm_hashtbl_add_v().
+ */
+int netshm_hashtbl_replace_v(netshm_hashtbl *t,
+                             const netshm_value *key,
+                             size_t nk,
+                             const netshm_value *val,
+                             size_t nv);
+
+/**
+ * Binds a key that has no binding yet.
+ *
+ * Parameters as for netshm_hashtbl_add_v().
+ *
+ * @return NETSHM_OK; NETSHM_E_EXISTS, the key has a binding; else the codes of netshm_hashtbl_add_v().
+ */
+int netshm_hashtbl_insert_v(netshm_hashtbl *t,
+                            const netshm_value *key,
+                            size_t nk,
+                            const netshm_value *val,
+                            size_t nv);
+
+/**
+ * Removes the newest binding of the key, so that the one before it shows again.
+ *
+ * @param t          The table.
+ * @param key        The cells of the key.
+ * @param nk         Their number.
+ * @param was_there  Receives 1 if there was a binding, 0 if not; may be NULL.
+ *
+ * @return NETSHM_OK, also if there was none; else the codes of netshm_hashtbl_add_v().
+ */
+int netshm_hashtbl_remove_v(netshm_hashtbl *t, const netshm_value *key, size_t nk, int *was_there);
+
+/**
+ * Tells whether a key has a binding.
+ *
+ * @param t      The table.
+ * @param key    The cells of the key.
+ * @param nk     Their number.
+ * @param found  Receives 1 if it has one, 0 if not.
+ *
+ * @return NETSHM_OK; else the codes of netshm_hashtbl_find_v().
+ */
+int netshm_hashtbl_mem_v(netshm_hashtbl *t, const netshm_value *key, size_t nk, int *found);
+
+/**
+ * Finds the newest binding of a key.
+ *
+ * @param t    The table; safe to use from several threads.
+ * @param key  The cells of the key.
+ * @param nk   Their number.
+ * @param r    Receives the value, see netshm_result_values(). It is empty after any other code than NETSHM_OK
+ *             that comes with a good handle of it.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND, the key has no binding; NETSHM_E_TYPE, NETSHM_E_OVERFLOW as for
+ *         netshm_hashtbl_add_v(); NETSHM_E_CORRUPT, the value does not decode; a custom type's answer;
+ *         NETSHM_E_BUSY, from a callback of the call that fills `r`; else the codes of netshm_hashtbl_find().
+ */
+int netshm_hashtbl_find_v(netshm_hashtbl *t, const netshm_value *key, size_t nk, netshm_result *r);
+
+/**
+ * Finds all bindings of a key.
+ *
+ * @param t    The table.
+ * @param key  The cells of the key.
+ * @param nk   Their number.
+ * @param r    Receives the values, newest first, see netshm_result_at().
+ * @param n    Receives the number of values.
+ *
+ * @return NETSHM_OK, also if there is none; else the codes of netshm_hashtbl_find_v().
+ */
+int netshm_hashtbl_find_all_v(netshm_hashtbl *t,
+                              const netshm_value *key,
+                              size_t nk,
+                              netshm_result *r,
+                              size_t *n);
+
+/**
+ * Adds to the integer that is bound to a key, atomically. The values must be of type int, int64 or nativeint.
+ *
+ * @param t        The table.
+ * @param key      The cells of the key.
+ * @param nk       Their number.
+ * @param delta    What to add; may be negative.
+ * @param initial  What a key without binding counts from: it gets initial + delta.
+ * @param now      Receives the sum; may be NULL.
+ *
+ * @return NETSHM_OK; NETSHM_E_OVERFLOW; NETSHM_E_TYPE; else the codes of netshm_hashtbl_add_v(). Nothing has changed
+ *         then.
+ */
+int netshm_hashtbl_incr_v(netshm_hashtbl *t,
+                          const netshm_value *key,
+                          size_t nk,
+                          int64_t delta,
+                          int64_t initial,
+                          int64_t *now);
+
+/**
+ * Calls a callback with every binding; else it is like netshm_hashtbl_iter().
+ *
+ * @param t    The table.
+ * @param fn   The callback.
+ * @param arg  Handed to the callback.
+ *
+ * @return NETSHM_OK, also if the callback stopped it; the callback's negative answer; NETSHM_E_CORRUPT, a key or a
+ *         value does not decode; a custom type's answer; else the codes of netshm_hashtbl_find().
+ */
+int netshm_hashtbl_iter_v(netshm_hashtbl *t,
+                          netshm_iter_v_fn fn,
+                          void *arg);
+
+/** Calls a callback with every key once. Else it is like netshm_hashtbl_iter_v(). */
+int netshm_hashtbl_iter_keys_v(netshm_hashtbl *t, netshm_iter_v_fn fn, void *arg);
+
+/**
+ * Moves a cursor to the next binding of a typed table; else it is like netshm_cursor_next().
+ *
+ * @param c    The cursor.
+ * @param key  Receives the key; may be NULL.
+ * @param val  Receives the value; may be NULL. With #NETSHM_CURSOR_KEYS it is empty. It must not be `key`.
+ *
+ * The values belong to the results, not to the cursor.
+ *
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is no more; NETSHM_E_CORRUPT, the key or the value does not decode, and
+ *         the cursor has passed it; NETSHM_E_BUSY, another thread is using the cursor, or another call the result; a
+ *         custom type's answer; else the codes of netshm_cursor_next(). What the results hold then is unspecified.
+ */
+int netshm_cursor_next_v(netshm_cursor *c,
+                         netshm_result *key,
+                         netshm_result *val);
 
 /* ---- Arrays ---------------------------------------------------------------------------------------------- */
 
@@ -1106,6 +1630,74 @@ int netshm_array_write(netshm_array *a, uint64_t first, size_t n, const void *bu
 int netshm_array_iter(netshm_array *a,
                       netshm_array_iter_fn fn,
                       void *arg);
+
+/* ---- Arrays of any type ---------------------------------------------------------------------------------- */
+
+/**
+ * Views an object as an array. An empty object becomes one.
+ *
+ * Two processes that do this at the same moment with a new object both get the one array.
+ *
+ * @param o        The object. Its handle may be closed afterwards.
+ * @param elem     The type of the elements. Left halves of pairs are not possible.
+ * @param dflt     The cells of the value of elements that were never set. An array that is there keeps its own.
+ * @param nd       Their number.
+ * @param length   The number of elements of a new array, at most 2^48. An array that is there keeps its own.
+ * @param options  How; NULL gives the defaults.
+ * @param out      Receives the handle.
+ *
+ * @return NETSHM_OK; NETSHM_E_TYPE, its elements are of another type, or the cells are not of this type;
+ *         NETSHM_E_KIND, the object holds something else; NETSHM_E_TOO_LARGE, also for a default value of more than
+ *         2048 bytes; NETSHM_E_UNSUPPORTED; else the codes of netshm_hashtbl_manage().
+ */
+int netshm_array_manage(netshm_object *o,
+                        netshm_type *elem,
+                        const netshm_value *dflt,
+                        size_t nd,
+                        uint64_t length,
+                        const netshm_options *options,
+                        netshm_array **out);
+
+/**
+ * Gets an element.
+ *
+ * @param a  The array; safe to use from several threads.
+ * @param i  The index, from 0.
+ * @param r  Receives the cells of the element; see netshm_result_values().
+ *
+ * @return NETSHM_OK; NETSHM_E_RANGE, the index is not below the length; NETSHM_E_CORRUPT, it does not decode; else
+ *         the codes of netshm_array_get_int64() and netshm_hashtbl_find_v().
+ */
+int netshm_array_get(netshm_array *a,
+                     uint64_t i,
+                     netshm_result *r);
+
+/**
+ * Sets an element.
+ *
+ * @param a  The array; safe to use from several threads.
+ * @param i  The index, from 0.
+ * @param v  The cells of the new value.
+ * @param n  Their number.
+ *
+ * @return NETSHM_OK; NETSHM_E_RANGE, the index is not below the length; NETSHM_E_TYPE, the cells are not of the
+ *         elements' type; NETSHM_E_OVERFLOW, a number does not fit; else the codes of netshm_hashtbl_add(). Nothing
+ *         has changed then.
+ */
+int netshm_array_set(netshm_array *a,
+                     uint64_t i,
+                     const netshm_value *v,
+                     size_t n);
+
+/**
+ * Gets the value of elements that were never set.
+ *
+ * @param a  The array.
+ * @param r  Receives its cells.
+ *
+ * @return As netshm_array_get().
+ */
+int netshm_array_default(netshm_array *a, netshm_result *r);
 
 /* ---- Primitive tables ------------------------------------------------------------------------------------ */
 
@@ -1558,6 +2150,8 @@ int netshm_hashtbl_wait(netshm_hashtbl *t,
 #define NETSHM_DAMAGE_MISPLACED 18
 /** Damage: a counter differs from what is there. */
 #define NETSHM_DAMAGE_COUNT 19
+/** Damage: the bytes of a typed key or value do not decode. Found by typed calls; no finding of a check. */
+#define NETSHM_DAMAGE_ENCODING 20
 
 /**
  * Hears of one damage. Calls on the same object give NETSHM_E_IN_CALLBACK.
