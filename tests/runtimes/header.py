@@ -69,8 +69,9 @@ class Header:
     def read(self, statement):
         if found := re.fullmatch(r"typedef struct (\w+) \1", statement):
             self.types[found[1]] = None
-        elif found := re.fullmatch(r"typedef struct (\w+) (\{.*\}) (\w+)", statement):
-            self.types[found[3]] = self.structure(ctypes.Structure, found[3], found[2])
+        elif found := re.fullmatch(r"typedef (struct|union) (\w+) (\{.*\}) (\w+)", statement):
+            kind = ctypes.Union if found[1] == "union" else ctypes.Structure
+            self.types[found[4]] = self.structure(kind, found[4], found[3])
         elif found := re.fullmatch(r"typedef (.+?)\(\*(\w+)\)\s*\((.*)\)", statement):
             self.types[found[2]] = ctypes.CFUNCTYPE(self.type_of(found[1]), *self.parameters(found[3]))
         elif found := re.fullmatch(r"([^()=]+?)\b(netshm_\w+)\s*\((.*)\)", statement):
@@ -118,7 +119,7 @@ class Header:
 
     def type_of(self, text):
         stars = text.count("*")
-        name = re.sub(r"\b(const|struct|extern)\b|\*", " ", text)
+        name = re.sub(r"\b(const|struct|union|extern)\b|\*", " ", text)
         name = " ".join(name.split())
         if name not in PLAIN and name not in self.types:
             raise ValueError(f"unknown type: {text}")

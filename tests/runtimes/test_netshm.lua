@@ -1,8 +1,8 @@
 -- Goal: the library can be used from LuaJIT's ffi straight from the header.
 --
 -- Method: the header goes through the preprocessor and then, as it is, to ffi.cdef; the tests use byte tables, stacks,
--- groups, cursors, primitive tables and errors. A Lua error must not leave a callback, or it would leave through the
--- library's own frames: `guarded` below is what a binding does instead. The results are TAP.
+-- groups, cursors, typed values, arrays, primitive tables and errors. A Lua error must not leave a callback, or it would
+-- leave through the library's own frames: `guarded` below is what a binding does instead. The results are TAP.
 --
 -- NETSHM_LIBRARY names the library, NETSHM_HEADER the header, CC the C preprocessor.
 
@@ -173,8 +173,163 @@ function tests.updates()
     double:free()
 end
 
+-- What the header's inline functions make of Lua's values. Numbers are INT, true is SOME, false is NONE. The strings
+-- must live as long as the cells.
+local function cells(...)
+    local n = select("#", ...)
+    local made = ffi.new("netshm_value[?]", n)
+    for i = 1, n do
+        local cell, value = made[i - 1], select(i, ...)
+        if type(value) == "boolean" then
+            cell.kind = value and N.V_SOME or N.V_NONE
+        elseif type(value) == "string" then
+            cell.kind, cell.as.s.data, cell.as.s.len = N.V_BYTES, ffi.cast("const char *", value), #value
+        else
+            cell.kind, cell.as.i = N.V_INT, value
+        end
+    end
+    return made, n
+end
+
+-- The same backwards, as one string.
+local function show(read, n)
+    local parts = {}
+    for i = 0, tonumber(n) - 1 do
+        local cell, as = read[i].kind, read[i].as
+        parts[i + 1] = cell == N.V_SOME and "some" or cell == N.V_NONE and "none"
+            or cell == N.V_BYTES and ffi.string(as.s.data, as.s.len) or tostring(as.i)
+    end
+    return table.concat(parts, " ")
+end
+
+local function shown(result, i)
+    local read, n = ffi.new("const netshm_value *[1]"), ffi.new("size_t[1]")
+    must(C.netshm_result_at(result, i or 0, read, n))
+    return show(read[0], n[0])
+end
+
+local function new_result()
+    local result = ffi.new("netshm_result *[1]")
+    must(C.netshm_result_new(result))
+    return result[0]
+end
+
+-- Options for a table with a name of its own beside the unnamed one.
+local function named(root)
+    return ffi.new("netshm_options", { size = ffi.sizeof("netshm_options"), root = root })
+end
+
+function tests.typed_values()
+    local ages, other = ffi.new("netshm_hashtbl *[1]"), ffi.new("netshm_hashtbl *[1]")
+    must(C.netshm_hashtbl_manage_as(object[0], "string", "(int,string?)", named("ages"), ages))
+    local ada, ada_cells = cells("Ada")
+    local age, age_cells = cells(9007199254740993LL, true, "Countess\0of")
+    local none, none_cells = cells(-1, false)
+    local found, n, there = new_result(), ffi.new("size_t[1]"), ffi.new("int[1]")
+    must(C.netshm_hashtbl_replace_v(ages[0], ada, ada_cells, age, age_cells))
+    must(C.netshm_hashtbl_add_v(ages[0], ada, ada_cells, none, none_cells))
+    must(C.netshm_hashtbl_find_v(ages[0], ada, ada_cells, found))
+    is(shown(found), "-1LL none", "the newest value")
+    must(C.netshm_hashtbl_find_all_v(ages[0], ada, ada_cells, found, n))
+    is(tonumber(n[0]), 2, "the depth of the stack")
+    is(shown(found, 1), "9007199254740993LL some Countess\0of", "the value before")
+    must(C.netshm_hashtbl_remove_v(ages[0], ada, ada_cells, there))
+    must(C.netshm_hashtbl_find_v(ages[0], ada, ada_cells, found))
+    is(shown(found), "9007199254740993LL some Countess\0of", "what shows again")
+    is(C.netshm_hashtbl_find_v(ages[0], age, age_cells, found), N.E_TYPE, "a key of another type")
+    local code = C.netshm_hashtbl_manage_as(object[0], "string", "int", named("ages"), other)
+    is(code, N.E_TYPE, "a table of another type")
+    -- By type objects, one of which is the left half of a pair.
+    local types = ffi.new("netshm_type *[2]")
+    must(C.netshm_type_parse("string", types))
+    must(C.netshm_type_parse("(int,_)", types + 1))
+    local text = ffi.new("const char *[1]")
+    must(C.netshm_type_signature(types[1], text))
+    is(ffi.string(text[0]), "(int,_)", "a signature")
+    must(C.netshm_hashtbl_manage(object[0], types[0], types[1], named("ages"), other))
+    for i = 0, 1 do must(C.netshm_type_close(types[i])) end
+    must(C.netshm_hashtbl_find_v(other[0], ada, ada_cells, found))
+    is(shown(found), "9007199254740993LL", "the left half of the value")
+    must(C.netshm_hashtbl_close(other[0]))
+    must(C.netshm_hashtbl_close(ages[0]))
+    must(C.netshm_result_free(found))
+end
+
+function tests.typed_walks()
+    local squares = ffi.new("netshm_hashtbl *[1]")
+    must(C.netshm_hashtbl_manage_as(object[0], "(int32,string)", "int", named("squares"), squares))
+    for i = 1, 200 do
+        local key, key_cells = cells(i, "square")
+        must(C.netshm_hashtbl_incr_v(squares[0], key, key_cells, i * i, 0, nil))
+    end
+    local cursor, key, value = ffi.new("netshm_cursor *[1]"), new_result(), new_result()
+    local seen, right, code = 0, 0, nil
+    must(C.netshm_cursor_open(squares[0], 0, cursor))
+    while true do
+        code = C.netshm_cursor_next_v(cursor[0], key, value)
+        if code ~= N.OK then break end
+        local i = tonumber(shown(key):match("^(%d+)LL square$"))
+        if shown(value) == i * i .. "LL" then right = right + 1 end
+        seen = seen + 1
+    end
+    is(code, N.E_NOT_FOUND, "the end of the walk")
+    ok(seen == 200 and right == 200, "the cursor has seen all of 200")
+    must(C.netshm_cursor_close(cursor[0]))
+    local walked = 0
+    local visit = guarded("netshm_iter_v_fn", function(k, nk, v, nv)
+        local i = tonumber(show(k, nk):match("^(%d+)LL square$"))
+        if show(v, nv) == i * i .. "LL" then walked = walked + 1 end
+        return N.CONTINUE
+    end)
+    must(calling(C.netshm_hashtbl_iter_v, squares[0], visit, nil))
+    visit:free()
+    is(walked, 200, "what the callback has seen")
+    for _, result in ipairs({ key, value }) do must(C.netshm_result_free(result)) end
+    must(C.netshm_hashtbl_close(squares[0]))
+end
+
+function tests.arrays()
+    local a, value = ffi.new("netshm_array *[1]"), ffi.new("int64_t[1]")
+    must(C.netshm_array_manage_int64(object[0], -1, 10, named("array"), a))
+    must(C.netshm_array_set_int64(a[0], 3, 9007199254740993LL))
+    must(C.netshm_array_incr(a[0], 9, 43, value))
+    is(value[0], 42LL, "the default and what was added")
+    local slice = ffi.new("int64_t[10]")
+    must(C.netshm_array_read(a[0], 0, 10, slice, 8))
+    ok(slice[0] == -1 and slice[3] == 9007199254740993LL and slice[9] == 42, "a slice has all elements")
+    is(C.netshm_array_get_int64(a[0], 10, value), N.E_RANGE, "an index behind the end")
+    must(C.netshm_array_resize(a[0], 4))
+    must(C.netshm_array_resize(a[0], 1000))
+    local length = ffi.new("uint64_t[1]")
+    must(C.netshm_array_length(a[0], length))
+    is(tonumber(length[0]), 1000, "the length")
+    must(C.netshm_array_get_int64(a[0], 9, value))
+    is(value[0], -1LL, "what was cut off")
+    local txn = ffi.new("netshm_txn *[1]")
+    must(C.netshm_group_begin(C.netshm_array_table(a[0]), txn))
+    must(C.netshm_array_set_int64(a[0], 3, 0))
+    must(C.netshm_group_abort(txn[0]))
+    must(C.netshm_array_get_int64(a[0], 3, value))
+    is(value[0], 9007199254740993LL, "after an abort an element")
+    must(C.netshm_array_close(a[0]))
+    -- Elements of another type.
+    local element, result = ffi.new("netshm_type *[1]"), new_result()
+    local default, default_cells = cells(7, false)
+    local set, set_cells = cells(8, true, "eight")
+    must(C.netshm_type_parse("(int,string?)", element))
+    must(C.netshm_array_manage(object[0], element[0], default, default_cells, 5, named("pairs"), a))
+    must(C.netshm_type_close(element[0]))
+    must(C.netshm_array_set(a[0], 4, set, set_cells))
+    must(C.netshm_array_get(a[0], 4, result))
+    is(shown(result), "8LL some eight", "a pair")
+    must(C.netshm_array_get(a[0], 0, result))
+    is(shown(result), "7LL none", "the default pair")
+    must(C.netshm_result_free(result))
+    must(C.netshm_array_close(a[0]))
+end
+
 function tests.primitive_tables()
-    -- The object holds one table; another one gets an object of its own.
+    -- The unnamed table of the object is another one; this gets an object of its own.
     local other, p = ffi.new("netshm_object *[1]"), ffi.new("netshm_table *[1]")
     must(C.netshm_open(N.POSIX, file_name .. "p", mem_name .. "p", N.RDWR + N.CREAT + N.EXCL, 384, other))
     must(C.netshm_unlink(N.POSIX, file_name .. "p", mem_name .. "p"))

@@ -1,8 +1,8 @@
 """Goal: the library can be used from Python's ctypes straight from the header.
 
-Method: header.py reads include/netshm.h; the tests use byte tables, stacks, groups, cursors, primitive tables and errors
-through what it has read. An exception in a callback is turned into a negative answer by header.py: it has to undo
-everything, and to come out again where the call was made.
+Method: header.py reads include/netshm.h; the tests use byte tables, stacks, groups, cursors, typed values, arrays,
+primitive tables and errors through what it has read. An exception in a callback is turned into a negative answer by
+header.py: it has to undo everything, and to come out again where the call was made.
 """
 
 import ctypes
@@ -206,6 +206,200 @@ class Bytes(Case):
                 os._exit(1)
         self.assertEqual(os.waitpid(child, 0)[1], 0)
         self.assertEqual(self.get(b"a"), b"child's")
+
+
+def cells(*values):
+    """What the header's inline functions make of Python's values, and their number. True is SOME, None is NONE."""
+    made = (n.types["netshm_value"] * len(values))()
+    made.values = values  # keeps the bytes alive
+    for cell, value in zip(made, values):
+        content = getattr(cell, "as")  # the name is a keyword
+        if value is None or value is True:
+            cell.kind = n.V_NONE if value is None else n.V_SOME
+        elif isinstance(value, int):
+            cell.kind, content.i = n.V_INT, value
+        elif isinstance(value, float):
+            cell.kind, content.d = n.V_DOUBLE, value
+        else:
+            cell.kind = n.V_BYTES
+            content.s.data, content.s.len = ctypes.cast(ctypes.c_char_p(value), c_void_p), len(value)
+    return made, len(values)
+
+
+def values_of(read, count):
+    """The same backwards."""
+    result = []
+    for cell in (read[i] for i in range(count)):
+        content = getattr(cell, "as")
+        result.append({n.V_NONE: lambda: None, n.V_SOME: lambda: True, n.V_INT: lambda: content.i,
+                       n.V_DOUBLE: lambda: content.d,
+                       n.V_BYTES: lambda: ctypes.string_at(content.s.data, content.s.len)}[cell.kind]())
+    return tuple(result)
+
+
+class Results(Case):
+    def setUp(self):
+        super().setUp()
+        self.result = self.new_result()
+
+    def new_result(self):
+        result = c_void_p()
+        must(n.result_new(byref(result)))
+        self.addCleanup(lambda: must(n.result_free(result)))
+        return result
+
+    def read(self, result=None):
+        read, count = ctypes.POINTER(n.types["netshm_value"])(), c_size_t()
+        must(n.result_values(result or self.result, byref(read), byref(count)))
+        return values_of(read, count.value)
+
+
+class Typed(Results):
+    TYPES = b"string", b"(int,string?)"
+
+    def setUp(self):
+        super().setUp()
+        self.table = c_void_p()
+        must(n.hashtbl_manage_as(self.object, *self.TYPES, None, byref(self.table)))
+
+    def tearDown(self):
+        must(n.hashtbl_close(self.table))
+        super().tearDown()
+
+    def put(self, key, *value):
+        must(n.hashtbl_replace_v(self.table, *cells(key), *cells(*value)))
+
+    def get(self, key):
+        code = n.hashtbl_find_v(self.table, *cells(key), self.result)
+        if code == n.E_NOT_FOUND:
+            return None
+        must(code)
+        return self.read()
+
+    def test_values_and_stacks(self):
+        self.put(b"Ada", 36, True, b"Countess\0of")
+        self.assertEqual(self.get(b"Ada"), (36, True, b"Countess\0of"))
+        must(n.hashtbl_add_v(self.table, *cells(b"Ada"), *cells(-(2**63), None)))
+        self.assertEqual(self.get(b"Ada"), (-(2**63), None))
+        count, read, length = c_size_t(), ctypes.POINTER(n.types["netshm_value"])(), c_size_t()
+        must(n.hashtbl_find_all_v(self.table, *cells(b"Ada"), self.result, byref(count)))
+        stack = []
+        for i in range(count.value):
+            must(n.result_at(self.result, i, byref(read), byref(length)))
+            stack.append(values_of(read, length.value))
+        self.assertEqual(stack, [(-(2**63), None), (36, True, b"Countess\0of")])
+        self.assertEqual(n.result_at(self.result, 2, byref(read), byref(length)), n.E_RANGE)
+        self.assertEqual(n.hashtbl_insert_v(self.table, *cells(b"Ada"), *cells(1, None)), n.E_EXISTS)
+        there = c_int()
+        must(n.hashtbl_remove_v(self.table, *cells(b"Ada"), byref(there)))
+        self.assertEqual((there.value, self.get(b"Ada")), (1, (36, True, b"Countess\0of")))
+        must(n.hashtbl_mem_v(self.table, *cells(b"none"), byref(there)))
+        self.assertEqual((there.value, self.get(b"none")), (0, None))
+
+    def test_what_is_of_another_type(self):
+        self.assertEqual(n.hashtbl_add_v(self.table, *cells(b"k"), *cells(b"text", None)), n.E_TYPE)
+        self.assertEqual(n.hashtbl_add_v(self.table, *cells(b"k"), *cells(1)), n.E_TYPE)
+        self.assertEqual(n.hashtbl_manage_as(self.object, b"string", b"int", None, byref(c_void_p())), n.E_TYPE)
+        self.assertEqual(n.type_parse(b"(int,", byref(c_void_p())), n.E_INVALID)
+        self.assertIsNone(self.get(b"k"))
+
+    def test_parsed_types(self):
+        """The same table by type objects; a left half of the pair is for reading only."""
+        self.put(b"Ada", 36, True, b"Countess")
+        key, value, left, text = c_void_p(), c_void_p(), c_void_p(), ctypes.POINTER(ctypes.c_char)()
+        must(n.type_parse(b"string", byref(key)))
+        must(n.type_parse(b"int", byref(value)))
+        must(n.type_left(value, byref(left)))
+        must(n.type_signature(left, byref(text)))
+        self.assertEqual(ctypes.cast(text, ctypes.c_char_p).value, b"(int,_)")
+        other = c_void_p()
+        must(n.hashtbl_manage(self.object, key, left, None, byref(other)))
+        for made in key, value, left:
+            must(n.type_close(made))
+        must(n.hashtbl_find_v(other, *cells(b"Ada"), self.result))
+        self.assertEqual(self.read(), (36,))
+        self.assertEqual(n.hashtbl_add_v(other, *cells(b"Ada"), *cells(1)), n.E_TYPE)
+        must(n.hashtbl_close(other))
+
+    def test_cursor_and_callback_see_the_same(self):
+        should = {(b"%d" % i,): (i, None) if i % 2 else (i, True, b"even") for i in range(300)}
+        for key, value in should.items():
+            self.put(*key, *value)
+        cursor, key, seen, walked = c_void_p(), self.new_result(), {}, {}
+        must(n.cursor_open(self.table, 0, byref(cursor)))
+        while (code := n.cursor_next_v(cursor, key, self.result)) == n.OK:
+            seen[self.read(key)] = self.read()
+        self.assertEqual(code, n.E_NOT_FOUND)
+        must(n.cursor_close(cursor))
+
+        def visit(key, key_cells, value, value_cells, _arg):
+            walked[values_of(key, key_cells)] = values_of(value, value_cells)
+            return n.CONTINUE
+
+        must(n.hashtbl_iter_v(self.table, n.callback("netshm_iter_v_fn", visit), None))
+        self.assertEqual((seen, walked), (should, should))
+
+    def test_counting(self):
+        """Beside the other table, under a name of its own."""
+        options = n.types["netshm_options"](size=ctypes.sizeof(n.types["netshm_options"]), root=b"counts")
+        counts, now = c_void_p(), c_int64()
+        must(n.hashtbl_manage_as(self.object, b"(int32,string)", b"int", byref(options), byref(counts)))
+        must(n.hashtbl_incr_v(counts, *cells(-7, b"x"), -(2**62), 5, byref(now)))
+        self.assertEqual(now.value, 5 - 2**62)
+        self.assertEqual(n.hashtbl_incr_v(counts, *cells(2**40, b"x"), 1, 0, byref(now)), n.E_OVERFLOW)
+        must(n.hashtbl_close(counts))
+
+
+class Arrays(Results):
+    def test_integers(self):
+        array, value = c_void_p(), c_int64()
+        must(n.array_manage_int64(self.object, -1, 10, None, byref(array)))
+        must(n.array_set_int64(array, 3, 2**62 + 1))
+        must(n.array_incr(array, 9, 43, byref(value)))
+        self.assertEqual(value.value, 42)
+        got = (c_int64 * 10)()
+        must(n.array_read(array, 0, 10, got, 8))
+        self.assertEqual(list(got), [-1, -1, -1, 2**62 + 1] + [-1] * 5 + [42])
+        self.assertEqual(n.array_get_int64(array, 10, byref(value)), n.E_RANGE)
+        must(n.array_write(array, 4, 2, (c_int64 * 2)(4, 5), 8))
+        seen = {}
+
+        def visit(i, encoded, _arg):
+            seen[i] = int.from_bytes(ctypes.string_at(encoded.data, encoded.len), "little")
+            return n.CONTINUE
+
+        must(n.array_iter(array, n.callback("netshm_array_iter_fn", visit), None))
+        self.assertEqual(seen, {3: 2**62 + 1, 4: 4, 5: 5, 9: 42})
+        must(n.array_resize(array, 4))
+        must(n.array_resize(array, 2**40))
+        length = c_uint64()
+        must(n.array_length(array, byref(length)))
+        must(n.array_get_int64(array, 4, byref(value)))
+        self.assertEqual((length.value, value.value), (2**40, -1))
+
+        def body(_txn, _arg):
+            must(n.array_set_int64(array, 3, 0))
+            raise Failed("in the middle")
+
+        scope = n.array_table(array)
+        self.assertRaises(Failed, lambda: must(n.group(scope, n.callback("netshm_group_fn", body), None)))
+        must(n.array_get_int64(array, 3, byref(value)))
+        self.assertEqual(value.value, 2**62 + 1)
+        must(n.array_close(array))
+
+    def test_any_type(self):
+        element, array = c_void_p(), c_void_p()
+        must(n.type_parse(b"(double,string?)", byref(element)))
+        must(n.array_manage(self.object, element, *cells(0.5, None), 5, None, byref(array)))
+        must(n.type_close(element))
+        must(n.array_set(array, 1, *cells(-2.25, True, b"text")))
+        for i, should in (0, (0.5, None)), (1, (-2.25, True, b"text")):
+            must(n.array_get(array, i, self.result))
+            self.assertEqual(self.read(), should)
+        self.assertEqual(n.array_set(array, 1, *cells(1, None)), n.E_TYPE)
+        must(n.array_default(array, self.result))
+        self.assertEqual(self.read(), (0.5, None))
+        must(n.array_close(array))
 
 
 class Primitive(Case):
