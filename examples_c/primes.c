@@ -1,11 +1,12 @@
 /*
- * A computation by several processes: counts the primes below N and keeps the result of each segment in a shared table.
+ * A computation by several processes: counts the primes below N and keeps the result of each segment in a shared array.
  *
  *     primes [N [PROCESSES]]        N is a power of ten, 100,000,000 if it is not given
  *
- * The numbers are cut into segments. A process takes the next segment by adding one to a shared counter, sieves it, and
- * stores the count under the segment's number. One process is killed in the middle: its segment then has no result,
- * which is seen, and somebody else computes it. What had been stored is still there.
+ * The numbers are cut into segments. A process takes the next segment by adding one to a shared counter, an element of
+ * its own behind those of the segments, sieves it, and stores the count in the segment's element. One process is killed
+ * in the middle: its segment then still shows the default, which is seen, and somebody else computes it. What had been
+ * stored is still there.
  */
 #define _GNU_SOURCE
 #include <netshm.h>
@@ -21,7 +22,10 @@
 /* Odd numbers of a segment: a byte each, so that the sieve fits into the processor's cache. */
 enum { SEGMENT = 1 << 17, MOST = 64 };
 
-static netshm_hashtbl *results;
+/* What an element shows until a result is stored in it. */
+#define NO_RESULT INT64_C(-1)
+
+static netshm_array *results;
 static uint32_t *small_primes;
 static size_t small_count;
 
@@ -79,7 +83,7 @@ static uint64_t count_segment(uint64_t segment, uint64_t n)
 static void compute(uint64_t segment, uint64_t n)
 {
     uint64_t found = count_segment(segment, n);
-    must(netshm_hashtbl_replace(results, &segment, sizeof segment, &found, sizeof found), "storing a result");
+    must(netshm_array_set_int64(results, segment, (int64_t)found), "storing a result");
 }
 
 /* What a process does: takes segments until none is left. */
@@ -87,17 +91,11 @@ static void work(uint64_t segments, uint64_t n)
 {
     for (;;) {
         int64_t taken = 0;
-        must(netshm_hashtbl_incr(results, "taken", 5, 1, 0, &taken), "taking a segment");
-        if ((uint64_t)taken > segments) return;
-        compute((uint64_t)taken - 1, n);
+        /* The counter begins with the default, so that the first one gets 0. */
+        must(netshm_array_incr(results, segments, 1, &taken), "taking a segment");
+        if ((uint64_t)taken >= segments) return;
+        compute((uint64_t)taken, n);
     }
-}
-
-static uint64_t number_of_results(void)
-{
-    uint64_t length;
-    must(netshm_hashtbl_length(results, &length), "counting");
-    return length;
 }
 
 int main(int argc, char **argv)
@@ -106,6 +104,7 @@ int main(int argc, char **argv)
     uint64_t n = argc > 1 ? strtoull(argv[1], NULL, 10) : 100000000, power = 10, total = 1; /* 2 is a prime */
     int processes = argc > 2 ? atoi(argv[2]) : 4, i, exponent = 1, repaired = 0;
     uint64_t segments = (n + 2 * SEGMENT - 1) / (2 * SEGMENT), segment;
+    int64_t value;
     const char *file_name, *mem_name;
     netshm_object *object;
     pid_t pid[MOST], parent = getpid();
@@ -119,7 +118,7 @@ int main(int argc, char **argv)
 
     must(netshm_create_unique(NETSHM_POSIX, "/tmp/netshm-primes-XXXXXXXX", "/netshm-primes-XXXXXXXX", 0600, &object),
          "creating the memory");
-    must(netshm_hashtbl_manage(object, NULL, NULL, NULL, &results), "managing the table");
+    must(netshm_array_manage_int64(object, NO_RESULT, segments + 1, NULL, &results), "managing the array");
     must(netshm_name(object, &kind, &file_name, &mem_name), "asking for the name");
     must(netshm_unlink(kind, file_name, mem_name), "removing the name");
 
@@ -134,7 +133,11 @@ int main(int argc, char **argv)
         }
     }
     /* A long computation loses a process now and then. */
-    while (number_of_results() < segments / 4) usleep(1000);
+    for (;;) {
+        must(netshm_array_get_int64(results, segments, &value), "reading the counter");
+        if (value >= (int64_t)(segments / 4)) break;
+        usleep(1000);
+    }
     kill(pid[0], SIGKILL);
     for (i = 0; i < processes; i++) {
         int status;
@@ -143,22 +146,19 @@ int main(int argc, char **argv)
     }
 
     for (segment = 0; segment < segments; segment++) {
-        uint64_t found = 0;
-        size_t len;
-        int code = netshm_hashtbl_find(results, &segment, sizeof segment, &found, sizeof found, &len);
-        if (code == NETSHM_E_NOT_FOUND) {
+        must(netshm_array_get_int64(results, segment, &value), "reading a result");
+        if (value == NO_RESULT) {
             compute(segment, n);
             repaired++;
-            code = netshm_hashtbl_find(results, &segment, sizeof segment, &found, sizeof found, &len);
+            must(netshm_array_get_int64(results, segment, &value), "reading a result");
         }
-        must(code, "reading a result");
-        total += found;
+        total += (uint64_t)value;
     }
     printf("%" PRIu64 " primes below %" PRIu64 ", by %d processes in %" PRIu64 " segments; %d of a killed process done "
            "again\n", total, n, processes, segments, repaired);
     if (total != known[exponent]) fail("that is wrong");
     must(netshm_check(object, 0, NULL, NULL), "checking");
-    must(netshm_hashtbl_close(results), "closing");
+    must(netshm_array_close(results), "closing");
     must(netshm_close(object), "closing");
     free(small_primes);
     return 0;
