@@ -1,8 +1,9 @@
 /*
- * The example of Netshm's own tutorial, retold: a table of pairs of an integer and a string, a read-modify-write made
- * safe by a group, and a deadlock that is caught and tried again.
+ * The example of Netshm's own tutorial, retold: a table from strings to pairs of an integer and a string, a
+ * read-modify-write made safe by a group, and a deadlock that is caught and tried again.
  *
- * A pair is stored as the 8 bytes of the integer, little-endian, and the bytes of the string behind them.
+ * The types of the table are string and (int,string); they are recorded in the memory, and whoever manages it with other
+ * types gets an error. A value goes in and comes out as an array of cells, here one for each half of the pair.
  */
 #define _GNU_SOURCE
 #include <netshm.h>
@@ -19,6 +20,7 @@
 enum { ROUNDS = 2000, LONGEST = 100 };
 
 static netshm_hashtbl *table;
+static netshm_result *found; /* what a find has found; each find uses it again */
 
 static void fail(const char *what)
 {
@@ -37,33 +39,25 @@ static void must(int code, const char *what)
 
 typedef struct pair { int64_t n; char s[LONGEST + 1]; } pair;
 
-static size_t encode(const pair *p, unsigned char *bytes)
-{
-    size_t len = strlen(p->s);
-    int i;
-    for (i = 0; i < 8; i++) bytes[i] = (unsigned char)((uint64_t)p->n >> 8 * i);
-    memcpy(bytes + 8, p->s, len);
-    return 8 + len;
-}
-
 static int put_pair(const char *key, const pair *p)
 {
-    unsigned char bytes[8 + LONGEST];
-    return netshm_hashtbl_replace(table, key, strlen(key), bytes, encode(p, bytes));
+    netshm_value k[] = { netshm_str(key) }, v[] = { netshm_int(p->n), netshm_str(p->s) };
+    return netshm_hashtbl_replace_v(table, NETSHM_CELLS(k), NETSHM_CELLS(v));
 }
 
 static int get_pair(const char *key, pair *p)
 {
-    unsigned char bytes[8 + LONGEST];
-    uint64_t n = 0;
-    size_t len, i;
-    int code = netshm_hashtbl_find(table, key, strlen(key), bytes, sizeof bytes, &len);
+    netshm_value k[] = { netshm_str(key) };
+    const netshm_value *v;
+    size_t n;
+    int code = netshm_hashtbl_find_v(table, NETSHM_CELLS(k), found);
+    if (code == NETSHM_OK) code = netshm_result_values(found, &v, &n);
     if (code != NETSHM_OK) return code;
-    if (len < 8) fail("this is no pair");
-    for (i = 0; i < 8; i++) n |= (uint64_t)bytes[i] << 8 * i;
-    p->n = (int64_t)n;
-    memcpy(p->s, bytes + 8, len - 8);
-    p->s[len - 8] = 0;
+    /* The types say that there are two cells, of these kinds; how long the string is they do not say. */
+    if (v[1].as.s.len > LONGEST) fail("the string is too long");
+    p->n = v[0].as.i;
+    memcpy(p->s, v[1].as.s.data, v[1].as.s.len);
+    p->s[v[1].as.s.len] = 0;
     return NETSHM_OK;
 }
 
@@ -160,6 +154,9 @@ int main(void)
     netshm_object *object;
     const char *file_name, *mem_name;
     char a[20], b[20];
+    netshm_value key[] = { netshm_str("First Key") };
+    netshm_value hiding[] = { netshm_int(2), netshm_str("hides it") };
+    netshm_value no_pair[] = { netshm_str("a string alone") };
     pair p = { 1, "First value" };
     int kind, round, to_child[2], to_parent[2], deadlocks = 0, sum = 0;
     pid_t child;
@@ -170,16 +167,23 @@ int main(void)
     must(netshm_name(object, &kind, &file_name, &mem_name), "asking for the name");
     printf("the memory is called %s, its management file is %s\n", mem_name, file_name);
     options.init = 100000; /* the expected size; the table grows in any case */
-    must(netshm_hashtbl_manage(object, NULL, NULL, &options, &table), "managing the table");
+    must(netshm_hashtbl_manage_as(object, "string", "(int,string)", &options, &table), "managing the table");
+    must(netshm_result_new(&found), "making a result");
 
     /* Bindings of a key form a stack: add hides, remove shows again. */
     must(put_pair("First Key", &p), "putting a pair");
     must(get_pair("First Key", &p), "getting a pair");
     printf("First Key is (%" PRId64 ", \"%s\")\n", p.n, p.s);
-    must(netshm_hashtbl_add(table, "First Key", 9, "hides it", 8), "adding");
-    must(netshm_hashtbl_remove(table, "First Key", 9, NULL), "removing");
+    must(netshm_hashtbl_add_v(table, NETSHM_CELLS(key), NETSHM_CELLS(hiding)), "adding");
+    must(get_pair("First Key", &p), "getting a pair");
+    if (p.n != 2 || strcmp(p.s, "hides it") != 0) fail("nothing is hidden");
+    must(netshm_hashtbl_remove_v(table, NETSHM_CELLS(key), NULL), "removing");
     must(get_pair("First Key", &p), "getting a pair");
     if (p.n != 1 || strcmp(p.s, "First value") != 0) fail("the pair is another one");
+
+    /* What is no pair does not get in. */
+    if (netshm_hashtbl_replace_v(table, NETSHM_CELLS(key), NETSHM_CELLS(no_pair)) != NETSHM_E_TYPE)
+        fail("a string was taken for a pair");
 
     /* Two processes count in the same pair. */
     child = start();
@@ -214,6 +218,7 @@ int main(void)
     must(netshm_check(object, 0, NULL, NULL), "checking");
     /* The memory stays until it is unlinked, however many processes come and go. */
     must(netshm_unlink(kind, file_name, mem_name), "unlinking");
+    must(netshm_result_free(found), "freeing the result");
     must(netshm_hashtbl_close(table), "closing");
     must(netshm_close(object), "closing");
     return 0;
