@@ -143,6 +143,13 @@ test-handover: lib
 		-o $(BUILD)/handover -L$(LIBDIR) -lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
 	timeout 60 $(BUILD)/handover
 
+# Every C program of the tutorial is built and run, and what it prints is compared.
+test: test-tutorial
+
+.PHONY: test-tutorial
+test-tutorial: lib
+	@c_tests/tutorial.sh "$(abspath $(BUILD))" "$(CC)"
+
 # The same done by the reference, Ocamlnet, and by us, and compared.
 test: test-ocaml
 
