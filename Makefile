@@ -30,7 +30,7 @@ all: build
 
 help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
-	@echo 'test: test-rust test-c gates lint test-readme test-ocaml test-examples test-runtimes; test-long'
+	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-ocaml test-examples test-runtimes; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS)'
 	@echo 'gates: check-header check-symbols check-soname check-install'
