@@ -18,7 +18,7 @@ static int manage(const place *p, const char *signature, const netshm_value *dfl
 
 static const netshm_value *got(size_t wanted)
 {
-    static const netshm_value none;
+    static netshm_value none;
     const netshm_value *v = NULL;
     size_t n = 0;
     good(netshm_result_values(r, &v, &n));

@@ -21,7 +21,7 @@ static int listed(const char *names)
     if (code != NETSHM_OK) return code;
     for (i = 0; i < n; i++) {
         if (infos[i].kind != NETSHM_TABLE_HASHTBL || infos[i].reserved != 0) return -1;
-        if (strcmp(infos[i].key, "") != 0 || strcmp(infos[i].val, "") != 0) return -2;
+        if (strcmp(infos[i].key_type, "") != 0 || strcmp(infos[i].value_type, "") != 0) return -2;
         if (infos[i].name == NULL ? i != 0 : strstr(names, infos[i].name) == NULL) return -3;
     }
     netshm_free(infos);

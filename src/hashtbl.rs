@@ -312,11 +312,35 @@ impl HashTable {
         capacity: usize,
     ) -> Quick<Option<usize>> {
         let engine = &*self.table.engine;
-        // Other threads of the process may have groups open.
-        if engine.groups_open.load(Ordering::Relaxed) != 0 && !matches!(engine.seat_with_group(), Ok(false)) {
+        if engine.groups_open.load(Ordering::Relaxed) != 0 {
             // SAFETY: by the caller's promise.
-            return unsafe { self.copy_in_group_quickly(key, buffer, capacity) };
+            return unsafe { self.copy_among_groups(key, buffer, capacity) };
         }
+        // SAFETY: by the caller's promise.
+        unsafe { self.copy_without_lock(key, buffer, capacity) }
+    }
+
+    /// The short way while a group is open on this thread or, more often, on another one of the process.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[cold]
+    #[inline(never)]
+    unsafe fn copy_among_groups(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Quick<Option<usize>> {
+        // SAFETY: by the caller's promise.
+        match self.table.engine.seat_with_group() {
+            Ok(false) => unsafe { self.copy_without_lock(key, buffer, capacity) },
+            _ => unsafe { self.copy_in_group_quickly(key, buffer, capacity) },
+        }
+    }
+
+    /// The short way where no group is open on this thread.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline(always)]
+    unsafe fn copy_without_lock(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Quick<Option<usize>> {
+        let engine = &*self.table.engine;
         let hash = self.table.view.key_hash.hash(key);
         let Some(sight) = find::quick_lookup(&engine.segment, &self.table.view.roots, hash, key) else {
             return Quick::NotDone;
@@ -339,7 +363,6 @@ impl HashTable {
     ///
     /// # Safety
     /// `buffer` must be valid for writing `capacity` bytes.
-    #[inline(never)]
     unsafe fn copy_in_group_quickly(
         &self,
         key: &[u8],
@@ -531,12 +554,18 @@ impl HashTable {
         &self,
         short: impl FnOnce(&mut Writer, &TableView) -> Option<R>,
     ) -> Quick<R> {
-        let engine = &*self.table.engine;
-        let Some(mut seat) = engine.take_seat() else { return Quick::NotDone };
+        let Some(mut seat) = self.table.engine.take_seat() else { return Quick::NotDone };
         let mut w = seat.writer(self.table.patience());
-        match short(&mut w, &self.table.view) {
+        let done = short(&mut w, &self.table.view);
+        self.quick_outcome(&w, done)
+    }
+
+    /// How the short way of a change ended.
+    #[inline(always)]
+    fn quick_outcome<R>(&self, w: &Writer, done: Option<R>) -> Quick<R> {
+        match done {
             None => Quick::NotDone,
-            Some(result) if fast::has_chores(&w, &self.table.view) => Quick::DoneWithChores(result),
+            Some(result) if fast::has_chores(w, &self.table.view) => Quick::DoneWithChores(result),
             Some(result) => Quick::Done(result),
         }
     }
@@ -554,18 +583,22 @@ impl HashTable {
     /// The short way of `add` alone.
     #[inline(always)]
     pub(crate) fn add_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
-        self.change_quickly(|w, table| fast::add(w, table, key, value))
+        // Not by `change_quickly`: a closure would become a function of its own.
+        let Some(mut seat) = self.table.engine.take_seat() else { return Quick::NotDone };
+        let mut w = seat.writer(self.table.patience());
+        let done = fast::add(&mut w, &self.table.view, key, value);
+        self.quick_outcome(&w, done)
     }
 
     /// The short way of `replace` alone.
     #[inline(always)]
     pub(crate) fn replace_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
-        match self.change_quickly(|w, table| fast::replace(w, table, key, value)) {
-            Quick::NotDone if self.table.engine.groups_open.load(Ordering::Relaxed) != 0 => {
-                self.replace_in_group_quickly(key, value)
-            }
-            done => done,
-        }
+        let Some(mut seat) = self.table.engine.take_seat() else {
+            return self.replace_in_group_quickly(key, value);
+        };
+        let mut w = seat.writer(self.table.patience());
+        let done = fast::replace(&mut w, &self.table.view, key, value);
+        self.quick_outcome(&w, done)
     }
 
     /// The short way of `replace` in a group that is open on this thread, for a value of the same, small length.
