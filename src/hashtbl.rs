@@ -327,11 +327,12 @@ impl HashTable {
     #[cold]
     #[inline(never)]
     unsafe fn copy_among_groups(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Quick<Option<usize>> {
-        // SAFETY: by the caller's promise.
-        match self.table.engine.seat_with_group() {
-            Ok(false) => unsafe { self.copy_without_lock(key, buffer, capacity) },
-            _ => unsafe { self.copy_in_group_quickly(key, buffer, capacity) },
+        if matches!(self.table.engine.seat_with_group(), Ok(false)) {
+            // SAFETY: by the caller's promise.
+            return unsafe { self.copy_without_lock(key, buffer, capacity) };
         }
+        // SAFETY: by the caller's promise.
+        unsafe { self.copy_in_group_quickly(key, buffer, capacity) }
     }
 
     /// The short way where no group is open on this thread.

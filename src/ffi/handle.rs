@@ -90,7 +90,7 @@ impl<B> Handle<B> {
 }
 
 /// How many closed handles of one thread rest.
-const RESTING: usize = 32;
+const RESTING: usize = 256;
 
 /// Memory of handles that this thread has closed, in the order of their closing, round and round.
 struct Rest {

@@ -13,6 +13,11 @@ pub extern "C" fn netshm_test_panic(armed: c_int) {
     ARMED.set(armed != 0);
 }
 
+/// Is the next call to panic?
+pub(super) fn is_armed() -> bool {
+    ARMED.get()
+}
+
 pub(super) fn panic_if_armed() {
     assert!(!ARMED.replace(false), "a test asked for this panic");
 }
