@@ -123,6 +123,14 @@ static double limit_run(limit_find *find) {
     if (sum == 1) puts("");
     return took / (double)keys;
 }
+static double limit_miss_run(void) {
+    uint64_t sum = 0;
+    double start = now_ns();
+    for (size_t i = 0; i < keys; i++) sum += benchlimit_miss(lines, line_mask, absent + KEY * i, KEY);
+    double took = now_ns() - start;
+    if (sum == 1) puts("");
+    return took / (double)keys;
+}
 /* Changes of all records at random, or of a thousand, which stay in the cache. */
 static double limit_write_run(size_t different, size_t len) {
     unsigned char value[VALUE];
@@ -212,7 +220,7 @@ enum { LIMIT, LOAD, HIT, MISS, REPLACE, COUNT, GROUP_COUNT, ROWS };
 static const char *row_names[ROWS] = {"limit", "load", "find hit", "find miss", "replace", "counter (incr)",
                                       "counter (group)"};
 static double figures[2][ROWS][MAX_ROUNDS];
-static double limit_busy[MAX_ROUNDS], limit_replace[MAX_ROUNDS], limit_count[MAX_ROUNDS];
+static double limit_busy[MAX_ROUNDS], limit_miss[MAX_ROUNDS], limit_replace[MAX_ROUNDS], limit_count[MAX_ROUNDS];
 static double speedup_reads[MAX_ROUNDS], speedup_writes[MAX_ROUNDS], bytes_per_entry;
 
 static double finds(const struct system *s, const unsigned char *query, size_t n, int expected) {
@@ -348,6 +356,7 @@ int main(int argc, char **argv) {
         limit_run(benchlimit_find);
         figures[0][LIMIT][r] = limit_run(benchlimit_find);
         limit_busy[r] = limit_run(benchlimit_find_busy);
+        limit_miss[r] = limit_miss_run();
         limit_replace[r] = limit_write_run(keys, VALUE);
         limit_count[r] = limit_write_run(COUNTERS, 8);
         run_system(0, r);
@@ -364,6 +373,7 @@ int main(int argc, char **argv) {
     printf("%zu keys of %d bytes, values of %d bytes; %zu rounds; median (least to most)\n", keys, KEY, VALUE, rounds);
     print_figure("limit: two misses and the copy", figures[0][LIMIT]);
     print_figure("  the same and 150 instructions", limit_busy);
+    print_figure("  one miss: an absent key", limit_miss);
     print_figure("  a change under two CAS", limit_replace);
     print_figure("  a counter under two CAS", limit_count);
     for (int which = 0; which < 2; which++) {
@@ -387,6 +397,7 @@ int main(int argc, char **argv) {
            bytes_per_entry <= 125 ? "met" : "NOT MET");
     printf("what explains them\n");
     print_ratio("find hit / limit with 150 instructions", figures[1][HIT], limit_busy, 0, 0);
+    print_ratio("find miss / one miss", figures[1][MISS], limit_miss, 0, 0);
     print_ratio("replace / change under two CAS", figures[1][REPLACE], limit_replace, 0, 0);
     print_ratio("counter by incr / counter under two CAS", figures[1][COUNT], limit_count, 0, 0);
     return 0;

@@ -168,3 +168,10 @@ pub unsafe extern "C" fn benchlimit_write(
         let _ = lock.compare_exchange(seen + 1, seen + 2, Ordering::Release, Ordering::Relaxed);
     }
 }
+
+/// The least that an absent key costs in an index whose lines are not in the cache: hash the key, read one line.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_miss(lines: *const [u64; 8], mask: u64, key: *const u8, key_len: usize) -> u64 {
+    let hash = xxhash_rust::xxh3::xxh3_64_with_seed(unsafe { slice(key, key_len) }, 0x1234_5678_9abc_def1);
+    unsafe { std::ptr::read_volatile(&(*lines.add((hash & mask) as usize))[1]) }
+}
