@@ -91,6 +91,14 @@ impl<'a> View<'a> {
         Some(Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; 8]>() }))
     }
 
+    /// As [`Segment::store`], of a word at a multiple of 8 in what is known of the object; else nothing is stored.
+    #[inline(always)]
+    pub(crate) fn store(&self, at: Offset, value: u64) {
+        if let Some(word) = self.block::<1>(at) {
+            word.store(0, value);
+        }
+    }
+
     /// Does a range that begins inside of what is known of the object end there, too?
     #[inline(always)]
     pub(crate) fn reaches(&self, at: Offset, len: u64) -> bool {

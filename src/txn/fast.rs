@@ -107,15 +107,15 @@ pub(super) fn slot_of<'a>(w: &Writer<'a>) -> Option<Slot<'a>> {
 #[inline(always)]
 fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<()> {
     let words = value.len().div_ceil(8) as u64;
-    let slot = slot_of(w).filter(|_| words != 0)?;
+    let slot = sight.view.block(w.s.p.base).filter(|_| words != 0)?;
     slot.store(LOG, log_record::run_header(at, words));
     slot.store_bytes(LOG + 1, &value[..value.len().min(IN_PLACE_BYTES as usize)]);
-    lock(w, slot, sight)?;
+    let mine = lock(w, slot, sight)?;
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, words + 1));
     w.segment.fence_release();
     // SAFETY: the lookup has checked the record, whose value is as long as this one.
     unsafe { sight.view.copy_in(at, value) };
-    conclude(w, slot, sight);
+    conclude(w, slot, sight, mine);
     Some(())
 }
 
@@ -200,27 +200,30 @@ fn empty_entry(line: Block<'_, 8>) -> Option<usize> {
 /// Logs and makes some changes, if the bucket is as it was seen.
 #[inline(always)]
 pub(super) fn write<const N: usize>(w: &mut Writer, sight: &Sight, changes: &[Change; N]) -> bool {
-    let Some(slot) = slot_of(w) else { return false };
+    let Some(slot) = sight.view.block(w.s.p.base) else { return false };
+    // Once it is committed, nothing may be in the way of a store.
+    if changes.iter().any(|(at, _)| sight.view.block::<1>(*at).is_none()) {
+        return false;
+    }
     for (i, (at, value)) in changes.iter().enumerate() {
         slot.store(LOG + 2 * i, log_record::run_header(*at, 1));
         slot.store(LOG + 2 * i + 1, *value);
     }
-    if lock(w, slot, sight).is_none() {
-        return false;
-    }
+    let Some(mine) = lock(w, slot, sight) else { return false };
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, 2 * N as u64));
     w.segment.fence_release();
     for (at, value) in changes {
-        w.segment.store(*at, *value);
+        sight.view.store(*at, *value);
     }
-    conclude(w, slot, sight);
+    conclude(w, slot, sight, mine);
     true
 }
 
-/// Takes the bucket's lock, marked WRITING, if nothing has changed since it was seen. Whoever gets it stores
+/// Takes the bucket's lock, marked WRITING, if nothing has changed since it was seen. Gives the word that it has
+/// then. Whoever gets it stores
 /// COMMITTED next, the commit point of the short way, whose meaning is that of `Writer::commit_from`.
 #[inline(always)]
-fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<()> {
+fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<LockWord> {
     let seen = sight.seen;
     if !seen.word.is_free() {
         return None;
@@ -240,19 +243,15 @@ fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<()> {
         slot.store(slot::W_LIST_LEN as usize, 0);
         return None;
     }
-    Some(())
+    Some(mine)
 }
 
 /// Ends a commit whose changes are made.
 #[inline(always)]
-fn conclude(w: &Writer, slot: Slot, sight: &Sight) {
+fn conclude(w: &Writer, slot: Slot, sight: &Sight, mine: LockWord) {
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
     // Nobody but a waiter, or somebody who watches, changes the word while it is held.
-    let mine = LockWord(sight.bucket.load(0));
-    let unlocked = !mine.has_sleepers()
-        && mine.owner() == w.s.p.slot
-        && sight.bucket.compare_exchange(0, mine.0, mine.released(true).0).is_ok();
-    if !unlocked {
+    if mine.has_sleepers() || sight.bucket.compare_exchange(0, mine.0, mine.released(true).0).is_err() {
         release(w.segment, sight.seen.bucket, w.s.p.slot, true);
     }
     slot.store(slot::W_LIST_LEN as usize, 0);
