@@ -56,7 +56,9 @@
  *             longjmp or the end of the thread: a C++ exception ends the process. Their answer 0 is the harmless
  *             one (stop, keep, roll back), and so is every unknown answer. A negative answer makes the call fail:
  *             with that number, if it is one of the codes below or is -1000 or less (those are yours, see
- *             NETSHM_E_CALLER); with NETSHM_E_CALLBACK, if it is between.
+ *             NETSHM_E_CALLER); with NETSHM_E_CALLBACK, if it is between. Where a language's own glue swallows an
+ *             exception of a callback, what it answers then may be anything (CPython's ctypes: also
+ *             NETSHM_COMMIT): catch all exceptions inside of the callback and answer a negative number.
  * Structures. Those that may grow begin with their size, which the caller sets.
  * errno.      It is unspecified after every call.
  * Unloading.  After dlclose the library stays loaded.
