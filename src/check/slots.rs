@@ -2,6 +2,8 @@
 //!
 //! At rest a slot is FREE or ACTIVE, waits for nothing and lists no lock. It may hold blocks and runs
 //! in its magazine, its pending list and its reserve, whatever its state.
+//!
+//! While the running check holds the gate, those who come meanwhile are not at rest: see [`Check::is_passing`].
 
 use super::claims::Want;
 use super::fixed::Header;
@@ -11,7 +13,13 @@ use crate::error::Damage;
 
 const WORDS: usize = (SLOT_SIZE / 8) as usize;
 const ACTIVE: u64 = 1;
+const LOG_IDLE: u64 = 0;
+const LOG_APPLIED: u64 = 2;
 const LISTED_LOCKS: usize = 96;
+/// How many locks somebody may have for a moment who does not know of the gate's holder yet.
+const MAX_PASSING: u64 = 2;
+/// How often a lock and a list that do not agree are looked at.
+const LOOKS: u32 = 1000;
 const LOG_EXTENSIONS: usize = 32;
 const LOCK_EXTENSIONS: usize = 48;
 const RESERVE_EXTENSIONS: usize = 64;
@@ -107,26 +115,59 @@ impl Check<'_> {
             self.say(Damage::Slot, at, format!("slot {slot} is in state {state}"))?;
         }
         self.summary.slots_active += u64::from(state == ACTIVE);
-        if words[1] & 0xff != 0 {
-            let text = format!("the log of slot {slot} is in state {}", words[1] & 0xff);
-            self.say(Damage::Log, at + 8, text)?;
+        // The words are not read at one moment: the slot may have been claimed meanwhile.
+        let is_active = || state == ACTIVE || self.image.word(at).is_some_and(|word| word & 0xff == ACTIVE);
+        let late = self.options.own_slot != 0 && !own && is_active();
+        let log = words[1] & 0xff;
+        if log != LOG_IDLE && !(late && log == LOG_APPLIED) {
+            self.say(Damage::Log, at + 8, format!("the log of slot {slot} is in state {log}"))?;
         }
-        // While a check holds the gate, others may queue for it, or have groups open that hold nothing.
-        let live = self.options.own_slot != 0;
-        let lists_gate = live && state == ACTIVE && words[2] == 1 && words[LISTED_LOCKS] == GATE;
-        if words[2] != 0 && !lists_gate {
+        let lists_gate = words[2] == 1 && words[LISTED_LOCKS] == GATE;
+        if words[2] != 0 && !(late && words[2] <= MAX_PASSING) && !(own && lists_gate) {
             self.say(Damage::Slot, at + 16, format!("slot {slot} lists {} locks", words[2]))?;
         }
         if own {
             return self.own_gate(lists_gate);
         }
-        if words[6] != 0 && !(live && state == ACTIVE) {
+        if words[6] != 0 && !late {
             self.say(Damage::Slot, at + 48, format!("slot {slot} has an open group"))?;
         }
-        if words[16] != 0 && !(live && words[16] == GATE) {
+        if words[16] != 0 && !late {
             self.say(Damage::Slot, at + 128, format!("slot {slot} waits for {}", words[16]))?;
         }
         Ok(())
+    }
+
+    /// While the running check holds the gate: is the lock at `offset` in the hands of somebody who will give it
+    /// back unused? Who takes a first lock looks at the gate afterwards, and who then finds it taken changes
+    /// nothing, gives the lock back and queues for the gate. The slot lists the lock from before it has it until
+    /// after it has not, but lock word and list are not read at one moment.
+    pub(super) fn is_passing(&self, offset: u64) -> bool {
+        self.options.own_slot != 0
+            && (0..LOOKS).any(|_| {
+                let Some(word) = self.image.word(offset) else { return false };
+                let owner = word & LOCK_OWNER;
+                owner == 0 || (owner != u64::from(self.options.own_slot) && self.lists(owner, offset))
+            })
+    }
+
+    /// Does an ACTIVE slot list the lock at `offset`, among the few of somebody who comes late?
+    fn lists(&self, slot: u64, offset: u64) -> bool {
+        let Some(at) = self.place_of(slot) else { return false };
+        let word = |n: u64| self.image.word(at + 8 * n).unwrap_or(0);
+        word(0) & 0xff == ACTIVE
+            && (0..word(2).min(MAX_PASSING)).any(|n| word(LISTED_LOCKS as u64 + n) == offset)
+    }
+
+    /// Where a slot lies, if that is inside of the object.
+    fn place_of(&self, slot: u64) -> Option<u64> {
+        let (k, i) = (0..SLOT_CHUNKS).find_map(|k| {
+            let (first, count) = doubling(8, k);
+            (first < slot && slot <= first + count).then(|| (k, slot - first - 1))
+        })?;
+        let chunk = self.image.word(DIRECTORY + 64 + 8 * k).filter(|chunk| *chunk != 0)?;
+        let at = chunk.checked_add(i * SLOT_SIZE)?;
+        at.checked_add(SLOT_SIZE).filter(|end| *end <= self.image.size()).map(|_| at)
     }
 
     /// If the running check owns the gate, its slot must list it.
