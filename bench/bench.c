@@ -123,6 +123,32 @@ static double limit_run(limit_find *find) {
     if (sum == 1) puts("");
     return took / (double)keys;
 }
+/* The same, but each key is known only when the value before it is: what a program sees that cannot go on without. */
+static volatile size_t nothing = 0;
+static double limit_run_in_turn(void) {
+    unsigned char value[VALUE] = {0};
+    size_t none = nothing;
+    double start = now_ns();
+    for (size_t i = 0; i < keys; i++) {
+        const unsigned char *key = shuffled + KEY * i + (value[5] & none);
+        benchlimit_find(lines, line_mask, records, sizeof *records, key, KEY, value, VALUE);
+    }
+    return (now_ns() - start) / (double)keys;
+}
+/* Memory that nobody has used before, as much as the table took: pages come from the system one by one. */
+static double first_use_run(double bytes) {
+    size_t len = ((size_t)bytes + 4095) / 4096 * 4096;
+    int fd = memfd_create("fresh", 0);
+    if (fd < 0 || ftruncate(fd, (off_t)len) != 0) fail("memfd_create", NETSHM_E_SYSTEM);
+    volatile unsigned char *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (p == MAP_FAILED) fail("mmap", NETSHM_E_SYSTEM);
+    double start = now_ns();
+    for (size_t i = 0; i < len; i += 4096) p[i] = 1;
+    double took = now_ns() - start;
+    munmap((void *)p, len);
+    close(fd);
+    return took / (double)keys;
+}
 static double limit_miss_run(void) {
     uint64_t sum = 0;
     double start = now_ns();
@@ -220,6 +246,7 @@ enum { LIMIT, LOAD, HIT, MISS, REPLACE, COUNT, GROUP_COUNT, ROWS };
 static const char *row_names[ROWS] = {"limit", "load", "find hit", "find miss", "replace", "counter (incr)",
                                       "counter (group)"};
 static double figures[2][ROWS][MAX_ROUNDS];
+static double turns[3][MAX_ROUNDS], first_use[MAX_ROUNDS], speedup_limit[MAX_ROUNDS];
 static double limit_busy[MAX_ROUNDS], limit_miss[MAX_ROUNDS], limit_replace[MAX_ROUNDS], limit_count[MAX_ROUNDS];
 static double speedup_reads[MAX_ROUNDS], speedup_writes[MAX_ROUNDS], bytes_per_entry;
 
@@ -234,6 +261,17 @@ static double finds(const struct system *s, const unsigned char *query, size_t n
         exit(1);
     }
     return took / (double)n;
+}
+
+/* Finds of keys that are known only when the value before is. */
+static double finds_in_turn(const struct system *s) {
+    unsigned char value[VALUE] = {0};
+    size_t none = nothing;
+    double start = now_ns();
+    for (size_t i = 0; i < keys; i++) {
+        if (s->find(shuffled + KEY * i + (value[5] & none), value) != 0) fail(s->name, NETSHM_E_NOT_FOUND);
+    }
+    return (now_ns() - start) / (double)keys;
 }
 
 static void run_system(int which, size_t round) {
@@ -254,6 +292,7 @@ static void run_system(int which, size_t round) {
     }
     finds(s, shuffled, keys, 0);
     figures[which][HIT][round] = finds(s, shuffled, keys, 0);
+    turns[1 + which][round] = finds_in_turn(s);
     figures[which][MISS][round] = finds(s, absent, keys, NETSHM_E_NOT_FOUND);
     memset(value, 9, VALUE);
     start = now_ns();
@@ -271,12 +310,15 @@ static void run_system(int which, size_t round) {
 }
 
 /* Work of one forked process: all keys from `from` on, in a circle; writes to every second one if asked. */
-static void work(size_t from, size_t process, int writes) {
+enum kind { READS, WRITES, LIMIT_READS };
+static void work(size_t from, size_t process, enum kind kind) {
     unsigned char value[VALUE];
     memset(value, (int)process, VALUE);
     for (size_t n = 0; n < keys; n++) {
         size_t i = from + n < keys ? from + n : from + n - keys;
-        if (writes && (n & 1)) {
+        if (kind == LIMIT_READS) {
+            benchlimit_find(lines, line_mask, records, sizeof *records, shuffled + KEY * i, KEY, value, VALUE);
+        } else if (kind == WRITES && (n & 1)) {
             shm_replace(shuffled + KEY * i, value);
         } else if (shm_find(shuffled + KEY * i, value) != 0) {
             exit(1);
@@ -285,7 +327,7 @@ static void work(size_t from, size_t process, int writes) {
 }
 
 /* Operations per second of `n` forked processes that begin together. */
-static double forked_rate(size_t n, int writes) {
+static double forked_rate(size_t n, enum kind kind) {
     double *times = shared("times", 4096);
     volatile int *ready = (volatile int *)(times + 64), *go = ready + 1;
     for (size_t p = 0; p < n; p++) {
@@ -296,7 +338,7 @@ static double forked_rate(size_t n, int writes) {
             must(netshm_hashtbl_find(table, shuffled, KEY, value, VALUE, &(size_t){0}), "find");
             __atomic_add_fetch(ready, 1, __ATOMIC_SEQ_CST);
             while (!__atomic_load_n(go, __ATOMIC_SEQ_CST)) {}
-            work(p * (keys / n), p, writes);
+            work(p * (keys / n), p, kind);
             times[p] = now_ns();
             _exit(0);
         }
@@ -355,6 +397,7 @@ int main(int argc, char **argv) {
     for (size_t r = 0; r < rounds; r++) {
         limit_run(benchlimit_find);
         figures[0][LIMIT][r] = limit_run(benchlimit_find);
+        turns[0][r] = limit_run_in_turn();
         limit_busy[r] = limit_run(benchlimit_find_busy);
         limit_miss[r] = limit_miss_run();
         limit_replace[r] = limit_write_run(keys, VALUE);
@@ -362,17 +405,22 @@ int main(int argc, char **argv) {
         run_system(0, r);
         map_close();
         run_system(1, r);
-        double one = forked_rate(1, 0), two = forked_rate(2, 0);
+        double one = forked_rate(1, READS), two = forked_rate(2, READS);
         speedup_reads[r] = two / one;
-        one = forked_rate(1, 1);
-        two = forked_rate(2, 1);
+        one = forked_rate(1, WRITES);
+        two = forked_rate(2, WRITES);
         speedup_writes[r] = two / one;
+        one = forked_rate(1, LIMIT_READS);
+        two = forked_rate(2, LIMIT_READS);
+        speedup_limit[r] = two / one;
+        first_use[r] = first_use_run(bytes_per_entry * (double)keys);
         shm_close_table();
         fprintf(stderr, "bench: round %zu of %zu done\n", r + 1, rounds);
     }
     printf("%zu keys of %d bytes, values of %d bytes; %zu rounds; median (least to most)\n", keys, KEY, VALUE, rounds);
     print_figure("limit: two misses and the copy", figures[0][LIMIT]);
     print_figure("  the same and 150 instructions", limit_busy);
+    print_figure("  the same, one after the other", turns[0]);
     print_figure("  one miss: an absent key", limit_miss);
     print_figure("  a change under two CAS", limit_replace);
     print_figure("  a counter under two CAS", limit_count);
@@ -382,7 +430,9 @@ int main(int argc, char **argv) {
             if (row == GROUP_COUNT && which == 0) continue;
             print_figure(row_names[row], figures[which][row]);
         }
+        print_figure("find hit, one after the other", turns[1 + which]);
     }
+    print_figure("first use of as much shared memory", first_use);
     printf("ratios within a round\n");
     print_ratio("find hit / limit", figures[1][HIT], figures[0][LIMIT], 1.5, 0);
     print_ratio("find hit / map", figures[1][HIT], figures[0][HIT], 1.0, 0);
@@ -397,6 +447,9 @@ int main(int argc, char **argv) {
            bytes_per_entry <= 125 ? "met" : "NOT MET");
     printf("what explains them\n");
     print_ratio("find hit / limit with 150 instructions", figures[1][HIT], limit_busy, 0, 0);
+    print_ratio("find hit / limit, one after the other", turns[2], turns[0], 0, 0);
+    print_ratio("find hit / map, one after the other", turns[2], turns[1], 0, 0);
+    print_ratio("limit: two processes / one", speedup_limit, NULL, 0, 0);
     print_ratio("find miss / one miss", figures[1][MISS], limit_miss, 0, 0);
     print_ratio("replace / change under two CAS", figures[1][REPLACE], limit_replace, 0, 0);
     print_ratio("counter by incr / counter under two CAS", figures[1][COUNT], limit_count, 0, 0);

@@ -292,25 +292,21 @@ impl HashTable {
     #[inline(always)]
     unsafe fn copy_value(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Copied {
         // SAFETY: by the caller's promise.
-        match unsafe { self.copy_quickly(key, buffer, capacity) } {
-            Quick::Done(Some(len)) => Copied::Whole(len),
-            Quick::Done(None) => Copied::Absent,
+        let copied = unsafe { self.copy_quickly(key, buffer, capacity) };
+        match copied.len() {
+            Some(len) => Copied::Whole(len),
+            None if copied == QuickCopy::ABSENT => Copied::Absent,
             // SAFETY: by the caller's promise.
-            _ => unsafe { self.copy_value_slowly(key, buffer, capacity) },
+            None => unsafe { self.copy_value_slowly(key, buffer, capacity) },
         }
     }
 
-    /// The short way of a find alone: the length of what was copied, or none if there is no binding.
+    /// The short way of a find alone.
     ///
     /// # Safety
     /// `buffer` must be valid for writing `capacity` bytes.
     #[inline(always)]
-    pub(crate) unsafe fn copy_quickly(
-        &self,
-        key: &[u8],
-        buffer: *mut u8,
-        capacity: usize,
-    ) -> Quick<Option<usize>> {
+    pub(crate) unsafe fn copy_quickly(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
         let engine = &*self.table.engine;
         if engine.groups_open.load(Ordering::Relaxed) != 0 {
             // SAFETY: by the caller's promise.
@@ -326,7 +322,7 @@ impl HashTable {
     /// `buffer` must be valid for writing `capacity` bytes.
     #[cold]
     #[inline(never)]
-    unsafe fn copy_among_groups(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Quick<Option<usize>> {
+    unsafe fn copy_among_groups(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
         if matches!(self.table.engine.seat_with_group(), Ok(false)) {
             // SAFETY: by the caller's promise.
             return unsafe { self.copy_without_lock(key, buffer, capacity) };
@@ -340,47 +336,44 @@ impl HashTable {
     /// # Safety
     /// `buffer` must be valid for writing `capacity` bytes.
     #[inline(always)]
-    unsafe fn copy_without_lock(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Quick<Option<usize>> {
+    unsafe fn copy_without_lock(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
         let engine = &*self.table.engine;
+        let roots = &self.table.view.roots;
         let hash = self.table.view.key_hash.hash(key);
-        let Some(sight) = find::quick_lookup(&engine.segment, &self.table.view.roots, hash, key) else {
-            return Quick::NotDone;
+        let Some(sight) = find::quick_lookup(&engine.segment, roots, hash, key) else {
+            return QuickCopy::NOT_DONE;
         };
-        let mut copied = None;
-        if let Some(found) = sight.found {
-            let len = found.shape.value_len;
-            if len > (capacity as u64).min(PUNCHABLE_BYTES - 1) {
-                return Quick::NotDone;
-            }
-            // SAFETY: by the caller's promise, and the length was just compared; the lookup has checked that
-            // the record lies inside of the object.
-            unsafe { sight.view.copy_out(found.value_at, buffer, len as usize) };
-            copied = Some(len as usize);
+        let Some(found) = sight.found else {
+            return if sight.is_valid(roots) { QuickCopy::ABSENT } else { QuickCopy::NOT_DONE };
+        };
+        let len = found.shape.value_len as usize;
+        if len > capacity {
+            return QuickCopy::NOT_DONE;
         }
-        if sight.is_valid(&self.table.view.roots) { Quick::Done(copied) } else { Quick::NotDone }
+        // SAFETY: by the caller's promise, and the length was just compared; the lookup has checked that the record
+        // lies inside of the object.
+        if !unsafe { sight.view.copy_out_quickly(found.value_at, buffer, len) } {
+            return QuickCopy::NOT_DONE;
+        }
+        if sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
     }
 
     /// The same in a group that is open on this thread.
     ///
     /// # Safety
     /// `buffer` must be valid for writing `capacity` bytes.
-    unsafe fn copy_in_group_quickly(
-        &self,
-        key: &[u8],
-        buffer: *mut u8,
-        capacity: usize,
-    ) -> Quick<Option<usize>> {
+    unsafe fn copy_in_group_quickly(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
         let engine = &*self.table.engine;
-        let Some(mut seat) = engine.take_group_seat() else { return Quick::NotDone };
+        let Some(mut seat) = engine.take_group_seat() else { return QuickCopy::NOT_DONE };
         let mut w = seat.writer(self.table.patience());
         match ops::at_quickly(&mut w, &self.table.view, key).map(|at| at.value()) {
-            None => Quick::NotDone,
-            Some(None) => Quick::Done(None),
-            Some(Some((_, len))) if len > capacity as u64 => Quick::NotDone,
+            None => QuickCopy::NOT_DONE,
+            Some(None) => QuickCopy::ABSENT,
+            Some(Some((_, len))) if len > capacity as u64 => QuickCopy::NOT_DONE,
             Some(Some((value, len))) => {
                 // SAFETY: by the caller's promise, and the length was just compared.
                 unsafe { ops::read_value_raw(&w, value, len, buffer) };
-                Quick::Done(Some(len as usize))
+                QuickCopy(len as usize)
             }
         }
     }
@@ -741,6 +734,23 @@ pub(crate) enum Quick<R> {
     DoneWithChores(R),
     /// Nothing has happened: the general way is to be taken.
     NotDone,
+}
+
+/// How an attempt to copy a value by the short way ended, in one register: the value's length, or what no length is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct QuickCopy(usize);
+
+impl QuickCopy {
+    pub(crate) const ABSENT: QuickCopy = QuickCopy(usize::MAX);
+    /// The general way is to be taken.
+    pub(crate) const NOT_DONE: QuickCopy = QuickCopy(usize::MAX - 1);
+
+    /// The length of what was copied.
+    #[inline(always)]
+    pub(crate) fn len(self) -> Option<usize> {
+        // Slices have at most isize::MAX bytes.
+        if self.0 as isize >= 0 { Some(self.0) } else { None }
+    }
 }
 
 impl<'t> IntoIterator for &'t HashTable {

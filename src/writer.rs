@@ -151,6 +151,12 @@ impl Writer<'_> {
         self.s.set.get(at).is_some() || self.s.outer.get(at).is_some()
     }
 
+    /// The same session, to be lent to others: what is lent has to lie in memory, which slows down who lends it.
+    #[inline(always)]
+    pub(crate) fn reborrow(&mut self) -> Writer<'_> {
+        Writer { segment: self.segment, me: self.me, s: self.s, patience: self.patience }
+    }
+
     /// The word of this slot.
     #[inline(always)]
     pub(crate) fn slot_word(&self, n: u64) -> Offset {

@@ -10,7 +10,8 @@ use super::handle::{self, Handle, Noun, magic};
 use super::object::netshm_object;
 use super::options::{self, netshm_options};
 use crate::error::Error;
-use crate::hashtbl::{HashTable, Quick};
+use crate::hashtbl::{HashTable, Quick, QuickCopy};
+use crate::index::find::is_short_key;
 use crate::table::Table;
 use crate::typed::{self, Types};
 use crate::types::Type;
@@ -150,11 +151,16 @@ unsafe fn quick_arguments<'a>(
     if super::inject::is_armed() {
         return None;
     }
-    // SAFETY: the caller's promise.
-    unsafe {
-        let table = &handle::peek(t)?.table;
-        Some((table, quick_bytes(key, key_len)?))
+    if key.is_null() {
+        return None;
     }
+    // SAFETY: the caller's promise.
+    let table = unsafe { &handle::peek(t)?.table };
+    if !is_short_key(key_len) {
+        return None;
+    }
+    // SAFETY: the caller's promise; the length was just checked.
+    Some((table, unsafe { std::slice::from_raw_parts(key.cast(), key_len) }))
 }
 
 /// What an operation has left to be done.
@@ -468,14 +474,14 @@ pub unsafe extern "C" fn netshm_hashtbl_find(
         // SAFETY: the header asks for a handle and for readable bytes.
         if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
             // SAFETY: the header asks for a buffer of `cap` bytes.
-            match unsafe { t.copy_quickly(key, buf.cast(), cap) } {
-                Quick::Done(Some(length)) => {
-                    // SAFETY: the header asks for a valid place.
-                    unsafe { len.write(length) };
-                    return NETSHM_OK;
-                }
-                Quick::Done(None) => return NETSHM_E_NOT_FOUND,
-                _ => {}
+            let copied = unsafe { t.copy_quickly(key, buf.cast(), cap) };
+            if let Some(length) = copied.len() {
+                // SAFETY: the header asks for a valid place.
+                unsafe { len.write(length) };
+                return NETSHM_OK;
+            }
+            if copied == QuickCopy::ABSENT {
+                return NETSHM_E_NOT_FOUND;
             }
         }
     }

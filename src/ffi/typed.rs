@@ -15,7 +15,7 @@ use super::types;
 use super::value::{NETSHM_V_INT, cells, netshm_value};
 use crate::cursor::Cursor;
 use crate::error::Error;
-use crate::hashtbl::{HashTable, Quick};
+use crate::hashtbl::{HashTable, Quick, QuickCopy};
 use crate::txn::cursor::Part;
 use crate::typed::{self, Types};
 use crate::types::{Encoded, Type};
@@ -296,16 +296,14 @@ pub unsafe extern "C" fn netshm_hashtbl_find_v(
     {
         let mut word = [0; 8];
         // SAFETY: the place has room for 8 bytes.
-        match unsafe { t.copy_quickly(&key, word.as_mut_ptr(), word.len()) } {
-            Quick::Done(Some(8)) => {
-                r.put(i64::from_le_bytes(word));
-                return NETSHM_OK;
-            }
-            Quick::Done(None) => {
-                r.clear();
-                return NETSHM_E_NOT_FOUND;
-            }
-            _ => {}
+        let copied = unsafe { t.copy_quickly(&key, word.as_mut_ptr(), word.len()) };
+        if copied.len() == Some(8) {
+            r.put(i64::from_le_bytes(word));
+            return NETSHM_OK;
+        }
+        if copied == QuickCopy::ABSENT {
+            r.clear();
+            return NETSHM_E_NOT_FOUND;
         }
     }
     guard(&["t", "key", "nk", "r"], || {

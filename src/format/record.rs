@@ -29,6 +29,12 @@ pub(crate) const fn padded(bytes: u64) -> u64 {
     (bytes + 7) & !7
 }
 
+/// The same of a length that has 32 bits and is not among their last seven.
+#[inline(always)]
+pub(crate) const fn padded_short(bytes: u32) -> u64 {
+    (bytes.wrapping_add(7) & !7) as u64
+}
+
 impl Shape {
     #[inline]
     pub(crate) const fn new(key_len: u64, value_len: u64) -> Shape {

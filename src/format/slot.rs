@@ -3,6 +3,7 @@
 use super::{Offset, doubling_chunk_len};
 
 pub(crate) const SLOT_BYTES: u64 = 8192;
+pub(crate) const SLOT_WORDS: usize = SLOT_BYTES as usize / 8;
 
 pub(crate) const W_STATE: u64 = 0;
 pub(crate) const W_COMMIT: u64 = 1;

@@ -75,8 +75,8 @@ impl Sight<'_> {
     }
 }
 
-/// Looks for a key once, on the short way: only in the bucket where it is probably at home. None: something
-/// is unusual, and the caller goes on with [`attempt`], which tells what it is.
+/// Looks for a key once, on the short way: only in the bucket where it is probably at home, and only a key that is
+/// not empty. None: something is unusual, and the caller goes on with [`attempt`], which tells what it is.
 #[inline(always)]
 pub(crate) fn quick_lookup<'a>(
     segment: &'a Segment,
@@ -90,58 +90,56 @@ pub(crate) fn quick_lookup<'a>(
     let at = roots.expected_bucket(index);
     let bucket = view.aligned_line(at)?;
     let word = LockWord(bucket.load_acquire(0));
-    if word.is_writing() {
+    if word.is_writing() || !is_short_key(key.len()) {
         return None;
     }
-    let mut candidates = bucket.matches(bucket::tag_bits(hash));
-    let found = loop {
-        if candidates == 0 {
-            let link = Link(bucket.load(W_LINK as usize));
-            if !link.next().is_none() {
-                let in_lines = overflow(view, link.next(), bucket::tag_bits(hash), key).ok()?;
-                if in_lines.is_some() {
-                    break in_lines;
-                }
-            }
-            let level = level_of(index, link, roots.base_level())?;
-            if level > bucket::MAX_LEVEL || hash & mask(level) != index {
-                return None;
-            }
-            break None;
-        }
+    let seen = Seen { bucket: at, index, word, roots_version };
+    let candidates = bucket.matches(hash);
+    if candidates != 0 {
+        // Another key with the same tag comes first once in ten thousand times: no loop here.
         // The mask keeps the index inside of the block for the compiler's sake.
         let entry = bucket.load((W_ENTRY as usize + candidates.trailing_zeros() as usize) & 7);
-        match quick_match(view, entry_record(entry), key) {
-            Match::Yes(found) => break Some(found),
-            Match::No => candidates &= candidates - 1,
-            Match::Implausible => return None,
+        let found = quick_match(view, entry_record(entry), key)?;
+        return Some(Sight { view, bucket, found: Some(found), seen });
+    }
+    let link = Link(bucket.load(W_LINK as usize));
+    if !link.next().is_none() {
+        let in_lines = overflow(view, link.next(), hash, key).ok()?;
+        if in_lines.is_some() {
+            return Some(Sight { view, bucket, found: in_lines, seen });
         }
-    };
-    Some(Sight { view, bucket, found, seen: Seen { bucket: at, index, word, roots_version } })
+    }
+    let level = level_of(index, link, roots.base_level())?;
+    if level > bucket::MAX_LEVEL || hash & mask(level) != index {
+        return None;
+    }
+    Some(Sight { view, bucket, found: None, seen })
 }
 
-/// Is the record at an offset of this key? Only for records with short lengths.
+/// Is a key of so many bytes looked for on the short way?
 #[inline(always)]
-fn quick_match(view: View<'_>, record: Offset, key: &[u8]) -> Match {
+pub(crate) const fn is_short_key(len: usize) -> bool {
+    len.wrapping_sub(1) < i32::MAX as usize
+}
+
+/// The record at an offset, if it is plainly that of this key, which is a short one.
+#[inline(always)]
+fn quick_match(view: View<'_>, record: Offset, key: &[u8]) -> Option<Found> {
     // Both are multiples of 16, so that a record that begins inside has its two header words inside.
-    let Some(header) = view.block_of_units::<2>(record) else { return Match::Implausible };
-    let shape = Shape::from_lengths(header.load(1));
-    if shape.key_len != key.len() as u64 {
-        // Long records have 0 here, and are looked at the general way.
-        return if Shape::is_long(header.load(0)) { Match::Implausible } else { Match::No };
+    let header = view.block_of_units::<2>(record)?;
+    let lengths = header.load(1);
+    // Long records have 0 here.
+    if lengths as u32 != key.len() as u32 {
+        return None;
     }
-    let value_at = record.add(record::SHORT_HEADER_BYTES + record::padded(key.len() as u64));
-    // A little more than the record has, which is cheaper to add up; at the very end of the object it errs.
-    let at_most = (record::SHORT_HEADER_BYTES + 14) + key.len() as u64 + shape.value_len;
-    if Shape::is_long(header.load(0)) || !view.reaches(record, at_most) {
-        return Match::Implausible;
+    let shape = Shape::from_lengths(lengths);
+    let key_bytes = record::padded_short(key.len() as u32);
+    if !view.reaches_behind_units::<2>(record, key_bytes + shape.value_len) {
+        return None;
     }
     // SAFETY: the whole record was just checked.
-    if unsafe { view.equals(record.add(record::SHORT_HEADER_BYTES), key) } {
-        Match::Yes(Found { record, value_at, shape })
-    } else {
-        Match::No
-    }
+    let equal = unsafe { view.equals_behind_header(record, key) };
+    equal.then_some(Found { record, value_at: record.add(key_bytes).add(record::SHORT_HEADER_BYTES), shape })
 }
 
 /// Looks for a key once. `take` is called with the record, or with none, before what was read is validated;

@@ -26,25 +26,23 @@ use std::hash::Hasher;
 
 /// The hash function of an object.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum KeyHash {
-    Xxh3 { seed: u64 },
-    SipHash13 { key: [u64; 2] },
+pub(crate) struct KeyHash {
+    /// XXH3 uses the first word as its seed, SipHash-1-3 both as its key.
+    seed: [u64; 2],
+    is_sip: bool,
 }
 
 impl KeyHash {
     pub(crate) fn of(header: &Header) -> KeyHash {
-        if header.hash == 2 {
-            KeyHash::SipHash13 { key: header.seed }
-        } else {
-            KeyHash::Xxh3 { seed: header.seed[0] }
-        }
+        KeyHash { seed: header.seed, is_sip: header.hash == 2 }
     }
 
     #[inline(always)]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        match self {
-            KeyHash::Xxh3 { seed } => xxhash_rust::xxh3::xxh3_64_with_seed(key, *seed),
-            KeyHash::SipHash13 { key: k } => sip(k, key),
+        if self.is_sip {
+            sip(&self.seed, key)
+        } else {
+            xxhash_rust::xxh3::xxh3_64_with_seed(key, self.seed[0])
         }
     }
 }

@@ -19,31 +19,36 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) struct Roots {
     /// Which table it is, and what it is expected to be.
     identity: Identity,
-    /// See `version_of`; 0: nothing is known.
+    /// See `version_of`.
     version: AtomicU64,
     root: AtomicU64,
     base_level: AtomicU64,
-    /// Buckets to be expected, at most `ready`; and the mask for the next power of two.
+    /// Buckets to be expected, at most `ready`; the mask for the next power of two, and that for the one before.
     expected: AtomicU64,
     mask: AtomicU64,
+    half_mask: AtomicU64,
     /// Buckets that may be reached for.
     ready: AtomicU64,
-    /// For each array, where bucket 0 would lie if the array began with it.
-    /// As many as a word has bits, so that no index needs a check.
+    /// For the buckets whose numbers have their highest bit at n: where bucket 0 would lie if their array began with
+    /// it. As many as a word has bits, so that no index needs a check.
     origins: [AtomicU64; 64],
     /// Held by the thread that refreshes.
     refreshing: Turn,
 }
 
+/// The version of a hint that says nothing: none that the gate has.
+const NOTHING_KNOWN: u64 = u64::MAX;
+
 impl Roots {
     pub(crate) fn new(identity: Identity) -> Roots {
         Roots {
             identity,
-            version: AtomicU64::new(0),
+            version: AtomicU64::new(NOTHING_KNOWN),
             root: AtomicU64::new(0),
             base_level: AtomicU64::new(0),
             expected: AtomicU64::new(0),
             mask: AtomicU64::new(0),
+            half_mask: AtomicU64::new(0),
             ready: AtomicU64::new(0),
             origins: [const { AtomicU64::new(0) }; 64],
             refreshing: Turn::new(),
@@ -68,7 +73,7 @@ impl Roots {
 
     #[inline(always)]
     pub(crate) fn is_current_in(&self, view: View<'_>, version: u64) -> bool {
-        Roots::version_of(LockWord(view.gate().load_acquire(0))) == version
+        LockWord(version).unchanged_for_readers(LockWord(view.gate().load_acquire(0)))
     }
 
     /// The version that a hint has which was made under this word of the gate; never 0, and that of no hint
@@ -101,17 +106,23 @@ impl Roots {
     /// Takes note of a bucket count that was heard of; it must be at most `ready`.
     pub(crate) fn expect(&self, buckets: u64) {
         if buckets <= self.ready() && buckets > self.expected() {
-            self.mask.store(buckets.next_power_of_two() - 1, Ordering::Relaxed);
-            self.expected.store(buckets, Ordering::Relaxed);
+            self.set_expected(buckets);
         }
+    }
+
+    fn set_expected(&self, buckets: u64) {
+        let mask = buckets.next_power_of_two() - 1;
+        self.mask.store(mask, Ordering::Relaxed);
+        self.half_mask.store(mask >> 1, Ordering::Relaxed);
+        self.expected.store(buckets, Ordering::Relaxed);
     }
 
     /// The bucket where a hash is probably at home.
     #[inline(always)]
     pub(crate) fn guess(&self, hash: u64) -> u64 {
-        let mask = self.mask.load(Ordering::Relaxed);
-        let i = hash & mask;
-        if i >= self.expected.load(Ordering::Relaxed) { i & (mask >> 1) } else { i }
+        let i = hash & self.mask.load(Ordering::Relaxed);
+        let lower = i & self.half_mask.load(Ordering::Relaxed);
+        if i >= self.expected.load(Ordering::Relaxed) { lower } else { i }
     }
 
     /// Where a bucket lies; none if it is beyond what this hint knows to be ready.
@@ -123,9 +134,7 @@ impl Roots {
     /// Where a bucket lies which `guess` gave, so that it is one of those that are ready. A multiple of 64.
     #[inline(always)]
     pub(crate) fn expected_bucket(&self, index: u64) -> Offset {
-        // Array k > 0 begins at bucket 2^(base + k - 1), so k is the number of bits of `index >> base`.
-        let k = (2 * (index >> self.base_level()) + 1).ilog2() as usize;
-        let origin = self.origins[k & 63].load(Ordering::Relaxed);
+        let origin = self.origins[(index | 1).ilog2() as usize & 63].load(Ordering::Relaxed);
         Offset(origin.wrapping_add(index * LINE_BYTES))
     }
 
@@ -153,7 +162,7 @@ impl Roots {
             if gate.unchanged_for_readers(LockWord(segment.load(header::GATE))) {
                 return outcome;
             }
-            self.version.store(0, Ordering::Release);
+            self.version.store(NOTHING_KNOWN, Ordering::Release);
         }
     }
 
@@ -175,7 +184,7 @@ impl Roots {
         }
         let ready = segment.load_acquire(root.word(root::W_READY));
         if self.version.load(Ordering::Relaxed) != version {
-            self.version.store(0, Ordering::Release);
+            self.version.store(NOTHING_KNOWN, Ordering::Release);
             self.expected.store(0, Ordering::Relaxed);
             self.ready.store(0, Ordering::Relaxed);
         }
@@ -194,7 +203,11 @@ impl Roots {
                 return Err(Error::corrupt(Damage::Root, root.word(root::W_ARRAYS + k as u64)));
             }
             segment.require(at, used * LINE_BYTES)?;
-            self.origins[k as usize].store(at.0.wrapping_sub(first * LINE_BYTES), Ordering::Relaxed);
+            // Array k > 0 has the buckets from 2^(base + k - 1) on, as many again; array 0 those before it.
+            for highest_bit in (first | 1).ilog2()..(first + len).ilog2() {
+                let origin = at.0.wrapping_sub(first * LINE_BYTES);
+                self.origins[highest_bit as usize].store(origin, Ordering::Relaxed);
+            }
             first += len;
         }
         if ready > first || ready <= mask(base) {
@@ -203,8 +216,7 @@ impl Roots {
         self.ready.store(ready, Ordering::Release);
         let permitted = segment.load(root.word(root::W_PERMITTED)).clamp(1 << base, ready);
         if permitted != self.expected() {
-            self.mask.store(permitted.next_power_of_two() - 1, Ordering::Relaxed);
-            self.expected.store(permitted, Ordering::Relaxed);
+            self.set_expected(permitted);
         }
         self.version.store(version, Ordering::Release);
         Ok(())

@@ -6,6 +6,7 @@ use crate::format::slot::{self, Growable, Place};
 use crate::format::{Offset, PAGE_BYTES, SlotIndex, header};
 use crate::os::time;
 use crate::segment::Segment;
+use crate::segment::view::{Block, Pinned};
 
 /// A lock that this participant has listed.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +22,8 @@ pub(crate) struct Participant {
     pub(crate) slot: SlotIndex,
     /// Where the slot lies.
     pub(crate) base: Offset,
+    /// Its words.
+    words: Option<Pinned<{ slot::SLOT_WORDS }>>,
     /// Mirror of the lock list, in its order.
     pub(crate) held: Vec<Held>,
     pub(super) wait_sequence: u64,
@@ -48,6 +51,7 @@ impl Participant {
         let mut p = Participant {
             slot,
             base,
+            words: segment.pin(base),
             held: Vec::with_capacity(16),
             wait_sequence: segment.load(base.word(slot::W_WAIT_SEQUENCE)),
             lists: [Offset::NONE; slot::EXTENSIONS as usize],
@@ -62,6 +66,16 @@ impl Participant {
         };
         p.reload_extensions(segment);
         p
+    }
+
+    /// The words of the slot.
+    ///
+    /// # Safety
+    /// To be called with the segment that the participant was made for.
+    #[inline(always)]
+    pub(crate) unsafe fn words<'a>(&self, segment: &'a Segment) -> Option<Block<'a, { slot::SLOT_WORDS }>> {
+        // SAFETY: by the caller's promise.
+        self.words.as_ref().map(|words| unsafe { words.block(segment) })
     }
 
     /// Reads the extension words again.

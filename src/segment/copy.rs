@@ -7,10 +7,13 @@
 use super::view::{Block, View};
 use super::{Segment, hook};
 use crate::format::Offset;
+use crate::format::record::{PUNCHABLE_BYTES, SHORT_HEADER_BYTES};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// From this length on the processor's string instruction is faster than a loop.
 const LONG_BYTES: usize = 512;
+/// Up to this length bytes are copied without a loop.
+const SHORT_BYTES: usize = 64;
 
 /// Up to 7 bytes as a little-endian number, the missing ones 0.
 #[inline(always)]
@@ -38,24 +41,10 @@ mod sixteen {
     pub(super) type Bytes = std::arch::x86_64::__m128i;
 
     /// # Safety
-    /// 16 bytes must be readable at `from + i`, which may be shared.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[inline(always)]
-    pub(super) unsafe fn load_shared(from: *const u8, i: usize) -> Bytes {
-        let bytes;
-        // SAFETY: by the caller's promise.
-        unsafe {
-            std::arch::asm!("movdqu {b}, [{p} + {i}]", p = in(reg) from, i = in(reg) i,
-                b = out(xmm_reg) bytes, options(nostack, readonly, preserves_flags, pure));
-        }
-        bytes
-    }
-
-    /// # Safety
     /// 16 bytes must be readable at `from + I`, which may be shared.
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     #[inline(always)]
-    pub(super) unsafe fn load_shared_at<const I: usize>(from: *const u8) -> Bytes {
+    pub(super) unsafe fn load_shared_at<const I: isize>(from: *const u8) -> Bytes {
         let bytes;
         // SAFETY: by the caller's promise.
         unsafe {
@@ -66,10 +55,24 @@ mod sixteen {
     }
 
     /// # Safety
+    /// 16 bytes must be readable at `from + len - I`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    pub(super) unsafe fn load_shared_before<const I: isize>(from: *const u8, len: usize) -> Bytes {
+        let bytes;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu {b}, [{p} + {n} - {i}]", p = in(reg) from, n = in(reg) len, i = const I,
+                b = out(xmm_reg) bytes, options(nostack, readonly, preserves_flags, pure));
+        }
+        bytes
+    }
+
+    /// # Safety
     /// 16 bytes must be writable at `to + I`, which may be shared.
     #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
     #[inline(always)]
-    pub(super) unsafe fn store_shared_at<const I: usize>(to: *mut u8, bytes: Bytes) {
+    pub(super) unsafe fn store_shared_at<const I: isize>(to: *mut u8, bytes: Bytes) {
         // SAFETY: by the caller's promise.
         unsafe {
             std::arch::asm!("movdqu [{p} + {i}], {b}", p = in(reg) to, i = const I,
@@ -78,13 +81,13 @@ mod sixteen {
     }
 
     /// # Safety
-    /// 16 bytes must be writable at `to + i`, which may be shared.
+    /// 16 bytes must be writable at `to + len - I`, which may be shared.
     #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
     #[inline(always)]
-    pub(super) unsafe fn store_shared(to: *mut u8, i: usize, bytes: Bytes) {
+    pub(super) unsafe fn store_shared_before<const I: isize>(to: *mut u8, len: usize, bytes: Bytes) {
         // SAFETY: by the caller's promise.
         unsafe {
-            std::arch::asm!("movdqu [{p} + {i}], {b}", p = in(reg) to, i = in(reg) i,
+            std::arch::asm!("movdqu [{p} + {n} - {i}], {b}", p = in(reg) to, n = in(reg) len, i = const I,
                 b = in(xmm_reg) bytes, options(nostack, preserves_flags));
         }
     }
@@ -99,39 +102,29 @@ impl View<'_> {
     pub(crate) unsafe fn copy_out(&self, at: Offset, into: *mut u8, len: usize) {
         debug_assert!(self.contains(at, len as u64));
         let from = self.address(at);
-        if len >= LONG_BYTES {
+        // SAFETY: both ranges are valid, by the caller's promise.
+        unsafe { if len <= SHORT_BYTES { copy_short(from, into, len) } else { copy_more(from, into, len) } };
+    }
+
+    /// The same, unless the range may lie in pages that were given back to the system: then it answers false.
+    ///
+    /// # Safety
+    /// As for `copy_out`.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_out_quickly(&self, at: Offset, into: *mut u8, len: usize) -> bool {
+        debug_assert!(self.contains(at, len as u64));
+        let from = self.address(at);
+        if len <= SHORT_BYTES {
             // SAFETY: both ranges are valid, by the caller's promise.
-            return unsafe { copy_long(from, into, len) };
+            unsafe { copy_short(from, into, len) };
+            return true;
         }
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if len >= 16 {
-            let mut i = 0;
-            // SAFETY: every 16 bytes taken lie inside of both ranges; the last ones may overlap others.
-            unsafe {
-                while i + 64 <= len {
-                    let (p, q) = (from.add(i), into.add(i).cast::<sixteen::Bytes>());
-                    q.write_unaligned(sixteen::load_shared_at::<0>(p));
-                    q.add(1).write_unaligned(sixteen::load_shared_at::<16>(p));
-                    q.add(2).write_unaligned(sixteen::load_shared_at::<32>(p));
-                    q.add(3).write_unaligned(sixteen::load_shared_at::<48>(p));
-                    i += 64;
-                    if i == len {
-                        return;
-                    }
-                }
-                while i + 16 <= len {
-                    into.add(i).cast::<sixteen::Bytes>().write_unaligned(sixteen::load_shared(from, i));
-                    i += 16;
-                }
-                if i < len {
-                    let last = len - 16;
-                    into.add(last).cast::<sixteen::Bytes>().write_unaligned(sixteen::load_shared(from, last));
-                }
-            }
-            return;
+        if len as u64 >= PUNCHABLE_BYTES {
+            return false;
         }
-        // SAFETY: by the caller's promise.
-        unsafe { copy_words(from.cast(), into, len) };
+        // SAFETY: as above.
+        unsafe { copy_more(from, into, len) };
+        true
     }
 
     /// Are the bytes at `at`, a range that has been checked, these?
@@ -140,20 +133,39 @@ impl View<'_> {
     /// The range must have been checked; it is padded to whole words, as all ranges of the format.
     #[inline(always)]
     pub(crate) unsafe fn equals(&self, at: Offset, bytes: &[u8]) -> bool {
-        let from = self.address(at);
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if bytes.len() == 16 {
-            use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8};
-            // SAFETY: both ranges have 16 bytes; SSE2 is part of x86_64.
-            return unsafe {
-                let a = sixteen::load_shared_at::<0>(from);
-                let b = bytes.as_ptr().cast::<sixteen::Bytes>().read_unaligned();
-                _mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) == 0xffff
-            };
-        }
         // SAFETY: by the caller's promise.
-        unsafe { equal_words(from.cast(), bytes) }
+        unsafe { equal::<0>(self.address(at), bytes) }
     }
+
+    /// Is the key behind the short header of the record at `at` this one?
+    ///
+    /// # Safety
+    /// The record must have been checked.
+    #[inline(always)]
+    pub(crate) unsafe fn equals_behind_header(&self, at: Offset, key: &[u8]) -> bool {
+        // SAFETY: by the caller's promise.
+        unsafe { equal::<{ SHORT_HEADER_BYTES as isize }>(self.address(at), key) }
+    }
+}
+
+/// Are the bytes at `from + AT` these?
+///
+/// # Safety
+/// As for `View::equals`.
+#[inline(always)]
+unsafe fn equal<const AT: isize>(from: *const u8, bytes: &[u8]) -> bool {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if bytes.len() == 16 {
+        use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8};
+        // SAFETY: both ranges have 16 bytes; SSE2 is part of x86_64.
+        return unsafe {
+            let a = sixteen::load_shared_at::<AT>(from);
+            let b = bytes.as_ptr().cast::<sixteen::Bytes>().read_unaligned();
+            _mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) == 0xffff
+        };
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { equal_words(from.wrapping_offset(AT).cast(), bytes) }
 }
 
 /// Are the bytes at `from` these?
@@ -215,15 +227,15 @@ impl Block<'_, 8> {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             use std::arch::x86_64::{_mm_castsi128_pd, _mm_cmpeq_epi16, _mm_movemask_pd, _mm_set1_epi64x};
-            let first = self.words()[1..].as_ptr().cast::<u8>();
+            let line = self.words().as_ptr().cast::<u8>();
             // SAFETY: the six words from word 1 on are part of the block; SSE2 is part of x86_64.
             unsafe {
                 let want = _mm_set1_epi64x(tag_bits as i64);
                 let lanes =
                     |entries| _mm_movemask_pd(_mm_castsi128_pd(_mm_cmpeq_epi16(entries, want))) as u32;
-                lanes(sixteen::load_shared_at::<0>(first))
-                    | (lanes(sixteen::load_shared_at::<16>(first)) << 2)
-                    | (lanes(sixteen::load_shared_at::<32>(first)) << 4)
+                lanes(sixteen::load_shared_at::<8>(line))
+                    | (lanes(sixteen::load_shared_at::<24>(line)) << 2)
+                    | (lanes(sixteen::load_shared_at::<40>(line)) << 4)
             }
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -324,39 +336,52 @@ unsafe fn store_padded(to: *mut u8, bytes: &[u8]) {
 /// `to` must be a multiple of 8 and valid for writing as many bytes.
 #[inline(always)]
 unsafe fn store_words(to: *mut u8, bytes: &[u8]) {
-    let mut done = 0;
     // Builds that die at every store want to see every word.
     #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
-    while done + 64 <= bytes.len() {
-        // SAFETY: both ranges have these 64 bytes.
-        unsafe {
-            let (from, to) = (bytes.as_ptr().add(done).cast::<sixteen::Bytes>(), to.add(done));
-            sixteen::store_shared_at::<0>(to, from.read_unaligned());
-            sixteen::store_shared_at::<16>(to, from.add(1).read_unaligned());
-            sixteen::store_shared_at::<32>(to, from.add(2).read_unaligned());
-            sixteen::store_shared_at::<48>(to, from.add(3).read_unaligned());
+    // SAFETY: both ranges have these bytes.
+    unsafe {
+        let (mut to, mut bytes) = (to, bytes);
+        while let Some((first, rest)) = bytes.split_at_checked(SHORT_BYTES) {
+            store_short(to, first);
+            if rest.is_empty() {
+                return;
+            }
+            (to, bytes) = (to.add(SHORT_BYTES), rest);
         }
-        done += 64;
-        if done == bytes.len() {
-            return;
-        }
+        store_short(to, bytes);
     }
-    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
-    while done + 16 <= bytes.len() {
-        // SAFETY: both ranges have these 16 bytes.
-        unsafe {
-            let sixteen = bytes.as_ptr().add(done).cast::<sixteen::Bytes>().read_unaligned();
-            sixteen::store_shared(to, done, sixteen);
-        }
-        done += 16;
-    }
-    while done < bytes.len() {
+    #[cfg(not(all(target_arch = "x86_64", not(miri), not(feature = "inject"))))]
+    for (i, word) in bytes.chunks_exact(8).enumerate() {
         hook();
         // SAFETY: both ranges have this word.
-        unsafe {
-            (*to.add(done).cast::<AtomicU64>()).store(native_word(&bytes[done..done + 8]), Ordering::Relaxed);
+        unsafe { (*to.add(8 * i).cast::<AtomicU64>()).store(native_word(word), Ordering::Relaxed) };
+    }
+}
+
+/// Stores at most [`SHORT_BYTES`], which are whole words, without a loop.
+///
+/// # Safety
+/// As for `store_words`.
+#[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+#[inline(always)]
+unsafe fn store_short(to: *mut u8, bytes: &[u8]) {
+    use sixteen::{Bytes, store_shared_at, store_shared_before};
+    let (from, len) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: every 16 bytes lie inside of both ranges; the last ones may overlap others.
+    unsafe {
+        if len < 16 {
+            if len != 0 {
+                (*to.cast::<AtomicU64>()).store(from.cast::<u64>().read_unaligned(), Ordering::Relaxed);
+            }
+            return;
         }
-        done += 8;
+        let at = |i: usize| from.add(i).cast::<Bytes>().read_unaligned();
+        store_shared_at::<0>(to, at(0));
+        if len > 32 {
+            store_shared_at::<16>(to, at(16));
+            store_shared_before::<32>(to, len, at(len - 32));
+        }
+        store_shared_before::<16>(to, len, at(len - 16));
     }
 }
 
@@ -378,6 +403,54 @@ unsafe fn copy_words(from: *const AtomicU64, into: *mut u8, len: usize) {
             let last = (*from.add(words)).load(Ordering::Relaxed).to_ne_bytes();
             std::ptr::copy_nonoverlapping(last.as_ptr(), into.add(8 * words), rest);
         }
+    }
+}
+
+/// Copies at most [`SHORT_BYTES`] of the object's bytes, without a loop.
+///
+/// # Safety
+/// Both ranges must be valid.
+#[inline(always)]
+unsafe fn copy_short(from: *const u8, into: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if len >= 16 {
+        use sixteen::{Bytes, load_shared_at, load_shared_before};
+        // SAFETY: every 16 bytes taken lie inside of both ranges; the last ones may overlap others.
+        unsafe {
+            let (first, last) = (load_shared_at::<0>(from), load_shared_before::<16>(from, len));
+            if len > 32 {
+                let (second, last_but_one) =
+                    (load_shared_at::<16>(from), load_shared_before::<32>(from, len));
+                into.add(16).cast::<Bytes>().write_unaligned(second);
+                into.add(len - 32).cast::<Bytes>().write_unaligned(last_but_one);
+            }
+            into.cast::<Bytes>().write_unaligned(first);
+            into.add(len - 16).cast::<Bytes>().write_unaligned(last);
+        }
+        return;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { copy_words(from.cast(), into, len) };
+}
+
+/// Copies more than [`SHORT_BYTES`] of the object's bytes.
+///
+/// # Safety
+/// Both ranges must be valid.
+#[inline(never)]
+unsafe fn copy_more(from: *const u8, into: *mut u8, len: usize) {
+    if len >= LONG_BYTES {
+        // SAFETY: by the caller's promise.
+        return unsafe { copy_long(from, into, len) };
+    }
+    let mut i = 0;
+    // SAFETY: what is taken lies inside of both ranges.
+    unsafe {
+        while len - i > SHORT_BYTES {
+            copy_short(from.add(i), into.add(i), SHORT_BYTES);
+            i += SHORT_BYTES;
+        }
+        copy_short(from.add(i), into.add(i), len - i);
     }
 }
 

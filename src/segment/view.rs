@@ -7,6 +7,7 @@ use super::{Segment, hook};
 use crate::format::bucket::LINE_BYTES;
 use crate::format::{Offset, UNIT_BYTES, header};
 use std::marker::PhantomData;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Base and limit of the mapping at one moment; both stay valid as long as the segment.
@@ -21,7 +22,28 @@ pub(crate) struct View<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Block<'a, const N: usize>(&'a [AtomicU64; N]);
 
+/// A block whose address is kept: what has been mapped stays where it is until the segment ends.
+#[derive(Clone, Copy)]
+pub(crate) struct Pinned<const N: usize>(NonNull<[AtomicU64; N]>);
+
+impl<const N: usize> Pinned<N> {
+    /// The block.
+    ///
+    /// # Safety
+    /// To be called with the segment that it is of.
+    #[inline(always)]
+    pub(crate) unsafe fn block<'a>(&self, _: &'a Segment) -> Block<'a, N> {
+        // SAFETY: by the caller's promise the mapping lives as long as the borrowed segment.
+        Block(unsafe { self.0.as_ref() })
+    }
+}
+
 impl Segment {
+    /// Keeps the address of a block, if it lies inside of the object.
+    pub(crate) fn pin<const N: usize>(&self, at: Offset) -> Option<Pinned<N>> {
+        self.block(at).map(|block| Pinned(NonNull::from(block.0)))
+    }
+
     #[inline(always)]
     pub(crate) fn view(&self) -> View<'_> {
         // The limit first: the base is then that of the same mapping or of a larger one.
@@ -73,7 +95,8 @@ impl<'a> View<'a> {
     pub(crate) fn block_of_units<const N: usize>(&self, at: Offset) -> Option<Block<'a, N>> {
         const { assert!(N <= 2) };
         debug_assert!(at.0 % UNIT_BYTES == 0);
-        if at.0 >= self.limit || at.is_none() {
+        // One comparison for "nowhere" and for "beyond the end": what comes before 0 is a very large number.
+        if at.0.wrapping_sub(UNIT_BYTES) >= self.limit - UNIT_BYTES {
             return None;
         }
         // SAFETY: as in `block`.
@@ -99,10 +122,17 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Does a range that begins inside of what is known of the object end there, too?
+    /// Does a range end inside of what is known of the object? Its end is a number that cannot overflow.
     #[inline(always)]
     pub(crate) fn reaches(&self, at: Offset, len: u64) -> bool {
-        len <= self.limit - at.0
+        at.0 + len <= self.limit
+    }
+
+    /// Do so many bytes behind a block that [`block_of_units`](View::block_of_units) gave lie inside, too? Their
+    /// number is the sum of two lengths of 32 bits.
+    #[inline(always)]
+    pub(crate) fn reaches_behind_units<const N: u64>(&self, at: Offset, len: u64) -> bool {
+        at.0 + len <= self.limit - 8 * N
     }
 
     /// The gate's lock word: the pages that every object has are mapped by every segment.

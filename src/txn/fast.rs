@@ -24,7 +24,7 @@ use crate::writer::Writer;
 pub(super) type Change = (Offset, u64);
 
 /// The slot's words, checked once.
-pub(super) type Slot<'a> = Block<'a, { slot::SLOT_BYTES as usize / 8 }>;
+pub(super) type Slot<'a> = Block<'a, { slot::SLOT_WORDS }>;
 
 pub(super) const LIST: usize = slot::LOCK_LIST.inline_word as usize;
 pub(super) const LOG: usize = slot::LOG.inline_word as usize;
@@ -35,10 +35,17 @@ pub(crate) fn replace(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8
     let hash = table.key_hash.hash(key);
     let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
     match sight.found {
-        None => bind_new(w, table, hash, sight, key, value),
+        None => add_apart(&mut w.reborrow(), table, key, value),
         Some(found) if can_overwrite(&found, value.len()) => overwrite(w, &sight, found.value_at, value),
         Some(_) => None,
     }
+}
+
+/// As `add`, for callers that seldom need it: what has been looked up is looked up again, so that it need not be kept
+/// in memory for those who do not.
+#[inline(never)]
+fn add_apart(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
+    add(w, table, key, value)
 }
 
 /// Binds a key that has no binding yet.
@@ -100,14 +107,15 @@ fn can_overwrite(found: &Found, len: usize) -> bool {
 
 #[inline(always)]
 pub(super) fn slot_of<'a>(w: &Writer<'a>) -> Option<Slot<'a>> {
-    w.segment.block(w.s.p.base)
+    // SAFETY: a session's participant is one of the segment that it writes to.
+    unsafe { w.s.p.words(w.segment) }
 }
 
 /// Changes a value in place.
 #[inline(always)]
 fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<()> {
     let words = value.len().div_ceil(8) as u64;
-    let slot = sight.view.block(w.s.p.base).filter(|_| words != 0)?;
+    let slot = slot_of(w).filter(|_| words != 0)?;
     slot.store(LOG, log_record::run_header(at, words));
     slot.store_bytes(LOG + 1, &value[..value.len().min(IN_PLACE_BYTES as usize)]);
     let mine = lock(w, slot, sight)?;
@@ -200,7 +208,7 @@ fn empty_entry(line: Block<'_, 8>) -> Option<usize> {
 /// Logs and makes some changes, if the bucket is as it was seen.
 #[inline(always)]
 pub(super) fn write<const N: usize>(w: &mut Writer, sight: &Sight, changes: &[Change; N]) -> bool {
-    let Some(slot) = sight.view.block(w.s.p.base) else { return false };
+    let Some(slot) = slot_of(w) else { return false };
     // Once it is committed, nothing may be in the way of a store.
     if changes.iter().any(|(at, _)| sight.view.block::<1>(*at).is_none()) {
         return false;
