@@ -413,21 +413,25 @@ unsafe fn copy_words(from: *const AtomicU64, into: *mut u8, len: usize) {
 #[inline(always)]
 unsafe fn copy_short(from: *const u8, into: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if len >= 16 {
+    {
         use sixteen::{Bytes, load_shared_at, load_shared_before};
         // SAFETY: every 16 bytes taken lie inside of both ranges; the last ones may overlap others.
         unsafe {
-            let (first, last) = (load_shared_at::<0>(from), load_shared_before::<16>(from, len));
+            let put = |i: usize, bytes| into.add(i).cast::<Bytes>().write_unaligned(bytes);
             if len > 32 {
-                let (second, last_but_one) =
-                    (load_shared_at::<16>(from), load_shared_before::<32>(from, len));
-                into.add(16).cast::<Bytes>().write_unaligned(second);
-                into.add(len - 32).cast::<Bytes>().write_unaligned(last_but_one);
+                let (first, second) = (load_shared_at::<0>(from), load_shared_at::<16>(from));
+                let (third, last) = (load_shared_before::<32>(from, len), load_shared_before::<16>(from, len));
+                put(0, first);
+                put(16, second);
+                put(len - 32, third);
+                return put(len - 16, last);
             }
-            into.cast::<Bytes>().write_unaligned(first);
-            into.add(len - 16).cast::<Bytes>().write_unaligned(last);
+            if len >= 16 {
+                let (first, last) = (load_shared_at::<0>(from), load_shared_before::<16>(from, len));
+                put(0, first);
+                return put(len - 16, last);
+            }
         }
-        return;
     }
     // SAFETY: by the caller's promise.
     unsafe { copy_words(from.cast(), into, len) };
