@@ -341,11 +341,9 @@ unsafe fn store_words(to: *mut u8, bytes: &[u8]) {
     // SAFETY: both ranges have these bytes.
     unsafe {
         let (mut to, mut bytes) = (to, bytes);
-        while let Some((first, rest)) = bytes.split_at_checked(SHORT_BYTES) {
+        while bytes.len() > SHORT_BYTES {
+            let (first, rest) = bytes.split_at_unchecked(SHORT_BYTES);
             store_short(to, first);
-            if rest.is_empty() {
-                return;
-            }
             (to, bytes) = (to.add(SHORT_BYTES), rest);
         }
         store_short(to, bytes);
@@ -369,19 +367,18 @@ unsafe fn store_short(to: *mut u8, bytes: &[u8]) {
     let (from, len) = (bytes.as_ptr(), bytes.len());
     // SAFETY: every 16 bytes lie inside of both ranges; the last ones may overlap others.
     unsafe {
-        if len < 16 {
-            if len != 0 {
-                (*to.cast::<AtomicU64>()).store(from.cast::<u64>().read_unaligned(), Ordering::Relaxed);
-            }
-            return;
-        }
         let at = |i: usize| from.add(i).cast::<Bytes>().read_unaligned();
-        store_shared_at::<0>(to, at(0));
         if len > 32 {
+            store_shared_at::<0>(to, at(0));
             store_shared_at::<16>(to, at(16));
             store_shared_before::<32>(to, len, at(len - 32));
+            store_shared_before::<16>(to, len, at(len - 16));
+        } else if len >= 16 {
+            store_shared_at::<0>(to, at(0));
+            store_shared_before::<16>(to, len, at(len - 16));
+        } else if len != 0 {
+            (*to.cast::<AtomicU64>()).store(from.cast::<u64>().read_unaligned(), Ordering::Relaxed);
         }
-        store_shared_before::<16>(to, len, at(len - 16));
     }
 }
 
@@ -420,7 +417,8 @@ unsafe fn copy_short(from: *const u8, into: *mut u8, len: usize) {
             let put = |i: usize, bytes| into.add(i).cast::<Bytes>().write_unaligned(bytes);
             if len > 32 {
                 let (first, second) = (load_shared_at::<0>(from), load_shared_at::<16>(from));
-                let (third, last) = (load_shared_before::<32>(from, len), load_shared_before::<16>(from, len));
+                let (third, last) =
+                    (load_shared_before::<32>(from, len), load_shared_before::<16>(from, len));
                 put(0, first);
                 put(16, second);
                 put(len - 32, third);

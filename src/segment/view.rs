@@ -135,6 +135,24 @@ impl<'a> View<'a> {
         at.0 + len <= self.limit - 8 * N
     }
 
+    /// Asks the processor for the line of a word that is about to be changed. A line that is not there does no harm.
+    #[inline(always)]
+    pub(crate) fn prefetch_for_writing(&self, at: Offset) {
+        let address = self.address(at);
+        // SAFETY: a prefetch of whatever address reads nothing, writes nothing and raises nothing.
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        unsafe {
+            std::arch::asm!("prefetchw [{a}]", a = in(reg) address, options(nostack, preserves_flags));
+        }
+        // SAFETY: as above.
+        #[cfg(all(target_arch = "aarch64", not(miri)))]
+        unsafe {
+            std::arch::asm!("prfm pstl1keep, [{a}]", a = in(reg) address, options(nostack, preserves_flags));
+        }
+        #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
+        let _ = address;
+    }
+
     /// The gate's lock word: the pages that every object has are mapped by every segment.
     #[inline(always)]
     pub(crate) fn gate(&self) -> Block<'a, 1> {

@@ -29,7 +29,7 @@ pub(super) type Slot<'a> = Block<'a, { slot::SLOT_WORDS }>;
 pub(super) const LIST: usize = slot::LOCK_LIST.inline_word as usize;
 pub(super) const LOG: usize = slot::LOG.inline_word as usize;
 
-/// Replaces the newest binding by a value of the same, small length, or binds a key that has none.
+/// Replaces the newest binding by a value of the same, small length that is not 0, or binds a key that has none.
 #[inline(always)]
 pub(crate) fn replace(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
     let hash = table.key_hash.hash(key);
@@ -102,7 +102,7 @@ pub(crate) fn increment(w: &mut Writer, table: &TableView, key: &[u8], delta: i6
 
 #[inline(always)]
 fn can_overwrite(found: &Found, len: usize) -> bool {
-    found.shape.value_len == len as u64 && len as u64 <= IN_PLACE_BYTES
+    (len as u64).wrapping_sub(1) < IN_PLACE_BYTES && found.shape.value_len == len as u64
 }
 
 #[inline(always)]
@@ -111,11 +111,13 @@ pub(super) fn slot_of<'a>(w: &Writer<'a>) -> Option<Slot<'a>> {
     unsafe { w.s.p.words(w.segment) }
 }
 
-/// Changes a value in place.
+/// Changes a value in place, which is not empty.
 #[inline(always)]
 fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<()> {
+    // The lookup has read the beginning of the record, and giving back the lock waits for every store before it.
+    sight.view.prefetch_for_writing(at.add(value.len() as u64 - 1));
     let words = value.len().div_ceil(8) as u64;
-    let slot = slot_of(w).filter(|_| words != 0)?;
+    let slot = slot_of(w)?;
     slot.store(LOG, log_record::run_header(at, words));
     slot.store_bytes(LOG + 1, &value[..value.len().min(IN_PLACE_BYTES as usize)]);
     let mine = lock(w, slot, sight)?;
