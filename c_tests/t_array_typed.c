@@ -1,4 +1,5 @@
-/* Goal: arrays of any type. Method: elements of fixed and of variable size, pairs, options; wrong types and cells. */
+/* Goal: arrays of any type. Method: elements of fixed and of variable size, pairs, options; walks; wrong types and
+ * cells. */
 #include "support.h"
 
 static netshm_result *r;
@@ -119,6 +120,82 @@ static void pairs(void)
     good(place_check(p));
 }
 
+struct seen { int calls, stop_after, answer, wrong; uint64_t indices; netshm_array *close; };
+
+/* Element i is the pair of i and a text, or of i and none. */
+static int see(uint64_t i, const netshm_value *v, size_t n, void *arg)
+{
+    struct seen *s = (struct seen *)arg;
+    s->calls++;
+    s->indices += i;
+    if (v[0].kind != NETSHM_V_INT || v[0].as.i != (int64_t)i) s->wrong++;
+    if (i % 2 == 0 && (n != 3 || v[1].kind != NETSHM_V_SOME || strcmp((const char *)v[2].as.s.data, "even") != 0))
+        s->wrong++;
+    if (i % 2 == 1 && (n != 2 || v[1].kind != NETSHM_V_NONE)) s->wrong++;
+    if (s->close != NULL) good(netshm_array_close(s->close));
+    s->close = NULL;
+    return s->calls == s->stop_after ? s->answer : NETSHM_CONTINUE;
+}
+
+static int is_number(uint64_t i, const netshm_value *v, size_t n, void *arg)
+{
+    (void)i;
+    *(int64_t *)arg += n == 1 && v[0].kind == NETSHM_V_INT ? v[0].as.i : 1000000;
+    return NETSHM_CONTINUE;
+}
+
+static void walking(void)
+{
+    place *p = place_new();
+    netshm_array *a = NULL, *closed;
+    netshm_value v[3];
+    struct seen s;
+    int64_t sum = 0;
+    int i;
+    v[0] = netshm_int(-1);
+    v[1] = netshm_none();
+    good(manage(p, "(int,string?)", v, 2, (uint64_t)1 << 40, &a));
+    memset(&s, 0, sizeof s);
+    good(netshm_array_iter_v(a, see, &s));
+    is(s.calls, 0);
+    for (i = 0; i < 10; i++) {
+        v[0] = netshm_int(i);
+        v[1] = i % 2 == 0 ? netshm_some() : netshm_none();
+        v[2] = netshm_str("even");
+        good(netshm_array_set(a, (uint64_t)i, v, i % 2 == 0 ? 3 : 2));
+    }
+    good(netshm_array_iter_v(a, see, &s));
+    ok(s.calls == 10 && s.wrong == 0 && s.indices == 45);
+    memset(&s, 0, sizeof s);
+    s.stop_after = 4;
+    good(netshm_array_iter_v(a, see, &s));
+    is(s.calls, 4);
+    s.calls = 0;
+    s.answer = -1500;
+    is(netshm_array_iter_v(a, see, &s), -1500);
+    s.calls = 0;
+    s.answer = -500;
+    is(netshm_array_iter_v(a, see, &s), NETSHM_E_CALLBACK);
+    is(netshm_array_iter_v(a, NULL, &s), NETSHM_E_INVALID);
+    is(last().argument, 2);
+    is(netshm_array_iter_v(NULL, see, &s), NETSHM_E_INVALID);
+    memset(&s, 0, sizeof s);
+    closed = s.close = a;
+    good(netshm_array_iter_v(a, see, &s));
+    ok(s.calls == 10 && s.wrong == 0);
+    is(netshm_array_iter_v(closed, see, &s), NETSHM_E_CLOSED);
+
+    /* Elements in chunks, some of them, of which many are not set. */
+    p = place_new();
+    a = NULL;
+    v[0] = netshm_int(7);
+    good(manage(p, "int32", v, 1, 1000000, &a));
+    for (i = 0; i < 1000000; i += 99999) good(netshm_array_set_int64(a, (uint64_t)i, -i));
+    good(netshm_array_iter_v(a, is_number, &sum));
+    is(sum, -55 * 99999);
+    good(netshm_array_close(a));
+}
+
 int main(void)
 {
     netshm_array *a = NULL;
@@ -126,6 +203,7 @@ int main(void)
     strings();
     numbers();
     pairs();
+    walking();
     is(netshm_array_get(NULL, 0, r), NETSHM_E_INVALID);
     is(netshm_array_set(NULL, 0, NULL, 0), NETSHM_E_INVALID);
     is(netshm_array_default(NULL, r), NETSHM_E_INVALID);

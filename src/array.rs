@@ -147,10 +147,20 @@ impl Array {
         if element.is_for_reading_only() {
             return Err(Error::Unsupported("left halves of pairs as elements of arrays"));
         }
-        let default = element.encode(default)?;
+        Array::manage_encoded(object, element, &element.encode(default)?, length, options)
+    }
+
+    /// The same for a default value that is encoded.
+    pub(crate) fn manage_encoded(
+        object: &Object,
+        element: &Type,
+        default: &[u8],
+        length: u64,
+        options: &ManageOptions,
+    ) -> Result<Array> {
         let bytes = element.fixed_bytes().map(|bytes| bytes as u64);
         let element = Element { signature: element.signature().into(), bytes };
-        Array::manage_as(object, element, &default, length, options)
+        Array::manage_as(object, element, default, length, options)
     }
 
     /// Views an object as an array. An empty object becomes one of `length` elements.

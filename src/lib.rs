@@ -46,6 +46,7 @@ mod pmanage;
 mod primitive;
 mod table;
 mod typed;
+mod typed_array;
 
 mod ffi;
 
@@ -62,4 +63,5 @@ pub use primitive::{BlockOp, FRAGMENT_WORDS, PrimitiveTable, Step, WordBindings,
 pub use segment::inject;
 pub use table::{Table, TableInfo, TableKind};
 pub use typed::{TypedBindings, TypedHashTable, TypedKeys};
+pub use typed_array::{TypedArray, TypedElements};
 pub use types::{CustomObject, Data, Encode, Int, Left, Type, Value};

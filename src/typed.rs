@@ -6,7 +6,7 @@
 use crate::cursor::{Bindings, Keys};
 use crate::error::{Damage, Error, Result};
 use crate::format::Offset;
-use crate::hashtbl::{HashTable, Update};
+use crate::hashtbl::{HashTable, Stamp, Update};
 use crate::object::{ManageOptions, Object};
 use crate::table::{Table, TableKind, TableSpec};
 use crate::types::{Data, Encode, Type};
@@ -14,6 +14,7 @@ use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 /// The types that a table is used with through one handle.
 #[derive(Debug, Clone)]
@@ -309,6 +310,31 @@ impl<K: Data, V: Data> TypedHashTable<K, V> {
                 })
             })
         })?
+    }
+
+    /// The present stamp of a key, for [`wait`](TypedHashTable::wait). See [`HashTable::stamp`].
+    ///
+    /// # Errors
+    /// Those of [`HashTable::stamp`].
+    pub fn stamp<Q>(&self, key: &Q) -> Result<Stamp>
+    where
+        K: Borrow<Q>,
+        Q: Encode + ?Sized,
+    {
+        key.with_encoded(|key| self.table.stamp(key))?
+    }
+
+    /// Waits until the key's bindings may have changed since `stamp`, and puts the new stamp there. False: the
+    /// time-out has passed before that. See [`HashTable::wait`].
+    ///
+    /// # Errors
+    /// Those of [`HashTable::wait`].
+    pub fn wait<Q>(&self, key: &Q, stamp: &mut Stamp, timeout: Option<Duration>) -> Result<bool>
+    where
+        K: Borrow<Q>,
+        Q: Encode + ?Sized,
+    {
+        key.with_encoded(|key| self.table.wait(key, stamp, timeout))?
     }
 
     /// All bindings, in any order of keys; those of one key newest first. See [`Bindings`].

@@ -32,6 +32,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("dump", 7),
     ("pmanage", 6),
     ("typed", 7),
+    ("typed_array", 7),
     // The checker shares nothing with what it judges but the names of damages.
     ("check", 7),
     ("ffi", 8),
@@ -64,6 +65,9 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("typed", "object"),
     ("typed", "table"),
     ("typed", "cursor"),
+    ("typed_array", "array"),
+    ("typed_array", "object"),
+    ("typed_array", "table"),
     ("cursor", "object"),
     ("object", "cursor"),
     ("object", "check"),

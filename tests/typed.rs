@@ -3,9 +3,10 @@
 //! bytes on the same object where the bytes matter.
 
 use netshm::{
-    Data, Encode, Error, HashTable, Int, Left, ManageOptions, Object, OpenOptions, Result, Type,
+    Data, Encode, Error, HashTable, Int, Left, ManageOptions, Object, OpenOptions, Result, Type, TypedArray,
     TypedHashTable, Update,
 };
+use std::time::Duration;
 
 fn object() -> Object {
     OpenOptions::new().anonymous().expect("makes memory")
@@ -183,4 +184,74 @@ fn own_types() {
     assert_eq!(t.len(), Ok(1));
     let (_, recorded) = mismatch(typed::<String, (i32, i32)>(&object));
     assert_eq!(recorded, "values of type (custom:degrees,custom:degrees)");
+}
+
+#[test]
+fn waiting_for_a_typed_key() {
+    let object = object();
+    let t = typed::<(i64, String), i64>(&object).expect("manages");
+    let key = (7, "key".to_owned());
+    let mut stamp = t.stamp(&key).expect("looks");
+    assert_eq!(t.wait(&key, &mut stamp, Some(Duration::ZERO)), Ok(false));
+    let before = stamp;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(30));
+            t.increment(&key, 5, 0).expect("adds");
+        });
+        assert_eq!(t.wait(&key, &mut stamp, Some(Duration::from_secs(20))), Ok(true));
+    });
+    assert_ne!(stamp, before);
+    assert_eq!(t.find(&key), Ok(Some(5)));
+    assert_eq!(t.stamp(&key), Ok(stamp));
+}
+
+#[test]
+fn typed_arrays() {
+    type Seat = (i64, Option<String>);
+    let object = object();
+    let manage = |length| TypedArray::<Seat>::manage(&object, &(-1, None), length, &ManageOptions::new());
+    let a = manage(1 << 40).expect("manages");
+    assert_eq!(a.length(), Ok(1 << 40));
+    assert_eq!(a.default_value(), Ok((-1, None)));
+    assert_eq!(a.get(5), Ok((-1, None)));
+    let set = [(3, (3, Some("three".to_owned()))), (1 << 39, (4, None)), (12, (0, Some(String::new())))];
+    for (i, seat) in &set {
+        a.set(*i, seat).expect("sets");
+    }
+    assert_eq!(a.get(1 << 40), Err(Error::Range));
+    assert_eq!(a.set(1 << 40, &(0, None)), Err(Error::Range));
+    let mut all = a.iter().collect::<Result<Vec<_>>>().expect("reads");
+    all.sort();
+    let mut wanted = set.to_vec();
+    wanted.sort();
+    assert_eq!(all, wanted);
+    a.resize(4).expect("resizes");
+    assert_eq!(manage(0).expect("manages").get(3), Ok(set[0].1.clone()));
+    assert_eq!((&a).into_iter().count(), 1);
+    let (asked, recorded) = mismatch(TypedArray::<String>::manage(&object, "", 0, &ManageOptions::new()));
+    assert!(asked.contains("string") && recorded.contains("(int64,string?)"), "{asked} {recorded}");
+
+    // What does not decode is an error of its element, and the walk goes on.
+    a.array().set(2, b"garbage").expect("sets bytes");
+    assert!(matches!(a.get(2), Err(Error::Corrupt { .. })));
+    let (whole, broken): (Vec<_>, Vec<_>) = a.iter().partition(Result::is_ok);
+    assert_eq!((whole.len(), broken.len()), (1, 1));
+    assert!(object.check(|_| true).expect("is sound").complete);
+}
+
+#[test]
+fn typed_arrays_of_numbers() {
+    let object = object();
+    let a = TypedArray::<i64>::manage(&object, &5, 10_000, &ManageOptions::new()).expect("manages");
+    assert_eq!(a.increment(9_999, -7), Ok(-2));
+    assert_eq!(a.increment(0, i64::MAX), Err(Error::Overflow));
+    a.table()
+        .group(|| {
+            a.set(1, &1)?;
+            assert_eq!(a.iter().count(), 2);
+            Err::<(), _>(Error::Aborted)
+        })
+        .expect_err("is aborted");
+    assert_eq!(a.iter().collect::<Vec<_>>(), [Ok((9_999, -2))]);
 }

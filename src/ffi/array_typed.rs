@@ -2,14 +2,15 @@
 
 use super::array::{self, netshm_array};
 use super::call::{Fault, guard, out};
+use super::cursor::NETSHM_CONTINUE;
 use super::handle;
 use super::hashtbl::netshm_type;
 use super::object::netshm_object;
 use super::options::{self, netshm_options};
-use super::result::{self, netshm_result};
+use super::result::{self, Decoded, netshm_result};
 use super::value::{cells, netshm_value};
 use crate::array::Array;
-use std::ffi::c_int;
+use std::ffi::{c_int, c_void};
 
 /// Views an object as an array. An empty object becomes one.
 ///
@@ -113,5 +114,53 @@ pub unsafe extern "C" fn netshm_array_default(a: *mut netshm_array, r: *mut nets
             *filling.raw() = array.default_value()?;
             Ok(filling.decode(of)?)
         }
+    })
+}
+
+/// Sees one element. Cells, bytes and objects live while the callback runs. It may call everything.
+///
+/// @param i    The element's index.
+/// @param v    The cells of the element.
+/// @param n    Their number.
+/// @param arg  What was given to the call.
+///
+/// @return As of netshm_array_iter_fn.
+pub type netshm_array_iter_v_fn =
+    Option<unsafe extern "C" fn(i: u64, v: *const netshm_value, n: usize, arg: *mut c_void) -> c_int>;
+
+/// Calls a callback with every element that is set; else it is like netshm_array_iter().
+///
+/// @param a    The array.
+/// @param fn   The callback.
+/// @param arg  Handed to the callback.
+///
+/// @return NETSHM_OK, also if the callback stopped it; the callback's negative answer; NETSHM_E_CORRUPT, an element does
+///         not decode; a custom type's answer; else the codes of netshm_array_iter().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_array_iter_v(
+    a: *mut netshm_array,
+    r#fn: netshm_array_iter_v_fn,
+    arg: *mut c_void,
+) -> c_int {
+    guard(&["a", "fn", "arg"], || {
+        // The callback may close the handle: array and type are kept.
+        // SAFETY: the header asks for a handle.
+        let (array, of) = unsafe { array::typed(a) }.map(|(array, of)| (array.clone(), of.clone()))?;
+        let visit = r#fn.ok_or(Fault::Null(2))?;
+        let mut decoded = Decoded::default();
+        for element in array.iter() {
+            let (i, encoded) = element?;
+            decoded.clear();
+            decoded.push(&of, &encoded)?;
+            decoded.settle();
+            let cells = decoded.value(0).unwrap_or_default();
+            // SAFETY: the header asks for a function that can be called with these.
+            match unsafe { visit(i, cells.as_ptr(), cells.len(), arg) } {
+                NETSHM_CONTINUE => {}
+                answer if answer < 0 => return Err(Fault::Answer(answer)),
+                _ => break,
+            }
+        }
+        Ok(())
     })
 }

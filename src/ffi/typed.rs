@@ -62,7 +62,7 @@ unsafe fn signature(number: u32, text: *const c_char) -> Outcome<Option<Type>> {
 /// # Safety
 /// As for `handle::body`.
 #[inline(always)]
-unsafe fn live<'a>(t: *mut netshm_hashtbl) -> Outcome<(&'a HashTable, &'a Types)> {
+pub(super) unsafe fn live<'a>(t: *mut netshm_hashtbl) -> Outcome<(&'a HashTable, &'a Types)> {
     // SAFETY: the caller's promise.
     unsafe { handle::body(1, t) }.map(|body| (&body.table, &body.types))
 }
@@ -71,7 +71,12 @@ unsafe fn live<'a>(t: *mut netshm_hashtbl) -> Outcome<(&'a HashTable, &'a Types)
 ///
 /// # Safety
 /// As for `value::cells`.
-unsafe fn encoded<'a>(number: u32, of: &Type, v: *const netshm_value, n: usize) -> Outcome<Encoded<'a>> {
+pub(super) unsafe fn encoded<'a>(
+    number: u32,
+    of: &Type,
+    v: *const netshm_value,
+    n: usize,
+) -> Outcome<Encoded<'a>> {
     // SAFETY: the caller's promise.
     Ok(of.encoded(&unsafe { cells(number, v, n) }?)?)
 }

@@ -2,9 +2,11 @@
 
 use super::call::{Fault, Outcome, bytes, guard, out_or_null};
 use super::error::NETSHM_E_CALLBACK;
-use super::hashtbl::{kept, netshm_hashtbl};
+use super::handle;
+use super::hashtbl::{check_raw, kept, netshm_hashtbl};
 use crate::error::Error;
 use crate::hashtbl::Update;
+use crate::types::Type;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_int, c_void};
 
@@ -64,10 +66,34 @@ pub struct netshm_update {
 }
 
 /// An update that is under way on this thread. Its address is what C knows.
-struct Active {
+pub(super) struct Active {
+    /// The type of the value that it takes; none where it takes the bytes of a custom type.
+    of: Option<Type>,
+    /// The encoded value.
     value: RefCell<Option<Vec<u8>>>,
     /// The one in whose callback this one was begun, on another object.
     outer: *const Active,
+}
+
+impl Active {
+    fn new(of: Option<Type>) -> Active {
+        Active { of, value: RefCell::new(None), outer: INNERMOST.get() }
+    }
+
+    /// The type of the value that it takes, if it is typed.
+    pub(super) fn value_type(&self) -> Option<&Type> {
+        self.of.as_ref()
+    }
+
+    /// Sets the value, in whose place there may be one already.
+    pub(super) fn set(&self, encoded: Vec<u8>) {
+        *self.value.borrow_mut() = Some(encoded);
+    }
+
+    /// Complains if the value cannot be given as raw bytes.
+    fn check_raw(&self) -> Outcome {
+        self.of.as_ref().map_or(Ok(()), |of| check_raw("a value of raw bytes", of))
+    }
 }
 
 thread_local! {
@@ -92,8 +118,9 @@ impl Drop for Known<'_> {
 
 /// Decides what becomes of a binding.
 ///
-/// It runs on the calling thread while the key is locked: it should be quick. Calls on the same object give
-/// NETSHM_E_IN_CALLBACK; other objects can be used.
+/// It runs on the calling thread while the key is locked: it should be quick. Calls that change the same object give
+/// NETSHM_E_IN_CALLBACK, and so do all that belong to a group; finding outside of groups shows what was there before.
+/// Other objects can be used.
 ///
 /// @param u        The update, for netshm_update_set().
 /// @param old      The newest binding; NULL if there is none. The bytes hold still while the callback runs.
@@ -117,8 +144,8 @@ pub type netshm_update_fn = Option<
 /// @param val      The value, which is copied; may be NULL only if val_len is 0.
 /// @param val_len  Its length in bytes.
 ///
-/// @return NETSHM_OK; NETSHM_E_CLOSED, the callback has returned; NETSHM_E_NO_MEMORY; NETSHM_E_TOO_LARGE;
-///         NETSHM_E_INVALID.
+/// @return NETSHM_OK; NETSHM_E_CLOSED, the callback has returned; NETSHM_E_TYPE, the values are not raw bytes, see
+///         netshm_update_set_v(); NETSHM_E_NO_MEMORY; NETSHM_E_TOO_LARGE; NETSHM_E_INVALID.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_update_set(
     u: *mut netshm_update,
@@ -134,7 +161,11 @@ pub unsafe extern "C" fn netshm_update_set(
         let mut copy = Vec::new();
         copy.try_reserve_exact(val.len()).map_err(|_| Error::NoMemory)?;
         copy.extend_from_slice(val);
-        with_active(u, |active| *active.value.borrow_mut() = Some(copy))
+        with_active(u, |active| {
+            active.check_raw()?;
+            active.set(copy);
+            Ok(())
+        })?
     })
 }
 
@@ -157,19 +188,19 @@ pub unsafe extern "C" fn netshm_update_append(
         }
         // SAFETY: the header asks for readable bytes.
         let data = unsafe { bytes(2, data, len) }?;
-        let outcome: Result<(), Error> = with_active(u, |active| {
+        with_active(u, |active| {
+            active.check_raw()?;
             let mut value = active.value.borrow_mut();
             let value = value.get_or_insert_default();
             value.try_reserve(data.len()).map_err(|_| Error::NoMemory)?;
             value.extend_from_slice(data);
             Ok(())
-        })?;
-        Ok(outcome?)
+        })?
     })
 }
 
 /// Finds the update that is known by this address among those under way on this thread.
-fn with_active<R>(u: *mut netshm_update, then: impl FnOnce(&Active) -> R) -> Outcome<R> {
+pub(super) fn with_active<R>(u: *mut netshm_update, then: impl FnOnce(&Active) -> R) -> Outcome<R> {
     let mut active = INNERMOST.get();
     while !active.is_null() && !std::ptr::eq(active.cast(), u) {
         // SAFETY: what is in the list is under way further up on this thread's stack.
@@ -181,12 +212,27 @@ fn with_active<R>(u: *mut netshm_update, then: impl FnOnce(&Active) -> R) -> Out
 
 /// Calls a callback that hands out bytes by means of an update: its answer, and the bytes if it gave any.
 pub(super) fn collect(callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_int, Option<Vec<u8>>) {
-    let active = Active { value: RefCell::new(None), outer: INNERMOST.get() };
+    call(&Active::new(None), callback)
+}
+
+/// Calls a callback with an update, which is known meanwhile: its answer, and the value if it set one.
+fn call(active: &Active, callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_int, Option<Vec<u8>>) {
     let answer = {
-        let _known = Known::new(&active);
-        callback((&raw const active).cast_mut().cast())
+        let _known = Known::new(active);
+        callback((&raw const *active).cast_mut().cast())
     };
-    (answer, active.value.into_inner())
+    (answer, active.value.take())
+}
+
+/// Hears from a callback what becomes of a binding whose values are of a type.
+pub(super) fn decide(of: &Type, callback: impl FnOnce(*mut netshm_update) -> c_int) -> Result<Update, Error> {
+    match call(&Active::new(Some(of.clone())), callback) {
+        (NETSHM_REPLACE, Some(value)) => Ok(Update::Replace(value)),
+        (NETSHM_REPLACE, None) => Err(Error::Callback(NETSHM_E_CALLBACK)),
+        (NETSHM_REMOVE, _) => Ok(Update::Remove),
+        (answer, _) if answer < 0 => Err(Error::Callback(answer)),
+        _ => Ok(Update::Keep),
+    }
 }
 
 /// Calls a callback once, under the key's lock, with the newest binding, and does what it answers.
@@ -211,31 +257,14 @@ pub unsafe extern "C" fn netshm_hashtbl_update(
 ) -> c_int {
     guard(&["t", "key", "key_len", "fn", "arg"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (kept(t)?, bytes(2, key, key_len)?) };
+        let (t, of, key) = unsafe { (kept(t)?, &handle::body(1, t)?.types, bytes(2, key, key_len)?) };
+        let of = of.value.clone();
         let update = r#fn.ok_or(Fault::Null(4))?;
-        let active = Active { value: RefCell::new(None), outer: INNERMOST.get() };
-        let mut failed = None;
         let outcome = t.try_update(key, |old| {
-            let _known = Known::new(&active);
             let (data, len) = old.map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
-            let u = (&raw const active).cast_mut().cast();
             // SAFETY: the header asks for a function that can be called with these.
-            let answer = unsafe { update(u, data.cast(), len, arg) };
-            match (answer, active.value.take()) {
-                (NETSHM_REPLACE, Some(value)) => Ok(Update::Replace(value)),
-                (NETSHM_REPLACE, None) => Err(NETSHM_E_CALLBACK),
-                (NETSHM_REMOVE, _) => Ok(Update::Remove),
-                (answer, _) if answer < 0 => Err(answer),
-                _ => Ok(Update::Keep),
-            }
-            .map_err(|answer| {
-                failed = Some(answer);
-                Error::Callback(answer)
-            })
+            decide(&of, |u| unsafe { update(u, data.cast(), len, arg) })
         });
-        match failed {
-            Some(answer) => Err(Fault::Answer(answer)),
-            None => Ok(outcome?),
-        }
+        Ok(outcome?)
     })
 }

@@ -1,9 +1,11 @@
 //! Waiting until a key's binding may have changed.
 
-use super::call::{bytes, guard, out};
+use super::call::{Names, Outcome, bytes, guard, out};
 use super::error::{self, Detail, NETSHM_E_TIMEOUT, NETSHM_OK};
 use super::hashtbl::{kept_key, netshm_hashtbl};
-use crate::hashtbl::Stamp;
+use super::typed::{encoded, live};
+use super::value::netshm_value;
+use crate::hashtbl::{HashTable, Stamp};
 use std::ffi::{c_int, c_void};
 use std::time::Duration;
 
@@ -64,16 +66,19 @@ pub unsafe extern "C" fn netshm_hashtbl_wait(
     stamp: *mut u64,
     timeout_ns: i64,
 ) -> c_int {
+    guard_wait(&["t", "key", "key_len", "stamp", "timeout_ns"], || {
+        // SAFETY: the header asks for a handle and for readable bytes.
+        let (t, key) = unsafe { (kept_key(t)?, bytes(2, key, key_len)?) };
+        // SAFETY: the header asks for a stamp.
+        unsafe { wait(&t, key, stamp, timeout_ns) }
+    })
+}
+
+/// Runs the body of a wait, which tells whether the time-out has not passed.
+fn guard_wait(names: Names, body: impl FnOnce() -> Outcome<bool>) -> c_int {
     let mut in_time = true;
-    let code = guard(&["t", "key", "key_len", "stamp", "timeout_ns"], || {
-        let place = out(4, stamp)?;
-        // SAFETY: the header asks for a handle, for readable bytes and for a stamp.
-        let (t, key, since) = unsafe { (kept_key(t)?, bytes(2, key, key_len)?, stamp.read_unaligned()) };
-        let mut since = Stamp::from_bits(since);
-        let timeout = u64::try_from(timeout_ns).ok().map(Duration::from_nanos);
-        in_time = t.wait(key, &mut since, timeout)?;
-        // SAFETY: the header asks for a valid place.
-        unsafe { place.put(since.to_bits()) };
+    let code = guard(names, || {
+        in_time = body()?;
         Ok(())
     });
     if code == NETSHM_OK && !in_time {
@@ -81,4 +86,77 @@ pub unsafe extern "C" fn netshm_hashtbl_wait(
         return error::record(detail, "timed out waiting for a change");
     }
     code
+}
+
+/// Waits for another stamp than the one at argument 4, and puts it there.
+///
+/// # Safety
+/// If it is not NULL, it must be readable and writable.
+unsafe fn wait(t: &HashTable, key: &[u8], stamp: *mut u64, timeout_ns: i64) -> Outcome<bool> {
+    let place = out(4, stamp)?;
+    // SAFETY: the caller's promise.
+    let mut since = Stamp::from_bits(unsafe { stamp.read_unaligned() });
+    let timeout = u64::try_from(timeout_ns).ok().map(Duration::from_nanos);
+    let in_time = t.wait(key, &mut since, timeout)?;
+    // SAFETY: the caller's promise.
+    unsafe { place.put(since.to_bits()) };
+    Ok(in_time)
+}
+
+/// Gives the present stamp of a key of any type; else it is like netshm_hashtbl_stamp().
+///
+/// @param t      The table; safe to use from several threads.
+/// @param key    The cells of the key.
+/// @param nk     Their number.
+/// @param stamp  Receives the stamp.
+///
+/// @return As netshm_hashtbl_stamp(); NETSHM_E_TYPE, NETSHM_E_OVERFLOW and a custom type's answer as for
+///         netshm_hashtbl_find_v().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_hashtbl_stamp_v(
+    t: *mut netshm_hashtbl,
+    key: *const netshm_value,
+    nk: usize,
+    stamp: *mut u64,
+) -> c_int {
+    guard(&["t", "key", "nk", "stamp"], || {
+        let place = out(4, stamp)?;
+        // SAFETY: the header asks for a handle, for readable cells, and for a valid place.
+        unsafe {
+            let (table, types) = live(t)?;
+            let stamp = table.stamp(encoded(2, &types.key, key, nk)?.as_ref())?;
+            place.put(stamp.to_bits());
+        }
+        Ok(())
+    })
+}
+
+/// Waits until the bindings of a key of any type may have changed since a stamp; else it is like
+/// netshm_hashtbl_wait().
+///
+/// @param t           The table; any number of threads may wait, also for the same key. It may be closed meanwhile.
+/// @param key         The cells of the key.
+/// @param nk          Their number.
+/// @param stamp       The stamp, as for netshm_hashtbl_wait().
+/// @param timeout_ns  Longest wait in nanoseconds; 0 only looks, a negative number sets no limit.
+///
+/// @return As netshm_hashtbl_wait(); NETSHM_E_TYPE, NETSHM_E_OVERFLOW and a custom type's answer as for
+///         netshm_hashtbl_find_v().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_hashtbl_wait_v(
+    t: *mut netshm_hashtbl,
+    key: *const netshm_value,
+    nk: usize,
+    stamp: *mut u64,
+    timeout_ns: i64,
+) -> c_int {
+    guard_wait(&["t", "key", "nk", "stamp", "timeout_ns"], || {
+        // SAFETY: the header asks for a handle, for readable cells, and for a stamp.
+        unsafe {
+            let (table, types) = live(t)?;
+            let key = encoded(2, &types.key, key, nk)?;
+            // The handle may be closed meanwhile.
+            wait(&table.clone(), key.as_ref(), stamp, timeout_ns)
+        }
+    })
 }
