@@ -1,5 +1,5 @@
 /* Goal: a child may go on using what it inherits. Method: objects, tables and cursors used on both sides of forks,
- * children of children, children that are killed. */
+ * children of children, children that are killed; forks while threads change a list of persistent objects. */
 #include "support.h"
 
 static place *p;
@@ -49,6 +49,53 @@ static int endless(void *arg)
         snprintf(key, sizeof key, "e%d", i % 100);
         if (put(t, key, "endless") != NETSHM_OK) return 1;
     }
+}
+
+static volatile int enough;
+
+/* Registers and unregisters, without end. */
+static void *crowd(void *arg)
+{
+    netshm_pmanage *list = (netshm_pmanage *)arg;
+    char path[32];
+    int i;
+    for (i = 0; !enough; i++) {
+        snprintf(path, sizeof path, "/crowd%d", i % 20);
+        netshm_pmanage_register(list, NETSHM_PM_FILE, path);
+        netshm_pmanage_unregister(list, NETSHM_PM_FILE, path);
+    }
+    return NULL;
+}
+
+/* The list is whole, and can be changed. */
+static int uses_list(void *arg)
+{
+    netshm_pmanage *list = (netshm_pmanage *)arg;
+    int *kinds = NULL;
+    char **paths = NULL;
+    size_t n = 0, i, found = 0;
+    alarm(20);
+    if (netshm_pmanage_register(list, NETSHM_PM_POSIX_SEM, "/child") != NETSHM_OK) return 1;
+    if (netshm_pmanage_list(list, &kinds, &paths, &n) != NETSHM_OK) return 2;
+    for (i = 0; i < n; i++) found += strcmp(paths[i], "/child") == 0 || strcmp(paths[i], "/always") == 0;
+    return found == 2 && n <= 2 + 3 ? 0 : 3;
+}
+
+/* A list in memory is whole in a child, wherever the other threads were. */
+static void lists(void)
+{
+    netshm_pmanage *list = NULL;
+    pthread_t threads[3];
+    int i, wrong = 0;
+    good(netshm_pmanage_open(NULL, &list));
+    good(netshm_pmanage_register(list, NETSHM_PM_FILE, "/always"));
+    for (i = 0; i < 3; i++) is(pthread_create(&threads[i], NULL, crowd, list), 0);
+    for (i = 0; i < 300 && wrong == 0; i++) wrong += in_child(uses_list, list) != 0;
+    is(wrong, 0);
+    enough = 1;
+    for (i = 0; i < 3; i++) pthread_join(threads[i], NULL);
+    is(in_child(uses_list, list), 0);
+    good(netshm_pmanage_close(list));
 }
 
 int main(void)
@@ -101,5 +148,6 @@ int main(void)
     good(netshm_hashtbl_close(t));
     good(netshm_close(o));
     is(place_check(p), NETSHM_OK);
+    lists();
     return done();
 }

@@ -8,11 +8,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::os::management::{ocaml_quote, ocaml_unquote};
 use crate::os::persistent::{LockedList, Purpose, remove_file, remove_posix_sem, remove_posix_shm};
+use crate::os::turn::Replaceable;
 
 /// Number of semaphores that a container of Netsys_sem may have.
 const CONTAINER_SEMAPHORES: u32 = 16384;
@@ -137,10 +138,20 @@ pub struct Pmanage {
     store: Store,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 enum Store {
     File(PathBuf),
-    Memory(Arc<Mutex<BTreeSet<PmObject>>>),
+    /// Replaced as a whole, so that a child can use it wherever the parent's threads were at the fork.
+    Memory(Arc<Replaceable<BTreeSet<PmObject>>>),
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Store::File(path) => f.debug_tuple("File").field(path).finish(),
+            Store::Memory(list) => list.read(|list| f.debug_tuple("Memory").field(list).finish()),
+        }
+    }
 }
 
 impl Pmanage {
@@ -154,9 +165,9 @@ impl Pmanage {
         Ok(Pmanage { store: Store::File(path) })
     }
 
-    /// A list that is not saved anywhere.
+    /// A list that is not saved anywhere. A forked child has a copy, as it was at the fork.
     pub fn in_memory() -> Pmanage {
-        Pmanage { store: Store::Memory(Arc::default()) }
+        Pmanage { store: Store::Memory(Arc::new(Replaceable::new(BTreeSet::new()))) }
     }
 
     /// Registers an object; that it is registered already is no error.
@@ -189,10 +200,13 @@ impl Pmanage {
         objects.iter().try_for_each(PmObject::validate)?;
         match &self.store {
             Store::Memory(list) => {
-                let mut list = guard(list);
-                for object in objects {
-                    event.apply(object.clone(), &mut list);
-                }
+                list.replace(|list| {
+                    let mut list = list.clone();
+                    for object in objects {
+                        event.apply(object.clone(), &mut list);
+                    }
+                    list
+                });
                 Ok(())
             }
             Store::File(_) if objects.is_empty() => Ok(()),
@@ -212,7 +226,7 @@ impl Pmanage {
     /// the file locked; [`Error::Permission`], [`Error::System`]. A missing file is an empty list.
     pub fn registered(&self) -> Result<Vec<PmObject>> {
         match &self.store {
-            Store::Memory(list) => Ok(guard(list).iter().cloned().collect()),
+            Store::Memory(list) => Ok(list.read(|list| list.iter().cloned().collect())),
             Store::File(path) => match LockedList::open(path, Purpose::Look)? {
                 Some(file) => Ok(Content::parse(&file.read()?)?.objects.into_iter().collect()),
                 None => Ok(Vec::new()),
@@ -222,16 +236,15 @@ impl Pmanage {
 
     /// Deletes every registered object and empties the list. Failures to delete single objects are ignored.
     ///
-    /// The list is emptied in the end: should the process die on the way, all is still registered.
+    /// The list is emptied in the end: should the process die on the way, all is still registered. (One in memory is
+    /// emptied first.)
     ///
     /// # Errors
     /// As for [`Pmanage::registered`]. Nothing has changed then.
     pub fn unlink(&self) -> Result<()> {
         match &self.store {
             Store::Memory(list) => {
-                let mut list = guard(list);
-                list.iter().for_each(PmObject::remove);
-                list.clear();
+                list.replace(|_| BTreeSet::new()).iter().for_each(PmObject::remove);
                 Ok(())
             }
             Store::File(path) => {
@@ -242,11 +255,6 @@ impl Pmanage {
             }
         }
     }
-}
-
-/// Every state of the set is a good one, so a panic of another thread that had it spoils nothing.
-fn guard(list: &Mutex<BTreeSet<PmObject>>) -> MutexGuard<'_, BTreeSet<PmObject>> {
-    list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn validate(argument: &'static str, path: &Path) -> Result<()> {

@@ -68,7 +68,8 @@ fn number_of(kind: PmKind) -> c_int {
 ///
 /// The file is looked at by the other calls only. It is created, for its owner only, when something is registered.
 ///
-/// @param path  The absolute path of the file; NULL for a list that is in memory only, and belongs to the handle.
+/// @param path  The absolute path of the file; NULL for a list that is in memory only, and belongs to the handle. A
+///              forked child has a copy of such a list.
 /// @param out   Receives the handle.
 ///
 /// @return NETSHM_OK; NETSHM_E_INVALID, the path is not absolute, or out is NULL.

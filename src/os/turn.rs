@@ -5,7 +5,7 @@
 //! therefore be right at every moment, or be done again from the start.
 
 use super::process::fork_epoch;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 /// Whose turn it is: the fork epoch of the process whose thread has it, or 0.
 pub(crate) struct Turn(AtomicU64);
@@ -40,6 +40,44 @@ impl Drop for HeldTurn<'_> {
     }
 }
 
+/// A value that the threads of a process read and replace by turns. It is only ever replaced as a whole, by one store,
+/// so that a child finds a whole one at whatever moment the process forks; at worst the child loses some memory.
+pub(crate) struct Replaceable<T: Send + Sync> {
+    turn: Turn,
+    value: AtomicPtr<T>,
+}
+
+impl<T: Send + Sync> Replaceable<T> {
+    pub(crate) fn new(value: T) -> Replaceable<T> {
+        Replaceable { turn: Turn::new(), value: AtomicPtr::new(Box::into_raw(Box::new(value))) }
+    }
+
+    /// Shows the value. It is this thread's turn meanwhile.
+    pub(crate) fn read<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        let _turn = self.turn.take();
+        // SAFETY: the pointer is that of a box, and only whoever has the turn takes it away.
+        read(unsafe { &*self.value.load(Ordering::Acquire) })
+    }
+
+    /// Puts what `make` makes of the value in its place. Gives the old one.
+    pub(crate) fn replace(&self, make: impl FnOnce(&T) -> T) -> T {
+        let _turn = self.turn.take();
+        let old = self.value.load(Ordering::Acquire);
+        // SAFETY: as in `read`.
+        let new = make(unsafe { &*old });
+        self.value.store(Box::into_raw(Box::new(new)), Ordering::Release);
+        // SAFETY: it is the pointer of a box, which was just taken away: nobody else has it.
+        *unsafe { Box::from_raw(old) }
+    }
+}
+
+impl<T: Send + Sync> Drop for Replaceable<T> {
+    fn drop(&mut self) {
+        // SAFETY: it is the pointer of a box, and nobody uses the value any more.
+        drop(unsafe { Box::from_raw(*self.value.get_mut()) });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +98,21 @@ mod tests {
             }
         });
         assert_eq!(SUM.load(Ordering::Relaxed), 40_000);
+    }
+
+    #[test]
+    fn what_is_replaced_is_lost_by_nobody() {
+        let numbers = Replaceable::new(vec![0]);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let old = numbers.replace(|all| [all.as_slice(), &[all.len()]].concat());
+                        assert!(numbers.read(Vec::len) > old.len());
+                    }
+                });
+            }
+        });
+        assert!(numbers.read(|all| all.iter().copied().eq(0..2001)));
     }
 }
