@@ -30,7 +30,7 @@ all: build
 
 help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
-	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-ocaml test-examples test-runtimes; test-long'
+	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-reference test-ocaml test-examples test-runtimes; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS)'
 	@echo 'gates: check-header check-symbols check-soname check-install'
@@ -149,6 +149,13 @@ test: test-tutorial
 .PHONY: test-tutorial
 test-tutorial: lib
 	@c_tests/tutorial.sh "$(abspath $(BUILD))" "$(CC)"
+
+# The table of the reference's functions is complete, and the tests that it names are there.
+test: test-reference
+
+.PHONY: test-reference
+test-reference:
+	@tests/ocaml/need.sh; tests/reference.sh
 
 # The same done by the reference, Ocamlnet, and by us, and compared.
 test: test-ocaml

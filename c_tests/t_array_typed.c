@@ -4,17 +4,25 @@
 
 static netshm_result *r;
 
-static int manage(const place *p, const char *signature, const netshm_value *dflt, size_t nd, uint64_t length,
-                  netshm_array **out)
+static int manage_with(const place *p, const char *signature, const netshm_value *dflt, size_t nd, uint64_t length,
+                       uint32_t flags, netshm_array **out)
 {
+    netshm_options options = NETSHM_OPTIONS_INIT;
     netshm_object *o = NULL;
     netshm_type *type = NULL;
     int code = place_open(p, CREATE, &o);
+    options.flags = flags;
     if (code == NETSHM_OK) code = netshm_type_parse(signature, &type);
-    if (code == NETSHM_OK) code = netshm_array_manage(o, type, dflt, nd, length, NULL, out);
+    if (code == NETSHM_OK) code = netshm_array_manage(o, type, dflt, nd, length, &options, out);
     netshm_type_close(type);
     netshm_close(o);
     return code;
+}
+
+static int manage(const place *p, const char *signature, const netshm_value *dflt, size_t nd, uint64_t length,
+                  netshm_array **out)
+{
+    return manage_with(p, signature, dflt, nd, length, 0, out);
 }
 
 static const netshm_value *got(size_t wanted)
@@ -120,6 +128,48 @@ static void pairs(void)
     good(place_check(p));
 }
 
+static uint64_t length_of(netshm_array *a)
+{
+    uint64_t n = UINT64_MAX;
+    good(netshm_array_length(a, &n));
+    return n;
+}
+
+/* An array keeps type, length and default value, whoever manages it again, until it is made again. */
+static void managed_again(void)
+{
+    place *p = place_new();
+    netshm_array *a = NULL, *again = NULL;
+    netshm_value dflt[1], v[1];
+    dflt[0] = netshm_str("first");
+    good(manage(p, "string", dflt, 1, 0, &a));
+    is(length_of(a), 0);
+    is(netshm_array_get(a, 0, r), NETSHM_E_RANGE);
+    good(netshm_array_resize(a, 10));
+    v[0] = netshm_str("set");
+    good(netshm_array_set(a, 9, v, 1));
+    dflt[0] = netshm_str("second");
+    good(manage(p, "string", dflt, 1, 5, &again));
+    is(length_of(again), 10);
+    good(netshm_array_get(again, 0, r));
+    ok(strcmp((const char *)got(1)->as.s.data, "first") == 0);
+    good(netshm_array_close(again));
+    v[0] = netshm_int(0);
+    again = NULL;
+    is(manage(p, "int", v, 1, 5, &again), NETSHM_E_TYPE);
+    ok(again == NULL && strstr(last_text(), "string") != NULL && strstr(last_text(), "int") != NULL);
+    good(netshm_array_get(a, 9, r));
+    ok(strcmp((const char *)got(1)->as.s.data, "set") == 0);
+    good(manage_with(p, "string", dflt, 1, 20, NETSHM_REINIT, &again));
+    is(length_of(again), 20);
+    is(length_of(a), 20);
+    good(netshm_array_get(a, 9, r));
+    ok(strcmp((const char *)got(1)->as.s.data, "second") == 0);
+    good(netshm_array_close(a));
+    good(netshm_array_close(again));
+    good(place_check(p));
+}
+
 struct seen { int calls, stop_after, answer, wrong; uint64_t indices; netshm_array *close; };
 
 /* Element i is the pair of i and a text, or of i and none. */
@@ -203,6 +253,7 @@ int main(void)
     strings();
     numbers();
     pairs();
+    managed_again();
     walking();
     is(netshm_array_get(NULL, 0, r), NETSHM_E_INVALID);
     is(netshm_array_set(NULL, 0, NULL, 0), NETSHM_E_INVALID);

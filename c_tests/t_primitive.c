@@ -175,6 +175,10 @@ static void blocks(void)
     s = scripted(NULL);
     good(netshm_table_read_blocks(t, 4711, play, &s));
     is(s.calls, 0);
+    s = scripted(NULL);
+    s.assign = 11;
+    good(netshm_table_read_blocks(t, 1, play, &s));
+    ok(s.calls == 6 && stack_is(1, 3, 3, 2, 1));
 
     s = scripted(NULL);
     s.assign = 11;

@@ -110,7 +110,7 @@ static void comparing(void)
     is(netshm_hashtbl_cas(t, "absent", 6, "", 0, "x", 1), NETSHM_E_NOT_FOUND);
 }
 
-typedef struct plan { int answer, sets, calls, inner, was_null; const char *value; netshm_update *kept; char seen[32]; } plan;
+typedef struct plan { int answer, sets, calls, inner, found, was_null; const char *value; netshm_update *kept; char seen[32]; } plan;
 
 static int update(netshm_update *u, const void *old, size_t len, void *arg)
 {
@@ -126,6 +126,7 @@ static int update(netshm_update *u, const void *old, size_t len, void *arg)
     } else {
         p->inner = netshm_hashtbl_replace(t, "u", 1, "from inside", 11);
     }
+    p->found = has(t, "u", p->seen);
     return p->answer;
 }
 
@@ -140,10 +141,12 @@ static int updated(plan *p, int answer, const char *value)
 
 static void updates(void)
 {
+    netshm_txn *x = NULL;
     plan p;
     good(updated(&p, NETSHM_KEEP, NULL));
     ok(p.calls == 1 && p.was_null);
     is(p.inner, NETSHM_E_IN_CALLBACK);
+    is(p.found, NETSHM_E_NOT_FOUND);
     is(has(t, "u", ""), NETSHM_E_NOT_FOUND);
     good(updated(&p, NETSHM_REMOVE, NULL));
     good(updated(&p, NETSHM_REPLACE, "first"));
@@ -152,6 +155,12 @@ static void updates(void)
     is(netshm_update_set(p.kept, "x", 1), NETSHM_E_CLOSED);
     good(updated(&p, NETSHM_REPLACE, ""));
     ok(strcmp(p.seen, "first") == 0);
+    /* Finding shows what was there before; in a group it is refused as well. */
+    is(p.found, 1);
+    good(netshm_group_begin(netshm_hashtbl_table(t), &x));
+    good(updated(&p, NETSHM_KEEP, "x"));
+    is(p.found, NETSHM_E_IN_CALLBACK);
+    good(netshm_group_commit(x));
     good(updated(&p, NETSHM_REPLACE, "second"));
     ok(!p.was_null && p.seen[0] == 0);
     good(updated(&p, NETSHM_KEEP, "ignored"));

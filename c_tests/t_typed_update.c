@@ -152,7 +152,7 @@ static int raw_update(netshm_update *u, const void *old, size_t len, void *arg)
     return NETSHM_REPLACE;
 }
 
-static int decode_answer, encode_inside, alive;
+static int decode_answer, encode_inside, decode_inside, alive;
 
 static int encode(const void *object, netshm_update *out, void *arg)
 {
@@ -167,6 +167,7 @@ static int decode(netshm_slice bytes, void **object, void *arg)
 {
     (void)arg;
     if (decode_answer != 0) return decode_answer;
+    decode_inside = netshm_hashtbl_remove(t, "other", 5, NULL);
     *object = malloc(4);
     memcpy(*object, bytes.data, 4);
     alive++;
@@ -200,6 +201,7 @@ static void raw_and_custom(void)
     netshm_type *number = NULL;
     netshm_value k[1], v[1];
     int codes[3], calls = 0, five = 5;
+    size_t n = 0;
     t = table(NULL, NULL);
     good(netshm_hashtbl_update(t, "k", 1, raw_update, codes));
     ok(codes[0] == NETSHM_E_TYPE && codes[1] == NETSHM_OK && codes[2] == NETSHM_OK);
@@ -223,6 +225,13 @@ static void raw_and_custom(void)
     is(encode_inside, NETSHM_E_TYPE);
     good(netshm_hashtbl_update_v(t, k, 1, custom_update, &calls));
     ok(calls == 2 && alive == 0);
+    is(decode_inside, NETSHM_E_IN_CALLBACK);
+    good(netshm_hashtbl_find_v(t, k, 1, r));
+    is(decode_inside, NETSHM_OK);
+    good(netshm_hashtbl_find_all_v(t, k, 1, r, &n));
+    is(n, 1);
+    is(netshm_hashtbl_find_v(t, key + 1, 1, r), NETSHM_E_NOT_FOUND);
+    is(alive, 0);
     decode_answer = -1234;
     is(netshm_hashtbl_update_v(t, k, 1, custom_update, &calls), -1234);
     is(calls, 2);

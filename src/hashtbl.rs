@@ -175,8 +175,9 @@ impl HashTable {
         )
     }
 
-    /// Calls `update` once, under the key's lock, with the newest binding, and does what it answers. No other
-    /// operation on the object is possible in the callback.
+    /// Calls `update` once, under the key's lock, with the newest binding, and does what it answers. In the
+    /// callback, changing the object and all that belongs to a group is [`Error::InCallback`]; finding outside of
+    /// groups shows what was there before.
     ///
     /// # Errors
     /// Those of [`add`](HashTable::add); nothing is changed if the callback panics.
@@ -212,7 +213,7 @@ impl HashTable {
 
     /// Calls `update` under the key's lock with each binding of the key, newest first, until it gives `None`, and
     /// then does all that it has answered, as one change. Any binding of the stack can be replaced or removed, not
-    /// only the newest. No other operation on the object is possible in the callback.
+    /// only the newest. What the callback may do is as with [`update`](HashTable::update).
     ///
     /// # Errors
     /// The callback's, and those of [`add`](HashTable::add). Nothing is changed then, and neither if the callback

@@ -286,8 +286,8 @@ impl<K: Data, V: Data> TypedHashTable<K, V> {
         self.table.is_empty()
     }
 
-    /// Calls `update` once, under the key's lock, with the newest binding, and does what it answers. No other
-    /// operation on the object is possible in the callback, nor in the conversions of `V`.
+    /// Calls `update` once, under the key's lock, with the newest binding, and does what it answers. What the
+    /// callback may do, and the conversions of `V`, is as with [`HashTable::update`].
     ///
     /// # Errors
     /// The callback's; those of [`find`](TypedHashTable::find) and [`HashTable::update`]. Nothing is changed then.
