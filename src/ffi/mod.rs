@@ -9,8 +9,8 @@
 //! - [`object`], [`options`], [`roots`], [`hashtbl`], [`array`],
 //!   [`array_typed`], [`update`], [`cursor`], [`primitive`], [`group`],
 //!   [`watch`], [`check`], [`pmanage`]: one noun each.
-//! - [`value`], [`types`], [`result`], [`typed`], [`typed_update`]: cells, type objects, what was found, typed hash
-//!   tables.
+//! - [`value`], [`types`], [`result`], [`typed`], [`typed_walk`], [`typed_update`]: cells, type objects, what was
+//!   found, typed hash tables.
 //! - [`inject`]: a hook for tests, in test builds only; not part of the header.
 
 // The names are C's, and C finds the functions by their symbols.
@@ -34,6 +34,7 @@ mod result;
 mod roots;
 mod typed;
 mod typed_update;
+mod typed_walk;
 mod types;
 mod update;
 mod value;

@@ -19,6 +19,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("types", "Types", ""),
     ("result", "Results", ""),
     ("typed", "Typed hash tables", ""),
+    ("typed_walk", "Walking over a typed table", ""),
     ("typed_update", "One typed binding by callback", ""),
     ("array", "Arrays", ""),
     ("array_typed", "Arrays of any type", ""),
