@@ -85,6 +85,7 @@ test-rust: lib
 	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test processes \
 		-- at_once eight_threads many_threads stopped in_the_middle
 	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test death -- whole_object
+	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test array --test primitive
 	$(CARGO) test --doc --target-dir $(TARGET)
 
 test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers

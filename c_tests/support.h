@@ -47,9 +47,26 @@ static inline place *place_new(void)
     return p;
 }
 
+/* With NETSHM_LOCKING=record a new object gets this method, so that tests whose subject is another one run over both. */
+static inline int settle_locking(netshm_object *o)
+{
+    netshm_options options = NETSHM_OPTIONS_INIT;
+    netshm_hashtbl *t = NULL;
+    const char *method = getenv("NETSHM_LOCKING");
+    struct stat st;
+    int code, fd = -1;
+    if (method == NULL || netshm_fd(o, &fd) != NETSHM_OK || fstat(fd, &st) != 0 || st.st_size > 0) return NETSHM_OK;
+    options.locking = strcmp(method, "record") == 0 ? NETSHM_LOCK_RECORD : 99;
+    options.root = "settles the locking";
+    code = netshm_hashtbl_manage(o, NULL, NULL, &options, &t);
+    netshm_hashtbl_close(t);
+    return code == NETSHM_OK ? netshm_root_drop(o, options.root) : code;
+}
+
 static inline int place_open(const place *p, uint32_t flags, netshm_object **out)
 {
-    return netshm_open(NETSHM_POSIX, p->file, p->mem, flags, 0600, out);
+    int code = netshm_open(NETSHM_POSIX, p->file, p->mem, flags, 0600, out);
+    return code == NETSHM_OK && (flags & NETSHM_CREAT) != 0 ? settle_locking(*out) : code;
 }
 
 /* Options with the locking method to test: the best one, or that of NETSHM_LOCKING. */

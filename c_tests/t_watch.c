@@ -1,6 +1,7 @@
 /* Goal: netshm_hashtbl_wait() ends when it should, and says why. Method: waits with a change before, during and
  * never; signals; groups and callbacks; processes that answer each other. */
 #include "support.h"
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <time.h>
 
@@ -14,12 +15,20 @@ static double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* How often this process has given the processor away. */
+static long sleeps_so_far(void)
+{
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? usage.ru_nvcsw : -1;
+}
+
 static const int64_t MS = 1000000, LONG_TIME = (int64_t)20 * 1000000000;
 
 static void time_passes(void)
 {
     uint64_t stamp = 0, before;
     double begin;
+    long sleeps;
     good(netshm_hashtbl_stamp(t, "k", 1, &stamp));
     ok(stamp != 0);
     before = stamp;
@@ -27,8 +36,10 @@ static void time_passes(void)
     is(last().code, NETSHM_E_TIMEOUT);
     ok(strstr(last_text(), "change") != NULL);
     begin = seconds();
+    sleeps = sleeps_so_far();
     is(netshm_hashtbl_wait(t, "k", 1, &stamp, 70 * MS), NETSHM_E_TIMEOUT);
     ok(seconds() - begin >= 0.07);
+    ok(sleeps_so_far() > sleeps);
     ok(stamp == before);
     good(put(t, "k", "1"));
     good(netshm_hashtbl_wait(t, "k", 1, &stamp, -1));

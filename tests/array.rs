@@ -25,7 +25,9 @@ fn rounds(short: u64) -> u64 {
 }
 
 fn open(name: &Name) -> Object {
-    OpenOptions::new().create(true).open(name).expect("opens")
+    let object = OpenOptions::new().create(true).open(name).expect("opens");
+    support::settle_locking(&object);
+    object
 }
 
 fn integers(name: &Name, default: i64, length: u64) -> Array {

@@ -29,6 +29,7 @@ type Answer = netshm::Result<(Step, Option<BlockOp>)>;
 
 fn open(name: &Name) -> PrimitiveTable {
     let object = OpenOptions::new().create(true).open(name).expect("opens");
+    support::settle_locking(&object);
     PrimitiveTable::manage(&object, &ManageOptions::new()).expect("manages")
 }
 

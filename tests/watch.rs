@@ -272,7 +272,10 @@ fn a_signal_interrupts() {
     let _alone = alone();
     let s = Scratch::posix("signal");
     s.open().replace(b"k", b"v").expect("replaces");
-    for read_only in [false, true] {
+    let record = Scratch::posix("record-signal");
+    let object = OpenOptions::new().create(true).open(&record.0).expect("opens");
+    HashTable::manage(&object, ManageOptions::new().locking(Locking::Record)).expect("manages");
+    for (read_only, s) in [(false, &s), (true, &s), (false, &record), (true, &record)] {
         let shared = Shared::new(1);
         let sleeper = fork(30, || {
             // SAFETY: the handler only adds to a static.
@@ -417,7 +420,13 @@ fn re_initialising_is_a_change() {
 #[test]
 fn readers_and_the_unlocked_look_by_themselves() {
     let _alone = alone();
-    for (read_only, locking) in [(true, Locking::Futex), (false, Locking::None), (true, Locking::None)] {
+    for (read_only, locking) in [
+        (true, Locking::Futex),
+        (false, Locking::None),
+        (true, Locking::None),
+        (false, Locking::Record),
+        (true, Locking::Record),
+    ] {
         let s = Scratch::posix("naps");
         let object = OpenOptions::new().create(true).open(&s.0).expect("opens");
         let t = HashTable::manage(&object, ManageOptions::new().locking(locking)).expect("manages");

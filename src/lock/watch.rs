@@ -6,6 +6,7 @@
 use crate::format::Offset;
 use crate::format::lock_word::{LockWord, WATCH};
 use crate::os::futex::{self, Wake};
+use crate::os::time;
 use crate::segment::Segment;
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(crate) fn sleep(segment: &Segment, at: Offset, seen: LockWord, ask: bool, mo
     }
     match segment.futex_address(at) {
         Some(address) => futex::wait(address, expected.futex_value(), most),
-        None => Wake::Changed,
+        // Nobody wakes anybody under this locking method.
+        None if time::nap(most) => Wake::Interrupted,
+        None => Wake::TimedOut,
     }
 }

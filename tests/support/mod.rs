@@ -66,6 +66,19 @@ pub(crate) fn locking() -> netshm::Locking {
     }
 }
 
+/// Settles the locking method of a new object, so that tests whose subject is another one run over both methods.
+#[allow(dead_code, reason = "not every test uses it")]
+pub(crate) fn settle_locking(object: &netshm::Object) {
+    if locking() == netshm::Locking::Record && object.tables().expect("lists").is_empty() {
+        let options =
+            netshm::ManageOptions::new().root("settles the locking").locking(netshm::Locking::Record).clone();
+        netshm::HashTable::manage(object, &options).expect("manages");
+        // Another process may do the same at the same moment.
+        let dropped = object.drop_table("settles the locking");
+        assert!(matches!(dropped, Ok(()) | Err(netshm::Error::NotFound)), "{dropped:?}");
+    }
+}
+
 /// Is the long form of the tests asked for?
 pub(crate) fn long() -> bool {
     setting("NETSHM_LONG").is_some_and(|n| n != 0)
