@@ -60,7 +60,7 @@ int main(void)
 
     /* Absurd fields. */
 #define field(name, value, code) (o = defaults, o.name = value, is(managed(&o), code))
-    field(flags, 2, NETSHM_E_INVALID);
+    field(flags, 4, NETSHM_E_INVALID);
     field(flags, 0x80000000u, NETSHM_E_INVALID);
     field(locking, 4, NETSHM_E_INVALID);
     field(locking, 0xffffffffu, NETSHM_E_INVALID);
@@ -82,6 +82,8 @@ int main(void)
     field(lock_timeout_ms, -2147483647 - 1, NETSHM_OK);
     field(lock_timeout_ms, 2147483647, NETSHM_OK);
     field(flags, NETSHM_REINIT, NETSHM_OK);
+    field(flags, NETSHM_HUGE_PAGES, NETSHM_OK);
+    field(flags, NETSHM_REINIT | NETSHM_HUGE_PAGES, NETSHM_OK);
     field(hashing, NETSHM_HASH_KEYED, NETSHM_OK);
 
     /* The locking method is recorded. */

@@ -258,6 +258,7 @@ pub struct ManageOptions {
     pub(crate) expected: u64,
     pub(crate) max_bytes: u64,
     pub(crate) reinitialise: bool,
+    pub(crate) huge_pages: bool,
     /// Empty: the unnamed table.
     pub(crate) root: String,
 }
@@ -272,6 +273,7 @@ impl Default for ManageOptions {
             expected: 0,
             max_bytes: 0,
             reinitialise: false,
+            huge_pages: false,
             root: String::new(),
         }
     }
@@ -321,6 +323,13 @@ impl ManageOptions {
     /// the object holds, named tables included.
     pub fn reinitialise(&mut self, yes: bool) -> &mut Self {
         self.reinitialise = yes;
+        self
+    }
+
+    /// Asks the system for huge pages for this process's view of the object's memory. Where it refuses, nothing is lost.
+    /// See docs/tuning.md.
+    pub fn huge_pages(&mut self, yes: bool) -> &mut Self {
+        self.huge_pages = yes;
         self
     }
 
@@ -458,6 +467,10 @@ impl Object {
         let header = || options.header(self.kind());
         let engine = self.engine_or(Some(&header))?.ok_or(Error::Closed)?;
         self.judge_header(&engine.header, options)?;
+        if options.huge_pages {
+            // Without address space for them it goes on as before.
+            let _ = engine.segment.use_huge_pages();
+        }
         let new = Identity {
             name: options.root.as_bytes().into(),
             kind: spec.kind as u64,

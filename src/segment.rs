@@ -16,13 +16,17 @@ pub(crate) mod view;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::LINE_BYTES;
 use crate::format::{MAX_OBJECT_BYTES, Offset, PAGE_BYTES, header};
-use crate::os::map::Mapping;
+use crate::os::map::{HUGE_PAGE_BYTES, Mapping};
 use crate::os::shm::{Files, verify_or_reopen};
 use crate::os::space;
 use crate::os::turn::Turn;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+
+/// Where address space is scarce a mapping is extended to a multiple of this: former ones stay, so it is not to happen
+/// with every step of growth.
+const SCARCE_STEP: u64 = 256 << 10;
 
 /// The mapping of one object by this process.
 pub(crate) struct Segment {
@@ -37,6 +41,8 @@ pub(crate) struct Segment {
     writable: bool,
     /// Threads that wait for a lock word sleep on it.
     futexes: bool,
+    /// Huge pages are wanted.
+    huge: AtomicBool,
     /// Held by the thread that maps more.
     growing: Turn,
 }
@@ -71,6 +77,7 @@ impl Segment {
             mappings: AtomicPtr::new(node),
             writable,
             futexes,
+            huge: AtomicBool::new(false),
             growing: Turn::new(),
         })
     }
@@ -138,21 +145,53 @@ impl Segment {
             return Ok(());
         }
         let _turn = self.growing.take();
-        let newest = self.mappings.load(Ordering::Acquire);
-        // SAFETY: nodes are freed only by drop.
-        let mut mapped = unsafe { (*newest).mapping.len() } as u64;
+        let mut mapped = self.newest_mapping().len() as u64;
         if end > mapped {
             let want = size.saturating_mul(4).min(MAX_OBJECT_BYTES);
-            let mapping = Mapping::reserve(self.fd()?, want, size, self.writable)
+            let need = size.next_multiple_of(SCARCE_STEP);
+            let mut mapping = Mapping::reserve(self.fd()?, want, need, self.writable)
                 .map_err(|_| Error::TooLarge("the object exceeds this process's address space"))?;
+            if self.huge.load(Ordering::Relaxed) {
+                mapping = mapping.aligned_copy(self.fd()?, self.writable).unwrap_or(mapping);
+            }
             mapped = mapping.len() as u64;
-            let base = mapping.base();
-            let node = Box::into_raw(Box::new(MappingNode { mapping, older: newest }));
-            self.mappings.store(node, Ordering::Release);
-            // The base before the limit: whoever reads the limit first never meets a smaller mapping.
-            self.base.store(base, Ordering::Release);
+            self.use_mapping(mapping);
         }
-        self.limit.fetch_max(size.min(mapped), Ordering::AcqRel);
+        // All threads read the limit all the time: it is not written without need.
+        if size.min(mapped) > self.limit() {
+            self.limit.fetch_max(size.min(mapped), Ordering::AcqRel);
+        }
+        Ok(())
+    }
+
+    /// Makes a mapping the newest. The turn is this thread's, and the mapping not smaller than the newest one.
+    fn use_mapping(&self, mapping: Mapping) {
+        let base = mapping.base();
+        let older = self.mappings.load(Ordering::Acquire);
+        let node = Box::into_raw(Box::new(MappingNode { mapping, older }));
+        self.mappings.store(node, Ordering::Release);
+        // The base before the limit: whoever reads the limit first never meets a smaller mapping.
+        self.base.store(base, Ordering::Release);
+    }
+
+    fn newest_mapping(&self) -> &Mapping {
+        // SAFETY: nodes are freed only by drop.
+        unsafe { &(*self.mappings.load(Ordering::Acquire)).mapping }
+    }
+
+    /// Asks for huge pages, for what there is and for what will come. Where they cannot be had nothing changes.
+    pub(crate) fn use_huge_pages(&self) -> Result<()> {
+        let _turn = self.growing.take();
+        if !self.huge.swap(true, Ordering::Relaxed) {
+            let mapping = self.newest_mapping().aligned_copy(self.fd()?, self.writable)?;
+            // Where there are holes huge pages would be a waste.
+            let mut from = 0;
+            while let Some(data) = space::next_data(self.fd()?, from) {
+                from = data.end;
+                mapping.collapse(data.start as usize..data.end.min(mapping.len() as u64) as usize);
+            }
+            self.use_mapping(mapping);
+        }
         Ok(())
     }
 
@@ -247,14 +286,27 @@ impl Segment {
     pub(crate) fn back(&self, at: Offset, len: u64) -> Result<()> {
         debug_assert!((at.0 + len) % LINE_BYTES == 0, "a part of a line is out of reach");
         space::allocate(self.fd()?, at.0, len)?;
-        self.refresh_limit(at.0 + len)
+        self.refresh_limit(at.0 + len)?;
+        if self.huge.load(Ordering::Relaxed) {
+            self.collapse_before(at.0 + len, len);
+        }
+        Ok(())
+    }
+
+    /// Memory grows in small steps. When a step has filled huge pages to their end, the small ones give way.
+    #[cold]
+    fn collapse_before(&self, end: u64, len: u64) {
+        let huge = HUGE_PAGE_BYTES as u64;
+        let (first, last) = ((end - len) / huge * huge, end / huge * huge);
+        let mapping = self.newest_mapping();
+        if first < last && last <= self.limit().min(mapping.len() as u64) {
+            mapping.collapse(first as usize..last as usize);
+        }
     }
 
     /// Maps the pages of a range that is backed at once, which costs less than a fault for each.
     pub(crate) fn populate(&self, at: Offset, len: u64) {
-        let newest = self.mappings.load(Ordering::Acquire);
-        // SAFETY: nodes are freed only by drop.
-        let mapping = unsafe { &(*newest).mapping };
+        let mapping = self.newest_mapping();
         if self.contains(at, len) && at.0 + len <= mapping.len() as u64 {
             mapping.populate_write(at.0 as usize..(at.0 + len) as usize);
         }

@@ -26,6 +26,10 @@ pub const NETSHM_HASH_KEYED: u32 = 2;
 /// Flag of managing: delete everything that the table holds, in one transaction; with the unnamed table, everything
 /// that the object holds.
 pub const NETSHM_REINIT: u32 = 1;
+/// Flag of managing: ask the system for huge pages for this process's view of the object. They save time in objects of
+/// some hundred MiB and more, if they can be had; docs/tuning.md says when, and what they cost. It holds for all handles
+/// of this process to the object, and is not recorded in it.
+pub const NETSHM_HUGE_PAGES: u32 = 2;
 
 /// How an object is managed. Zero in all fields but `size` gives the defaults.
 ///
@@ -36,7 +40,7 @@ pub const NETSHM_REINIT: u32 = 1;
 pub struct netshm_options {
     /// Size of this structure in bytes.
     pub size: usize,
-    /// 0 or #NETSHM_REINIT.
+    /// 0, or #NETSHM_REINIT and #NETSHM_HUGE_PAGES, added up.
     pub flags: u32,
     /// One of the NETSHM_LOCK_ numbers. For an existing object: what it is expected to record.
     pub locking: u32,
@@ -92,7 +96,7 @@ pub(super) unsafe fn read(number: u32, options: *const netshm_options) -> Outcom
     if fields.reserved != 0 {
         return wrong("the reserved field must be 0");
     }
-    if fields.flags & !NETSHM_REINIT != 0 {
+    if fields.flags & !(NETSHM_REINIT | NETSHM_HUGE_PAGES) != 0 {
         return wrong("the field flags has an unknown flag");
     }
     match fields.locking {
@@ -113,5 +117,6 @@ pub(super) unsafe fn read(number: u32, options: *const netshm_options) -> Outcom
     }
     result.lock_timeout_ms(fields.lock_timeout_ms).expected(fields.init).max_bytes(fields.max_bytes);
     result.reinitialise(fields.flags & NETSHM_REINIT != 0);
+    result.huge_pages(fields.flags & NETSHM_HUGE_PAGES != 0);
     Ok(result)
 }

@@ -8,8 +8,6 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 
-use memmap2::{MmapOptions, MmapRaw};
-
 use super::descriptor::io_error;
 use crate::error::{Error, Result};
 
@@ -18,6 +16,13 @@ const MAX_RESERVATION: u64 = 1 << 44;
 
 /// What is tried next where the system refuses a reservation: this part of it.
 const FALLBACK_DIVISOR: u64 = 4;
+
+/// Linux 6.1; the libc crate has it for some systems only.
+#[cfg(target_os = "linux")]
+const MADV_COLLAPSE: libc::c_int = 25;
+
+/// Size and alignment of huge pages.
+pub(crate) const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Size of a page of memory.
 pub(crate) fn page_size() -> usize {
@@ -32,7 +37,21 @@ pub(crate) fn page_size() -> usize {
 /// end of the file; what lies there must not be touched.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    raw: MmapRaw,
+    base: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the address is that of memory which every thread may use in the same way; who dereferences it answers for
+// that. Unmapping is possible from every thread.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `map` and is unmapped only here.
+        unsafe { libc::munmap(self.base.cast(), self.len) };
+    }
 }
 
 impl Mapping {
@@ -54,27 +73,76 @@ impl Mapping {
             let attempt = usize::try_from(length).map_or(Err(libc::ENOMEM), |len| map(fd, len, writable));
             match attempt {
                 // Address space is scarce here: leave some of it to the rest of the process.
-                Ok(raw) if length < most && smaller(length) < length => {
-                    drop(raw);
+                Ok(mapping) if length < most && smaller(length) < length => {
+                    drop(mapping);
                     let modest = usize::try_from(smaller(length)).map_err(|_| BEYOND)?;
-                    let raw = map(fd, modest, writable).map_err(|errno| Error::system("mmap", errno))?;
-                    return Ok(Mapping { raw });
+                    return map(fd, modest, writable).map_err(|errno| Error::system("mmap", errno));
                 }
-                Ok(raw) => return Ok(Mapping { raw }),
+                Ok(mapping) => return Ok(mapping),
                 Err(errno) if is_final(errno) || length == need => return Err(Error::system("mmap", errno)),
                 Err(_) => length = smaller(length),
             }
         }
     }
 
+    /// Maps the same part of the file once more, at an address where huge pages are possible, and asks for them.
+    pub(crate) fn aligned_copy(&self, fd: BorrowedFd<'_>, writable: bool) -> Result<Mapping> {
+        let system = |errno| Error::system("mmap", errno);
+        let room = self.len.checked_add(HUGE_PAGE_BYTES).ok_or(Error::TooLarge("the address space"))?;
+        let (access, flags) =
+            (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing; it gives no access.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), room, access, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(last_error("mmap"));
+        }
+        // Of the gap, the part in front of the mapping and that behind it go back when the mapping is made or not.
+        let front = base.cast::<u8>().align_offset(HUGE_PAGE_BYTES).min(HUGE_PAGE_BYTES);
+        // SAFETY: the range lies inside of the gap, which nobody else knows of; all of the gap but the new mapping is
+        // unmapped, and `front` and `len` are multiples of the page size.
+        unsafe {
+            let start = base.cast::<u8>().add(front);
+            let mapped = map_at(start.cast(), libc::MAP_FIXED, fd, self.len, writable);
+            if front > 0 {
+                libc::munmap(base, front);
+            }
+            let (behind, left) = match mapped {
+                Ok(_) => (start.add(self.len), room - front - self.len),
+                Err(_) => (start, room - front),
+            };
+            if left > 0 {
+                libc::munmap(behind.cast(), left);
+            }
+            let mapping = mapped.map_err(system)?;
+            #[cfg(target_os = "linux")]
+            mapping.advise(0..mapping.len, libc::MADV_HUGEPAGE);
+            Ok(mapping)
+        }
+    }
+
+    /// Makes huge pages of those that lie wholly inside of a range that has memory. An optimization: what cannot be had
+    /// stays as it is.
+    pub(crate) fn collapse(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        {
+            let start = range.start.next_multiple_of(HUGE_PAGE_BYTES);
+            let end = range.end / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
+            if start < end {
+                self.advise(start..end, MADV_COLLAPSE);
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+
     /// First byte.
     pub(crate) fn base(&self) -> *mut u8 {
-        self.raw.as_mut_ptr()
+        self.base
     }
 
     /// Length in bytes, a multiple of the page size.
     pub(crate) fn len(&self) -> usize {
-        self.raw.len()
+        self.len
     }
 
     /// Makes the pages of a range present and writable ahead of use. An optimization: where it fails,
@@ -105,18 +173,34 @@ impl Mapping {
     }
 }
 
-fn map(fd: BorrowedFd<'_>, length: usize, writable: bool) -> std::result::Result<MmapRaw, i32> {
-    let mut options = MmapOptions::new();
-    options.len(length).no_reserve_swap();
-    let raw = match writable {
-        true => options.map_raw(fd.as_raw_fd()),
-        false => options.map_raw_read_only(fd.as_raw_fd()),
-    };
-    let raw = raw.map_err(|error| error.raw_os_error().unwrap_or(libc::ENOMEM))?;
+fn map(fd: BorrowedFd<'_>, length: usize, writable: bool) -> std::result::Result<Mapping, i32> {
+    // SAFETY: no address is asked for, so that nothing is replaced.
+    unsafe { map_at(std::ptr::null_mut(), 0, fd, length, writable) }
+}
+
+/// Maps a file at an address.
+///
+/// # Safety
+/// With `MAP_FIXED` among the flags the range must be the caller's to replace.
+unsafe fn map_at(
+    address: *mut libc::c_void,
+    flags: libc::c_int,
+    fd: BorrowedFd<'_>,
+    length: usize,
+    writable: bool,
+) -> std::result::Result<Mapping, i32> {
+    let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
+    let flags = flags | libc::MAP_SHARED | libc::MAP_NORESERVE;
+    // SAFETY: by the caller's promise.
+    let base = unsafe { libc::mmap(address, length, access, flags, fd.as_raw_fd(), 0) };
+    if base == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM));
+    }
+    let mapping = Mapping { base: base.cast(), len: length };
     // Terabytes of reservation, and other people's data, do not belong in a core file.
     #[cfg(target_os = "linux")]
-    let _ = raw.advise(memmap2::Advice::DontDump);
-    Ok(raw)
+    mapping.advise(0..length, libc::MADV_DONTDUMP);
+    Ok(mapping)
 }
 
 /// Whether a smaller length would be refused likewise.
@@ -204,6 +288,29 @@ mod tests {
         let mut byte = [0];
         space::pread_exact(files.fd(), &mut byte, 70_000).expect("readable");
         assert_eq!(byte, [9]);
+    }
+
+    #[test]
+    fn an_aligned_copy_shows_the_same_and_stays_writable_when_it_is_collapsed() {
+        let files = Files::anonymous().expect("memfd");
+        space::allocate(files.fd(), 0, 5 << 20).expect("fits");
+        let plain = Mapping::reserve(files.fd(), 1 << 30, 4096, true).expect("mapping");
+        let aligned = plain.aligned_copy(files.fd(), true).expect("mapping");
+        assert_eq!((aligned.base() as usize % HUGE_PAGE_BYTES, aligned.len()), (0, plain.len()));
+        for at in [70_000, 3 << 20] {
+            // SAFETY: the byte is backed and inside of both mappings, which are the test's alone.
+            unsafe { plain.base().add(at).write(9) };
+            aligned.collapse(0..5 << 20);
+            // SAFETY: as above.
+            assert_eq!(unsafe { aligned.base().add(at).read() }, 9);
+            // SAFETY: as above.
+            unsafe { aligned.base().add(at).write(10) };
+            // SAFETY: as above.
+            assert_eq!(unsafe { plain.base().add(at).read() }, 10);
+        }
+        drop(plain);
+        // SAFETY: as above; what was around the mapping when it was made is gone, and the mapping is not.
+        assert_eq!(unsafe { aligned.base().add(70_000).read() }, 10);
     }
 
     #[test]

@@ -57,6 +57,16 @@ fn fallocate(_fd: BorrowedFd<'_>, _mode: libc::c_int, _offset: u64, _len: u64) -
     Err(Error::Unsupported("this system cannot allocate blocks of a file"))
 }
 
+/// The next range of the file, from an offset on, that has memory; none behind the last one.
+pub(crate) fn next_data(fd: BorrowedFd<'_>, from: u64) -> Option<std::ops::Range<u64>> {
+    use nix::unistd::{Whence, lseek};
+
+    let seek = |from: u64, what| lseek(fd, i64::try_from(from).ok()?, what).ok()?.try_into().ok();
+    let start: u64 = seek(from, Whence::SeekData)?;
+    let end = seek(start, Whence::SeekHole)?;
+    (end > start).then_some(start..end)
+}
+
 /// Length of the file in bytes.
 pub(crate) fn file_size(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(status(fd)?.size_bytes)
@@ -107,6 +117,8 @@ mod tests {
         let mut bytes = [0; 5];
         pread_exact(fd, &mut bytes, 64 << 10).expect("readable");
         assert_eq!(&bytes, b"hello");
+        assert_eq!(next_data(fd, 0), Some(64 << 10..68 << 10));
+        assert_eq!(next_data(fd, 68 << 10), None);
         punch(fd, 64 << 10, 64 << 10).expect("punch");
         pread_exact(fd, &mut bytes, 64 << 10).expect("a hole reads as zeros");
         assert_eq!(bytes, [0; 5]);

@@ -161,6 +161,21 @@ impl<'a> View<'a> {
         Block(unsafe { &*self.base.add(header::GATE.0 as usize).cast::<[AtomicU64; 1]>() })
     }
 
+    /// Brings a line into the cache, if there is one at an offset; whatever is there, this is harmless.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, at: Offset) {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if at.0 < self.limit {
+            // SAFETY: a prefetch reads nothing, and SSE is part of x86_64.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(self.address(at).cast());
+            }
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+        let _ = at;
+    }
+
     /// The address of an offset inside of the object or at its end.
     #[inline(always)]
     pub(super) fn address(&self, at: Offset) -> *const u8 {
