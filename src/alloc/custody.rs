@@ -426,9 +426,11 @@ fn peek_elsewhere(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
     None
 }
 
-/// Fills the magazine of a class.
+/// Fills the magazine of a class, for an operation that plans nothing else.
 #[cold]
 #[inline(never)]
 pub(crate) fn fill_magazine(w: &mut Writer, class: u32) -> Result<()> {
-    slabs::refill(w, class)
+    slabs::refill(w, class)?;
+    pages::grow_ahead(w);
+    Ok(())
 }

@@ -16,8 +16,8 @@ use crate::index::split::{Lines, split};
 use crate::lock::Rank;
 use crate::writer::{Words, Writer};
 
-/// Buckets that get memory at once: 128 KiB.
-const READY_STEP: u64 = 2048;
+/// Buckets that get memory at once: 16 KiB, some 10 microseconds.
+const READY_STEP: u64 = 256;
 /// Bindings that a slot adds before it looks at the load.
 const REPORT: i64 = 64;
 /// Most tickets taken at once: twice what 64 bindings make necessary.
