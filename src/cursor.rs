@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::group;
 use crate::hashtbl::HashTable;
 use crate::txn;
-use crate::txn::cursor::{Binding, Part, Position, attempt, read_under_gate};
+use crate::txn::cursor::{Batch, Binding, Part, Position, attempt, read_under_gate};
 use std::borrow::Cow;
 
 /// A walk over a table; see [`Bindings`](crate::Bindings) for what it sees.
@@ -13,8 +13,8 @@ pub(crate) struct Cursor<'t> {
     table: Cow<'t, HashTable>,
     part: Part,
     position: Position,
-    /// The bucket read last, in reverse order.
-    bindings: Vec<Binding>,
+    /// The bucket read last.
+    bindings: Batch,
     failed: bool,
 }
 
@@ -30,15 +30,14 @@ impl<'t> Cursor<'t> {
     }
 
     fn over(table: Cow<'t, HashTable>, part: Part) -> Cursor<'t> {
-        Cursor { table, part, position: Position::START, bindings: Vec::new(), failed: false }
+        Cursor { table, part, position: Position::START, bindings: Batch::default(), failed: false }
     }
 
     /// Reads the next bucket that is not empty.
     fn fill(&mut self) -> Result<()> {
-        while self.bindings.is_empty() && !self.position.is_end() {
+        while self.bindings.is_used_up() && !self.position.is_end() {
             self.position =
                 if self.table.table.group_is_open()? { self.read_in_group()? } else { self.read_alone()? };
-            self.bindings.reverse();
         }
         Ok(())
     }
@@ -90,19 +89,20 @@ impl Cursor<'static> {
     }
 }
 
-impl Iterator for Cursor<'_> {
-    type Item = Result<Binding>;
-
-    fn next(&mut self) -> Option<Result<Binding>> {
+impl Cursor<'_> {
+    /// Moves to the next binding, which is there until the next call.
+    pub(crate) fn advance(&mut self) -> Option<Result<Binding<'_>>> {
         if self.failed {
             return None;
         }
-        if let Err(e) = self.fill() {
-            // A failed walk would miss bindings if it went on; a time-out may be tried again.
-            self.failed = !matches!(e, Error::Timeout { .. } | Error::InCallback);
-            return Some(Err(e));
+        if self.bindings.is_used_up() {
+            if let Err(e) = self.fill() {
+                // A failed walk would miss bindings if it went on; a time-out may be tried again.
+                self.failed = !matches!(e, Error::Timeout { .. } | Error::InCallback);
+                return Some(Err(e));
+            }
         }
-        self.bindings.pop().map(Ok)
+        self.bindings.take().map(Ok)
     }
 }
 
@@ -117,7 +117,7 @@ pub struct Bindings<'t>(pub(crate) Cursor<'t>);
 impl Iterator for Bindings<'_> {
     type Item = Result<(Vec<u8>, Vec<u8>)>;
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|item| item.map(|binding| (binding.key.to_vec(), binding.value)))
+        self.0.advance().map(|item| item.map(|binding| (binding.key.to_vec(), binding.value.to_vec())))
     }
 }
 
@@ -128,6 +128,6 @@ pub struct Keys<'t>(pub(crate) Cursor<'t>);
 impl Iterator for Keys<'_> {
     type Item = Result<Vec<u8>>;
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|item| item.map(|binding| binding.key.to_vec()))
+        self.0.advance().map(|item| item.map(|binding| binding.key.to_vec()))
     }
 }

@@ -10,9 +10,9 @@ mod watch;
 use crate::cursor::{Bindings, Cursor, Keys};
 use crate::error::{Error, Result};
 use crate::format::Offset;
-use crate::format::record::PUNCHABLE_BYTES;
+use crate::format::record::{PIECE_BYTES, PUNCHABLE_BYTES};
 use crate::group;
-use crate::index::find::{self, Found, Obstacle};
+use crate::index::find::{self, Found, Obstacle, Sight};
 use crate::object::{ManageOptions, Object};
 use crate::segment::Segment;
 use crate::segment::view::View;
@@ -353,10 +353,29 @@ impl HashTable {
         }
         // SAFETY: by the caller's promise, and the length was just compared; the lookup has checked that the record
         // lies inside of the object.
-        if !unsafe { sight.view.copy_out_quickly(found.value_at, buffer, len) } {
-            return QuickCopy::NOT_DONE;
+        let whole = unsafe {
+            sight.view.copy_out_quickly(found.value_at, buffer, len)
+                || self.copy_in_pieces(sight, found.value_at, buffer, len)
+        };
+        if whole && sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
+    }
+
+    /// Copies a long value by pieces and makes sure before each that the record is still in use: so its memory
+    /// is in as little danger of being given back as that of a short value. False: it may not be in use any more.
+    ///
+    /// # Safety
+    /// `into` must be valid for writing `len` bytes, and the range must lie inside of the object.
+    #[cold]
+    #[inline(never)]
+    unsafe fn copy_in_pieces(&self, sight: Sight<'_>, at: Offset, into: *mut u8, len: usize) -> bool {
+        for done in (0..len).step_by(PIECE_BYTES) {
+            if !sight.is_valid(&self.table.view.roots) {
+                return false;
+            }
+            // SAFETY: by the caller's promise.
+            unsafe { sight.view.copy_out(at.add(done as u64), into.add(done), PIECE_BYTES.min(len - done)) };
         }
-        if sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
+        true
     }
 
     /// The same in a group that is open on this thread.

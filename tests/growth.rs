@@ -194,3 +194,91 @@ fn threads_walk_while_keys_come_and_go() {
     });
     assert_eq!(check(&s.0).bindings, lasting + rounds * 50_000);
 }
+
+/// Goal: huge pages change nothing but the speed. Method: a process that asks for them adds, in steps that fill several
+/// of them, while another one without them walks; memory is given back and used again; the checker.
+#[test]
+fn with_huge_pages() {
+    const MANY: u64 = 200_000;
+    let _alone = alone();
+    let s = Scratch::posix("huge");
+    drop(s.open());
+    let shared = Shared::new(2);
+    let writer = fork(110, || {
+        let object = OpenOptions::new().open(&s.0).expect("opens");
+        let t = HashTable::manage(&object, ManageOptions::new().huge_pages(true)).expect("manages");
+        for n in 0..MANY {
+            t.add(&key(n), &n.to_le_bytes()).expect("adds");
+            shared.set(WATERMARK, n + 1);
+        }
+        // A second handle asks again; memory that is there already becomes huge pages then.
+        let again = HashTable::manage(&object, ManageOptions::new().huge_pages(true)).expect("manages");
+        for n in (0..MANY).step_by(2) {
+            assert!(again.remove(&key(n)).expect("removes"));
+        }
+        let long = vec![7; 5 << 20];
+        for n in 0..4u64 {
+            t.replace(&key(MANY + n), &long).expect("replaces");
+        }
+        for n in 0..MANY {
+            assert_eq!(t.find(&key(n)).expect("finds").is_some(), n % 2 == 1, "key {n}");
+        }
+    });
+    let t = s.open();
+    while shared.get(WATERMARK) < MANY {
+        let before = shared.get(WATERMARK);
+        assert!(
+            t.keys().filter(|k| number(k.as_ref().expect("reads")) < before).count() as u64 >= before / 2
+        );
+    }
+    writer.succeeds();
+    let late = OpenOptions::new().open(&s.0).expect("opens");
+    let late = HashTable::manage(&late, ManageOptions::new().huge_pages(true)).expect("manages");
+    assert_eq!(
+        late.iter().map(|b| b.expect("reads").1.len() as u64).sum::<u64>(),
+        MANY / 2 * 8 + 4 * (5 << 20)
+    );
+    assert_eq!(check(&s.0).bindings, MANY / 2 + 4);
+}
+
+/// Goal: a long value, which is copied in pieces, is seen as it was at one moment. Method: a process replaces values whose
+/// bytes all say the same, of changing length; others find and walk.
+#[test]
+fn long_values_are_whole() {
+    let _alone = alone();
+    let s = Scratch::posix("long");
+    let t = s.open();
+    let length = |n: u64| 60_000 + (n % 7 * 50_000) as usize;
+    for k in 0..4u64 {
+        t.replace(&key(k), &vec![k as u8; length(k)]).expect("replaces");
+    }
+    let writer = fork(60, || {
+        let t = s.open();
+        let begin = Instant::now();
+        let mut n = 0u64;
+        while begin.elapsed().as_secs() < 3 {
+            n += 1;
+            t.replace(&key(n % 4), &vec![n as u8; length(n)]).expect("replaces");
+        }
+    });
+    let judge = |value: &[u8]| {
+        assert!(value.iter().all(|b| *b == value[0]), "a mixture of {} bytes", value.len());
+        assert!((0..7).any(|n| length(n) == value.len()));
+    };
+    let mut buffer = vec![0; 1 << 20];
+    let begin = Instant::now();
+    while begin.elapsed().as_secs() < 3 {
+        for k in 0..4 {
+            let len = t.find_into(&key(k), &mut buffer).expect("finds").expect("is there");
+            judge(&buffer[..len]);
+        }
+        let mut n = 0;
+        for binding in t.iter() {
+            judge(&binding.expect("reads").1);
+            n += 1;
+        }
+        assert_eq!(n, 4);
+    }
+    writer.succeeds();
+    check(&s.0);
+}

@@ -48,11 +48,12 @@ fn walk(t: *mut netshm_hashtbl, part: Part, visit: netshm_iter_fn, arg: *mut c_v
     // SAFETY: the header asks for a handle.
     let table = unsafe { kept_for(t, part) }?;
     let visit = visit.ok_or(Fault::Null(2))?;
-    for binding in Cursor::owning(table, part) {
+    let mut cursor = Cursor::owning(table, part);
+    while let Some(binding) = cursor.advance() {
         let binding = binding?;
-        let val = if part == Part::Bindings { slice(&binding.value) } else { NOTHING };
+        let val = if part == Part::Bindings { slice(binding.value) } else { NOTHING };
         // SAFETY: the header asks for a function that can be called with these.
-        match unsafe { visit(slice(&binding.key), val, arg) } {
+        match unsafe { visit(slice(binding.key), val, arg) } {
             NETSHM_CONTINUE => {}
             answer if answer < 0 => return Err(Fault::Answer(answer)),
             _ => break,
@@ -104,8 +105,6 @@ struct Walk {
     cursor: Cursor<'static>,
     part: Part,
     types: Types,
-    /// What the caller's slices point to.
-    current: Option<Binding>,
 }
 
 impl Noun for netshm_cursor {
@@ -139,7 +138,7 @@ pub unsafe extern "C" fn netshm_cursor_open(
         // SAFETY: the header asks for a handle.
         let body = unsafe { handle::body(1, t) }?;
         let cursor = Cursor::owning(body.table.clone(), part);
-        let walk = Walk { cursor, part, types: body.types.clone(), current: None };
+        let walk = Walk { cursor, part, types: body.types.clone() };
         // SAFETY: the header asks for a valid place.
         unsafe { place.put(handle::open::<netshm_cursor>(Body(Mutex::new(walk)))) };
         Ok(())
@@ -169,13 +168,12 @@ pub unsafe extern "C" fn netshm_cursor_next(
         if walk.part == Part::Bindings {
             check_raw("a value of raw bytes", &walk.types.value)?;
         }
-        walk.current = None;
-        walk.current = walk.cursor.next().transpose()?;
-        let binding = walk.current.as_ref().ok_or(Fault::Core(Error::NotFound))?;
+        let part = walk.part;
+        let binding = walk.cursor.advance().transpose()?.ok_or(Fault::Core(Error::NotFound))?;
         // SAFETY: the header asks for valid places or NULL.
         unsafe {
-            out_or_null(key).put(slice(&binding.key));
-            let value = if walk.part == Part::Bindings { slice(&binding.value) } else { NOTHING };
+            out_or_null(key).put(slice(binding.key));
+            let value = if part == Part::Bindings { slice(binding.value) } else { NOTHING };
             out_or_null(val).put(value);
         }
         Ok(())
@@ -201,13 +199,13 @@ unsafe fn walking<'a>(c: *mut netshm_cursor) -> Outcome<MutexGuard<'a, Walk>> {
 /// As for `handle::body`.
 pub(super) unsafe fn next_binding(
     c: *mut netshm_cursor,
-    take: impl FnOnce(Binding, &Types, Part) -> Result<(), Error>,
+    take: impl FnOnce(Binding<'_>, &Types, Part) -> Result<(), Error>,
 ) -> Outcome {
     // SAFETY: the caller's promise.
     let mut walk = unsafe { walking(c) }?;
-    walk.current = None;
-    let binding = walk.cursor.next().transpose()?.ok_or(Fault::Core(Error::NotFound))?;
-    Ok(take(binding, &walk.types, walk.part)?)
+    let Walk { cursor, part, types } = &mut *walk;
+    let binding = cursor.advance().transpose()?.ok_or(Fault::Core(Error::NotFound))?;
+    Ok(take(binding, types, *part)?)
 }
 
 /// Closes a cursor.

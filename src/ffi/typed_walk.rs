@@ -108,12 +108,13 @@ fn walk(t: *mut netshm_hashtbl, part: Part, visit: netshm_iter_v_fn, arg: *mut c
     let (table, types) = unsafe { live(t) }.map(|(table, types)| (table.clone(), types.clone()))?;
     let visit = visit.ok_or(Fault::Null(2))?;
     let mut decoded = Decoded::default();
-    for binding in Cursor::owning(table, part) {
+    let mut cursor = Cursor::owning(table, part);
+    while let Some(binding) = cursor.advance() {
         let binding = binding?;
         decoded.clear();
-        decoded.push(&types.key, &binding.key)?;
+        decoded.push(&types.key, binding.key)?;
         if part == Part::Bindings {
-            decoded.push(&types.value, &binding.value)?;
+            decoded.push(&types.value, binding.value)?;
         }
         decoded.settle();
         let key = decoded.value(0).unwrap_or_default();

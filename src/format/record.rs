@@ -115,3 +115,5 @@ pub(crate) const fn with_older(w0: u64, older: Offset) -> u64 {
 pub(crate) const IN_PLACE_BYTES: u64 = 256;
 /// Values in runs at least this long may lie in pages that were given back to the system.
 pub(crate) const PUNCHABLE_BYTES: u64 = 16 * PAGE_BYTES;
+/// A long value is copied in pieces of this many bytes, before each of which is looked whether it is still in use.
+pub(crate) const PIECE_BYTES: usize = 8 * PAGE_BYTES as usize;

@@ -6,6 +6,7 @@ use crate::format::Offset;
 use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_record};
 use crate::format::record::{self, Shape};
 use crate::writer::{Words, Writer};
+use smallvec::SmallVec;
 
 /// A key's entry in a chain.
 #[derive(Debug, Clone, Copy)]
@@ -74,8 +75,8 @@ pub(crate) fn lookup<W: Words>(words: &W, bucket: Offset, hash: u64, key: &[u8])
 }
 
 /// All entries of a chain.
-pub(crate) fn entries<W: Words>(words: &W, bucket: Offset) -> Result<Vec<u64>> {
-    let mut all = Vec::with_capacity(8);
+pub(crate) fn entries<W: Words>(words: &W, bucket: Offset) -> Result<SmallVec<[u64; 12]>> {
+    let mut all = SmallVec::new();
     for_each_line(words, bucket, |line, _| {
         all.extend((0..ENTRIES).map(|i| words.word(line.word(W_ENTRY + i))).filter(|e| *e != 0));
         Ok(None::<()>)

@@ -58,6 +58,7 @@ const LONGEST_ROUTE: u32 = 64;
 
 /// What the short way of a lookup has seen. It counts only once it is validated: by [`Sight::is_valid`], or
 /// by taking the bucket's lock with a compare-and-swap from the word that was seen.
+#[derive(Clone, Copy)]
 pub(crate) struct Sight<'a> {
     pub(crate) view: View<'a>,
     pub(crate) bucket: Block<'a, 8>,

@@ -9,20 +9,71 @@ use super::{TableView, ops};
 use crate::error::{Damage, Error, Result};
 use crate::format::Offset;
 use crate::format::bucket::{self, entry_record, level_of, mask};
-use crate::format::bucket::{Link, W_LINK};
+use crate::format::bucket::{Link, W_ENTRY, W_LINK};
 use crate::format::lock_word::LockWord;
-use crate::format::record::{PUNCHABLE_BYTES, Shape};
+use crate::format::record::{PIECE_BYTES, PUNCHABLE_BYTES, Shape};
 use crate::format::root;
 use crate::index::chain;
 use crate::index::find::Obstacle;
+use crate::index::roots::Roots;
 use crate::segment::Segment;
+use crate::segment::view::View;
 use crate::writer::{Words, Writer};
+use std::ops::Range;
 
 /// One binding, copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Binding {
-    pub(crate) key: std::rc::Rc<[u8]>,
-    pub(crate) value: Vec<u8>,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Binding<'b> {
+    pub(crate) key: &'b [u8],
+    pub(crate) value: &'b [u8],
+}
+
+/// The bindings of one bucket, copied into one piece of memory, which is used again for the next bucket.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    /// Of each binding, where its key and its value lie.
+    places: Vec<(Range<usize>, Range<usize>)>,
+    taken: usize,
+}
+
+/// Memory that is kept for the next bucket.
+const KEPT_BYTES: usize = 1 << 20;
+
+impl Batch {
+    fn clear(&mut self) {
+        if self.bytes.capacity() > KEPT_BYTES {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.places.clear();
+        self.taken = 0;
+    }
+
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.taken == self.places.len()
+    }
+
+    /// The next binding.
+    pub(crate) fn take(&mut self) -> Option<Binding<'_>> {
+        let (key, value) = self.places.get(self.taken)?;
+        self.taken += 1;
+        Some(Binding { key: &self.bytes[key.clone()], value: &self.bytes[value.clone()] })
+    }
+
+    /// Appends bytes. `copy` gets a place where `len` bytes may be written, and writes all of them unless it fails.
+    #[inline(always)]
+    fn append(&mut self, len: u64, copy: impl FnOnce(*mut u8, usize) -> Result<()>) -> Result<Range<usize>> {
+        let len = usize::try_from(len).map_err(|_| Error::TooLarge("a value"))?;
+        self.bytes.try_reserve(len).map_err(|_| Error::NoMemory)?;
+        let start = self.bytes.len();
+        // SAFETY: there is room for `len` bytes, and they are written before they count.
+        unsafe {
+            copy(self.bytes.as_mut_ptr().add(start), len)?;
+            self.bytes.set_len(start + len);
+        }
+        Ok(start..start + len)
+    }
 }
 
 /// A position between buckets; none at the end.
@@ -43,12 +94,19 @@ impl Position {
 
     /// Behind the bucket of this level that holds the position.
     fn after(self, level: u32) -> Position {
+        self.ahead(level, 1)
+    }
+
+    /// The same, so many buckets of this level further on.
+    #[inline(always)]
+    fn ahead(self, level: u32, buckets: u64) -> Position {
         let Some(at) = self.0 else { return self };
         if level == 0 {
             return Position(None);
         }
         let width = 1u64 << (64 - level);
-        Position((at & !(width - 1)).checked_add(width))
+        let way = width.checked_mul(buckets);
+        Position(way.and_then(|way| (at & !(width - 1)).checked_add(way)))
     }
 }
 
@@ -65,7 +123,7 @@ pub(crate) fn attempt(
     table: &TableView,
     position: Position,
     part: Part,
-    into: &mut Vec<Binding>,
+    into: &mut Batch,
 ) -> std::result::Result<Position, Obstacle> {
     let roots = &table.roots;
     let version = roots.version();
@@ -88,16 +146,14 @@ pub(crate) fn attempt(
                     index = home;
                     continue;
                 }
+                look_ahead(segment.view(), roots, position, level);
                 into.clear();
-                let mut copied = 0u64;
-                let outcome = read_bucket(segment, bucket, part, into, |bytes| {
-                    // While somebody replaces values all the time, do not copy without end before looking.
-                    copied += bytes;
-                    copied < (1 << 20) || {
-                        copied = 0;
-                        segment.fence_acquire();
-                        word.unchanged_for_readers(LockWord(segment.load(bucket)))
-                    }
+                let unchanged = || {
+                    segment.fence_acquire();
+                    word.unchanged_for_readers(LockWord(segment.load(bucket)))
+                };
+                let outcome = copy_chain(segment, bucket, part, into, |segment, at, to, len| {
+                    copy_pieces(segment, at, to, len, unchanged)
                 });
                 segment.fence_acquire();
                 if !word.unchanged_for_readers(LockWord(segment.load(bucket))) {
@@ -129,7 +185,7 @@ pub(crate) fn read_under_gate(
     table: &TableView,
     position: Position,
     part: Part,
-    into: &mut Vec<Binding>,
+    into: &mut Batch,
 ) -> Result<Position> {
     let roots = &table.roots;
     table.refresh(w)?;
@@ -142,10 +198,10 @@ pub(crate) fn read_under_gate(
                 let home = hash & mask(level);
                 if home == index {
                     into.clear();
-                    copy_chain(w, bucket, part, into, |w, at, len| {
-                        let mut value = buffer(len)?;
-                        ops::read_value(w, at, len, &mut value);
-                        Ok(value)
+                    copy_chain(w, bucket, part, into, |w, at, to, len| {
+                        // SAFETY: the batch has room for `len` bytes there.
+                        unsafe { ops::read_value_raw(w, at, len as u64, to) };
+                        Ok(())
                     })?;
                     return Ok(position.after(level));
                 }
@@ -158,45 +214,87 @@ pub(crate) fn read_under_gate(
     Err(Error::corrupt(Damage::Level, roots.root()))
 }
 
-fn read_bucket(
+/// So many buckets ahead their records are fetched, and so many ahead the buckets themselves: what they hold has to be
+/// there by the time when it says which records to fetch.
+const RECORDS_AHEAD: u64 = 2;
+const BUCKETS_AHEAD: u64 = 6;
+
+/// Brings what later steps will read into the cache, so that the misses overlap. Levels are mostly alike; a wrong guess
+/// costs nothing but time.
+#[inline(always)]
+fn look_ahead(view: View<'_>, roots: &Roots, here: Position, level: u32) {
+    let line_at = |position: Position| roots.expected_bucket(roots.guess(position.hash()));
+    let far = here.ahead(level, BUCKETS_AHEAD);
+    if !far.is_end() {
+        view.prefetch(line_at(far));
+    }
+    let near = here.ahead(level, RECORDS_AHEAD);
+    if near.is_end() {
+        return;
+    }
+    let Some(line) = view.aligned_line(line_at(near)) else { return };
+    for n in W_ENTRY..W_ENTRY + bucket::ENTRIES {
+        let record = entry_record(line.load(n as usize));
+        if !record.is_none() {
+            view.prefetch(record);
+            view.prefetch(record.add(bucket::LINE_BYTES));
+        }
+    }
+    view.prefetch(Link(line.load(W_LINK as usize)).next());
+}
+
+/// Copies a range to private memory; before each piece, `unchanged` says whether it is still in use. The range was
+/// checked, and there is room for it.
+fn copy_pieces(
     segment: &Segment,
-    bucket: Offset,
-    part: Part,
-    into: &mut Vec<Binding>,
-    mut go_on: impl FnMut(u64) -> bool,
+    at: Offset,
+    to: *mut u8,
+    len: usize,
+    unchanged: impl Fn() -> bool,
 ) -> Result<()> {
-    copy_chain(segment, bucket, part, into, |segment, at, len| {
-        if !go_on(len) {
+    if len < PIECE_BYTES {
+        // SAFETY: the caller has checked the range and has the room.
+        unsafe { segment.copy_out(at, to, len) };
+        return Ok(());
+    }
+    for done in (0..len).step_by(PIECE_BYTES) {
+        if !unchanged() {
             return Err(Error::Busy("changed while it was read"));
         }
-        copy_bytes(segment, at, len)
-    })
+        // SAFETY: as above.
+        unsafe { segment.copy_out(at.add(done as u64), to.add(done), PIECE_BYTES.min(len - done)) };
+    }
+    Ok(())
 }
 
 /// Copies all bindings of a chain; those of one key newest first.
+#[inline(always)]
 fn copy_chain<W: Words>(
     words: &W,
     bucket: Offset,
     part: Part,
-    into: &mut Vec<Binding>,
-    mut value_at: impl FnMut(&W, Offset, u64) -> Result<Vec<u8>>,
+    into: &mut Batch,
+    copy: impl Fn(&W, Offset, *mut u8, usize) -> Result<()>,
 ) -> Result<()> {
     for entry in chain::entries(words, bucket)? {
-        let mut key: Option<std::rc::Rc<[u8]>> = None;
+        let mut key: Option<Range<usize>> = None;
         chain::for_each_binding(words, entry_record(entry), |record, shape: Shape| {
             let key = match &key {
                 Some(key) => key.clone(),
                 None => {
                     let at = record.add(shape.header_bytes());
-                    let bytes = copy_bytes(words.segment(), at, shape.key_len)?;
-                    key.insert(bytes.into()).clone()
+                    let bytes = into.append(shape.key_len, |to, len| copy(words, at, to, len))?;
+                    key.insert(bytes).clone()
                 }
             };
             let value = match part {
-                Part::Keys => Vec::new(),
-                Part::Bindings => value_at(words, record.add(shape.value_at()), shape.value_len)?,
+                Part::Keys => 0..0,
+                Part::Bindings => {
+                    let at = record.add(shape.value_at());
+                    into.append(shape.value_len, |to, len| copy(words, at, to, len))?
+                }
             };
-            into.push(Binding { key, value });
+            into.places.push((key, value));
             Ok((part == Part::Keys).then_some(()))
         })?;
     }

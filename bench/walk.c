@@ -1,0 +1,156 @@
+/* Walking over a table beside reading the same records in the order of an index, without checks.
+ *
+ * usage: walk [keys [rounds [huge]]]          huge: with NETSHM_HUGE_PAGES
+ *
+ * The index of the other side: lines of six numbers of records, as full as our buckets, the records in the order in
+ * which they were added, so that both meet them at random. Both copy key and value out.
+ */
+#define _GNU_SOURCE
+#include <inttypes.h>
+#include <netshm.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { KEY = 16, VALUE = 64, ENTRIES = 6, MAX_ROUNDS = 32 };
+struct record { uint64_t head[2]; unsigned char key[KEY], value[VALUE]; };
+struct line { uint32_t records[ENTRIES]; uint64_t rest[5]; };
+
+static netshm_hashtbl *table;
+static size_t keys = 1000000, rounds = 7, line_count;
+static struct record *records;
+static struct line *lines;
+
+static void must(int code, const char *what) {
+    if (code != 0) {
+        fprintf(stderr, "walk: %s: %s\n", what, netshm_strerror(code));
+        exit(1);
+    }
+}
+/* The processor time of this thread: others may be busy on the machine. */
+static double now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec * 1e9 + (double)t.tv_nsec;
+}
+static void make_key(unsigned char *key, uint64_t n) {
+    uint64_t x = n * 0x9e3779b97f4a7c15u;
+    memcpy(key, &x, 8);
+    memcpy(key + 8, &n, 8);
+}
+static void *shared(size_t bytes) {
+    int fd = memfd_create("walk", 0);
+    if (fd < 0 || ftruncate(fd, (off_t)bytes) != 0) must(NETSHM_E_SYSTEM, "memfd_create");
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (p == MAP_FAILED) must(NETSHM_E_NO_MEMORY, "mmap");
+    close(fd);
+    return p;
+}
+
+static void prepare(void) {
+    unsigned char value[VALUE] = {0};
+    uint64_t random = 88172645463325252u;
+    line_count = keys * 4 / 15;
+    records = shared(keys * sizeof *records);
+    lines = shared((line_count + keys / ENTRIES + 1) * sizeof *lines);
+    for (size_t i = 0; i < keys; i++) {
+        make_key(records[i].key, i);
+        records[i].value[8] = value[8] = (unsigned char)i;
+        must(netshm_hashtbl_add(table, records[i].key, KEY, value, VALUE), "add");
+    }
+    /* Each record into a random line; what finds it full goes into one behind, as into our overflow lines. */
+    size_t behind = line_count;
+    for (size_t i = 0; i < keys; i++) {
+        random ^= random << 13, random ^= random >> 7, random ^= random << 17;
+        struct line *line = &lines[random % line_count];
+        if (line->rest[0] == ENTRIES) line = &lines[behind];
+        line->records[line->rest[0]++] = (uint32_t)i;
+        if (line == &lines[behind] && line->rest[0] == ENTRIES) behind++;
+    }
+    line_count = behind + 1;
+}
+
+static volatile uint64_t sink;
+static double plain(void) {
+    struct { unsigned char key[KEY], value[VALUE]; } copy;
+    uint64_t sum = 0;
+    double start = now_ns();
+    for (size_t i = 0; i < line_count; i++) {
+        for (uint64_t n = 0; n < lines[i].rest[0]; n++) {
+            const struct record *r = &records[lines[i].records[n]];
+            memcpy(copy.key, r->key, KEY);
+            memcpy(copy.value, r->value, VALUE);
+            sum += copy.key[8] + copy.value[8] + copy.value[VALUE - 1];
+        }
+    }
+    sink += sum;
+    return (now_ns() - start) / (double)keys;
+}
+static double by_cursor(void) {
+    netshm_cursor *cursor;
+    netshm_slice key, value;
+    size_t n = 0;
+    double start = now_ns();
+    must(netshm_cursor_open(table, 0, &cursor), "cursor");
+    while (netshm_cursor_next(cursor, &key, &value) == NETSHM_OK) n++;
+    netshm_cursor_close(cursor);
+    if (n != keys) must(NETSHM_E_CORRUPT, "number of bindings seen");
+    return (now_ns() - start) / (double)keys;
+}
+static int each(netshm_slice key, netshm_slice value, void *n) {
+    if (key.len != KEY || value.len != VALUE) return 0;
+    ++*(size_t *)n;
+    return 1;
+}
+static double by_callback(void) {
+    size_t n = 0;
+    double start = now_ns();
+    must(netshm_hashtbl_iter(table, each, &n), "iter");
+    if (n != keys) must(NETSHM_E_CORRUPT, "number of bindings seen");
+    return (now_ns() - start) / (double)keys;
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+static void row(const char *what, double (*walk)(void)) {
+    double ours[MAX_ROUNDS], other[MAX_ROUNDS], ratio[MAX_ROUNDS];
+    for (size_t i = 0; i < rounds; i++) {
+        ours[i] = walk();
+        other[i] = plain();
+        ratio[i] = other[i] / ours[i];
+    }
+    qsort(ours, rounds, sizeof *ours, compare);
+    qsort(other, rounds, sizeof *other, compare);
+    qsort(ratio, rounds, sizeof *ratio, compare);
+    double mid = ratio[rounds / 2];
+    printf("  %-10s %6.0f ns per binding, in index order without checks %5.0f ns: rate %.2f of it (%.2f to %.2f)  goal >= 0.5  %s\n",
+           what, ours[rounds / 2], other[rounds / 2], mid, ratio[0], ratio[rounds - 1], mid >= 0.5 ? "met" : "NOT MET");
+}
+
+int main(int argc, char **argv) {
+    char path[64], name[64];
+    netshm_object *object;
+    netshm_options options = NETSHM_OPTIONS_INIT;
+    if (argc > 3) options.flags = NETSHM_HUGE_PAGES;
+    if (argc > 1) keys = strtoul(argv[1], NULL, 10);
+    if (argc > 2) rounds = strtoul(argv[2], NULL, 10);
+    if (keys < 100 || rounds < 1 || rounds > MAX_ROUNDS) return 2;
+    snprintf(path, sizeof path, "/tmp/netshm-walk-%d", (int)getpid());
+    snprintf(name, sizeof name, "/netshm-walk-%d", (int)getpid());
+    must(netshm_open(NETSHM_POSIX, path, name, NETSHM_CREAT | NETSHM_RDWR | NETSHM_EXCL, 0600, &object), "open");
+    must(netshm_unlink(NETSHM_POSIX, path, name), "unlink");
+    must(netshm_hashtbl_manage(object, NULL, NULL, &options, &table), "manage");
+    prepare();
+    printf("walking over %zu bindings of %d + %d bytes%s; %zu rounds\n", keys, KEY, VALUE,
+           options.flags ? ", huge pages" : "", rounds);
+    row("cursor", by_cursor);
+    row("callback", by_callback);
+    netshm_hashtbl_close(table);
+    netshm_close(object);
+    return 0;
+}
