@@ -24,7 +24,8 @@ SUB = $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC
 
 .PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
 	test-c-valgrind test-c-sanitizers gates check-symbols check-soname check-install lint test-readme \
-	test-long bench bench-map bench-wake bench-array test-handover install clean
+	test-long bench bench-map bench-wake bench-array bench-growth bench-large bench-walk bench-huge bench-sim \
+	test-handover install clean
 
 all: build
 
@@ -32,7 +33,7 @@ help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
 	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-reference test-ocaml test-examples test-runtimes; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
-	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS)'
+	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS), bench-growth, -large, -walk, -huge, -sim'
 	@echo 'gates: check-header check-symbols check-soname check-install'
 
 build: lib
@@ -190,6 +191,19 @@ bench-array: lib
 	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -pthread -Iinclude bench/array.c -o $(BUILD)/bench-array \
 		-L$(LIBDIR) -lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
 	$(BUILD)/bench-array
+
+# Single adds from an empty table on; long values; walking; huge pages.
+bench-growth bench-large bench-walk bench-huge: bench-%: lib
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/$*.c -o $(BUILD)/bench-$* -L$(LIBDIR) -lnetshm \
+		-Wl,-rpath,$(abspath $(LIBDIR))
+	$(BUILD)/bench-$*
+
+# Which cache lines would move between 8, 64 and 256 processors, by simulation.
+bench-sim: lib
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -pthread -no-pie -Iinclude bench/sim/trace.c -o $(BUILD)/sim-trace \
+		-L$(LIBDIR) -lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror bench/sim/coherence.c -o $(BUILD)/sim-coherence
+	@if c_tests/need.sh valgrind valgrind; then bench/sim/run.sh $(BUILD); fi
 
 # ---- Installing
 

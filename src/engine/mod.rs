@@ -56,7 +56,20 @@ pub(crate) struct Engine {
     /// child replaces it, and leaves the parent's alone.
     attached: AtomicPtr<sessions::Attached>,
     /// Groups open in this process: as long as there is none, finds need not ask.
-    pub(crate) groups_open: AtomicUsize,
+    pub(crate) groups_open: Alone<AtomicUsize>,
+}
+
+/// Something that is written often, alone on its cache lines (which processors fetch in pairs), so that threads which
+/// only read its neighbours keep those. It also keeps the counts of an `Arc` around it away from them.
+#[repr(align(128))]
+pub(crate) struct Alone<T>(T);
+
+impl<T> std::ops::Deref for Alone<T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.0
+    }
 }
 
 impl Engine {
@@ -70,7 +83,7 @@ impl Engine {
             tables: Tables::new(KeyHash::of(&header)),
             header,
             attached: AtomicPtr::new(std::ptr::null_mut()),
-            groups_open: AtomicUsize::new(0),
+            groups_open: Alone(AtomicUsize::new(0)),
         }))
     }
 

@@ -39,7 +39,8 @@ struct Sessions {
 // SAFETY: seats are handed from thread to thread under the mutex, and used by one thread at a time.
 unsafe impl Send for Sessions {}
 
-/// A session and what is going on in it. It belongs to its `Attached`.
+/// A session and what is going on in it. It belongs to its `Attached`. Its cache lines are those of one thread at a time.
+#[repr(align(128))]
 pub(crate) struct Seat {
     session: UnsafeCell<Session>,
     state: Cell<SeatState>,
