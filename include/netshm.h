@@ -438,6 +438,13 @@ int netshm_best_locking(int kind);
 #define NETSHM_REINIT 1
 
 /**
+ * Flag of managing: ask the system for huge pages for this process's view of the object. They save time in objects of
+ * some hundred MiB and more, if they can be had; docs/tuning.md says when, and what they cost. It holds for all handles
+ * of this process to the object, and is not recorded in it.
+ */
+#define NETSHM_HUGE_PAGES 2
+
+/**
  * How an object is managed. Zero in all fields but `size` gives the defaults.
  *
  * Set all bytes to zero and `size` to `sizeof(netshm_options)`, or begin with #NETSHM_OPTIONS_INIT. The
@@ -446,7 +453,7 @@ int netshm_best_locking(int kind);
 typedef struct netshm_options {
     /** Size of this structure in bytes. */
     size_t size;
-    /** 0 or #NETSHM_REINIT. */
+    /** 0, or #NETSHM_REINIT and #NETSHM_HUGE_PAGES, added up. */
     uint32_t flags;
     /** One of the NETSHM_LOCK_ numbers. For an existing object: what it is expected to record. */
     uint32_t locking;
@@ -788,8 +795,9 @@ typedef int (*netshm_view_fn)(const void *data, size_t len, void *arg);
 /**
  * Decides what becomes of a binding.
  *
- * It runs on the calling thread while the key is locked: it should be quick. Calls on the same object give
- * NETSHM_E_IN_CALLBACK; other objects can be used.
+ * It runs on the calling thread while the key is locked: it should be quick. Calls that change the same object give
+ * NETSHM_E_IN_CALLBACK, and so do all that belong to a group; finding outside of groups shows what was there before.
+ * Other objects can be used.
  *
  * @param u        The update, for netshm_update_set().
  * @param old      The newest binding; NULL if there is none. The bytes hold still while the callback runs.
@@ -827,10 +835,12 @@ int netshm_hashtbl_view(netshm_hashtbl *t,
  * @param val      The value, which is copied; may be NULL only if val_len is 0.
  * @param val_len  Its length in bytes.
  *
- * @return NETSHM_OK; NETSHM_E_CLOSED, the callback has returned; NETSHM_E_NO_MEMORY; NETSHM_E_TOO_LARGE;
- *         NETSHM_E_INVALID.
+ * @return NETSHM_OK; NETSHM_E_CLOSED, the callback has returned; NETSHM_E_TYPE, the values are not raw bytes, see
+ *         netshm_update_set_v(); NETSHM_E_NO_MEMORY; NETSHM_E_TOO_LARGE; NETSHM_E_INVALID.
  */
-int netshm_update_set(netshm_update *u, const void *val, size_t val_len);
+int netshm_update_set(netshm_update *u,
+                      const void *val,
+                      size_t val_len);
 
 /**
  * Appends bytes to the value that was set so far.
@@ -1266,23 +1276,6 @@ int netshm_result_free(netshm_result *r);
 /* ---- Typed hash tables ----------------------------------------------------------------------------------- */
 
 /**
- * Sees one binding. Cells, bytes and objects live while the callback runs. It may call everything.
- *
- * @param key  The cells of the key.
- * @param nk   Their number.
- * @param val  The cells of the value; NULL with netshm_hashtbl_iter_keys_v().
- * @param nv   Their number.
- * @param arg  What was given to the call.
- *
- * @return As of netshm_iter_fn.
- */
-typedef int (*netshm_iter_v_fn)(const netshm_value *key,
-                                size_t nk,
-                                const netshm_value *val,
-                                size_t nv,
-                                void *arg);
-
-/**
  * Views an object as a hash table of types that are given by their signatures; else as netshm_hashtbl_manage().
  *
  * @param o        The object. Its handle may be closed afterwards.
@@ -1418,6 +1411,25 @@ int netshm_hashtbl_incr_v(netshm_hashtbl *t,
                           int64_t initial,
                           int64_t *now);
 
+/* ---- Walking over a typed table -------------------------------------------------------------------------- */
+
+/**
+ * Sees one binding. Cells, bytes and objects live while the callback runs. It may call everything.
+ *
+ * @param key  The cells of the key.
+ * @param nk   Their number.
+ * @param val  The cells of the value; NULL with netshm_hashtbl_iter_keys_v().
+ * @param nv   Their number.
+ * @param arg  What was given to the call.
+ *
+ * @return As of netshm_iter_fn.
+ */
+typedef int (*netshm_iter_v_fn)(const netshm_value *key,
+                                size_t nk,
+                                const netshm_value *val,
+                                size_t nv,
+                                void *arg);
+
 /**
  * Calls a callback with every binding; else it is like netshm_hashtbl_iter().
  *
@@ -1451,6 +1463,82 @@ int netshm_hashtbl_iter_keys_v(netshm_hashtbl *t, netshm_iter_v_fn fn, void *arg
 int netshm_cursor_next_v(netshm_cursor *c,
                          netshm_result *key,
                          netshm_result *val);
+
+/* ---- One typed binding by callback ----------------------------------------------------------------------- */
+
+/**
+ * Decides what becomes of a typed binding.
+ *
+ * It runs as a netshm_update_fn does, while the key is locked, and so do the conversions of custom types.
+ *
+ * @param u    The update, for netshm_update_set_v().
+ * @param old  The cells of the newest binding; NULL if there is none. Cells, bytes and objects live while the callback
+ *             runs.
+ * @param no   Their number; 0 if there is none.
+ * @param arg  What was given to the call.
+ *
+ * @return As of netshm_update_fn.
+ */
+typedef int (*netshm_update_v_fn)(netshm_update *u, const netshm_value *old, size_t no, void *arg);
+
+/**
+ * Sets the value for #NETSHM_REPLACE, also in the callback of netshm_hashtbl_update(). If it is called again, the last
+ * value counts.
+ *
+ * @param u    What the callback was given. It can be used by the callback's thread and during it only.
+ * @param val  The cells of the value, which are copied.
+ * @param nv   Their number.
+ *
+ * @return NETSHM_OK; NETSHM_E_CLOSED, the callback has returned; NETSHM_E_TYPE, the cells are not those of the values'
+ *         type, or it is a custom type's conversion, which gives bytes; NETSHM_E_OVERFLOW, an integer does not fit into
+ *         its type; a custom type's answer; NETSHM_E_NO_MEMORY, NETSHM_E_TOO_LARGE, NETSHM_E_INVALID. What was set
+ *         before stays then.
+ */
+int netshm_update_set_v(netshm_update *u,
+                        const netshm_value *val,
+                        size_t nv);
+
+/**
+ * Calls a callback once, under the key's lock, with the newest binding, and does what it answers; else it is like
+ * netshm_hashtbl_update().
+ *
+ * @param t    The table.
+ * @param key  The cells of the key.
+ * @param nk   Their number.
+ * @param fn   Called once.
+ * @param arg  Handed to the callback.
+ *
+ * @return NETSHM_OK, also if the answer was NETSHM_KEEP; NETSHM_E_CALLBACK, it answered NETSHM_REPLACE without a
+ *         value, or a reserved negative number; its negative answer; NETSHM_E_CORRUPT, the binding does not decode, and
+ *         the callback was not called; else the codes of netshm_hashtbl_add_v(). Nothing has changed then.
+ */
+int netshm_hashtbl_update_v(netshm_hashtbl *t,
+                            const netshm_value *key,
+                            size_t nk,
+                            netshm_update_v_fn fn,
+                            void *arg);
+
+/**
+ * Replaces the newest binding if it equals an expected value. Values are equal if their encodings are.
+ *
+ * @param t    The table; safe to use from several threads.
+ * @param key  The cells of the key.
+ * @param nk   Their number.
+ * @param old  The cells of the expected value.
+ * @param no   Their number.
+ * @param val  The cells of the new value.
+ * @param nv   Their number.
+ *
+ * @return NETSHM_OK; NETSHM_E_CHANGED, the value is another one; NETSHM_E_NOT_FOUND, the key has no binding; else the
+ *         codes of netshm_hashtbl_add_v(). Nothing has changed then.
+ */
+int netshm_hashtbl_cas_v(netshm_hashtbl *t,
+                         const netshm_value *key,
+                         size_t nk,
+                         const netshm_value *old,
+                         size_t no,
+                         const netshm_value *val,
+                         size_t nv);
 
 /* ---- Arrays ---------------------------------------------------------------------------------------------- */
 
@@ -1636,6 +1724,18 @@ int netshm_array_iter(netshm_array *a,
 /* ---- Arrays of any type ---------------------------------------------------------------------------------- */
 
 /**
+ * Sees one element. Cells, bytes and objects live while the callback runs. It may call everything.
+ *
+ * @param i    The element's index.
+ * @param v    The cells of the element.
+ * @param n    Their number.
+ * @param arg  What was given to the call.
+ *
+ * @return As of netshm_array_iter_fn.
+ */
+typedef int (*netshm_array_iter_v_fn)(uint64_t i, const netshm_value *v, size_t n, void *arg);
+
+/**
  * Views an object as an array. An empty object becomes one.
  *
  * Two processes that do this at the same moment with a new object both get the one array.
@@ -1700,6 +1800,20 @@ int netshm_array_set(netshm_array *a,
  * @return As netshm_array_get().
  */
 int netshm_array_default(netshm_array *a, netshm_result *r);
+
+/**
+ * Calls a callback with every element that is set; else it is like netshm_array_iter().
+ *
+ * @param a    The array.
+ * @param fn   The callback.
+ * @param arg  Handed to the callback.
+ *
+ * @return NETSHM_OK, also if the callback stopped it; the callback's negative answer; NETSHM_E_CORRUPT, an element does
+ *         not decode; a custom type's answer; else the codes of netshm_array_iter().
+ */
+int netshm_array_iter_v(netshm_array *a,
+                        netshm_array_iter_v_fn fn,
+                        void *arg);
 
 /* ---- Primitive tables ------------------------------------------------------------------------------------ */
 
@@ -2112,6 +2226,38 @@ int netshm_hashtbl_wait(netshm_hashtbl *t,
                         uint64_t *stamp,
                         int64_t timeout_ns);
 
+/**
+ * Gives the present stamp of a key of any type; else it is like netshm_hashtbl_stamp().
+ *
+ * @param t      The table; safe to use from several threads.
+ * @param key    The cells of the key.
+ * @param nk     Their number.
+ * @param stamp  Receives the stamp.
+ *
+ * @return As netshm_hashtbl_stamp(); NETSHM_E_TYPE, NETSHM_E_OVERFLOW and a custom type's answer as for
+ *         netshm_hashtbl_find_v().
+ */
+int netshm_hashtbl_stamp_v(netshm_hashtbl *t, const netshm_value *key, size_t nk, uint64_t *stamp);
+
+/**
+ * Waits until the bindings of a key of any type may have changed since a stamp; else it is like
+ * netshm_hashtbl_wait().
+ *
+ * @param t           The table; any number of threads may wait, also for the same key. It may be closed meanwhile.
+ * @param key         The cells of the key.
+ * @param nk          Their number.
+ * @param stamp       The stamp, as for netshm_hashtbl_wait().
+ * @param timeout_ns  Longest wait in nanoseconds; 0 only looks, a negative number sets no limit.
+ *
+ * @return As netshm_hashtbl_wait(); NETSHM_E_TYPE, NETSHM_E_OVERFLOW and a custom type's answer as for
+ *         netshm_hashtbl_find_v().
+ */
+int netshm_hashtbl_wait_v(netshm_hashtbl *t,
+                          const netshm_value *key,
+                          size_t nk,
+                          uint64_t *stamp,
+                          int64_t timeout_ns);
+
 /* ---- Checking -------------------------------------------------------------------------------------------- */
 
 /** Damage: the first bytes are not those of a netshm object. */
@@ -2219,7 +2365,8 @@ typedef struct netshm_pmanage netshm_pmanage;
  *
  * The file is looked at by the other calls only. It is created, for its owner only, when something is registered.
  *
- * @param path  The absolute path of the file; NULL for a list that is in memory only, and belongs to the handle.
+ * @param path  The absolute path of the file; NULL for a list that is in memory only, and belongs to the handle. A
+ *              forked child has a copy of such a list.
  * @param out   Receives the handle.
  *
  * @return NETSHM_OK; NETSHM_E_INVALID, the path is not absolute, or out is NULL.

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::format::Offset;
 use crate::format::record::{PIECE_BYTES, PUNCHABLE_BYTES};
 use crate::group;
-use crate::index::find::{self, Found, Obstacle, Sight};
+use crate::index::find::{self, Found, Obstacle};
 use crate::object::{ManageOptions, Object};
 use crate::segment::Segment;
 use crate::segment::view::View;
@@ -297,8 +297,14 @@ impl HashTable {
         match copied.len() {
             Some(len) => Copied::Whole(len),
             None if copied == QuickCopy::ABSENT => Copied::Absent,
-            // SAFETY: by the caller's promise.
-            None => unsafe { self.copy_value_slowly(key, buffer, capacity) },
+            None => {
+                // SAFETY: by the caller's promise.
+                match unsafe { self.copy_in_pieces(key, buffer, capacity) }.len() {
+                    Some(len) => Copied::Whole(len),
+                    // SAFETY: as above.
+                    None => unsafe { self.copy_value_slowly(key, buffer, capacity) },
+                }
+            }
         }
     }
 
@@ -353,29 +359,43 @@ impl HashTable {
         }
         // SAFETY: by the caller's promise, and the length was just compared; the lookup has checked that the record
         // lies inside of the object.
-        let whole = unsafe {
-            sight.view.copy_out_quickly(found.value_at, buffer, len)
-                || self.copy_in_pieces(sight, found.value_at, buffer, len)
-        };
-        if whole && sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
+        if !unsafe { sight.view.copy_out_quickly(found.value_at, buffer, len) } {
+            return QuickCopy::NOT_DONE;
+        }
+        if sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
     }
 
-    /// Copies a long value by pieces and makes sure before each that the record is still in use: so its memory
-    /// is in as little danger of being given back as that of a short value. False: it may not be in use any more.
+    /// The same for a long value, by pieces. Before each it makes sure that the record is still in use: so its memory is
+    /// in as little danger of being given back as that of a short value.
     ///
     /// # Safety
-    /// `into` must be valid for writing `len` bytes, and the range must lie inside of the object.
+    /// `buffer` must be valid for writing `capacity` bytes.
     #[cold]
     #[inline(never)]
-    unsafe fn copy_in_pieces(&self, sight: Sight<'_>, at: Offset, into: *mut u8, len: usize) -> bool {
-        for done in (0..len).step_by(PIECE_BYTES) {
-            if !sight.is_valid(&self.table.view.roots) {
-                return false;
-            }
-            // SAFETY: by the caller's promise.
-            unsafe { sight.view.copy_out(at.add(done as u64), into.add(done), PIECE_BYTES.min(len - done)) };
+    unsafe fn copy_in_pieces(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
+        let engine = &*self.table.engine;
+        let roots = &self.table.view.roots;
+        let hash = self.table.view.key_hash.hash(key);
+        let sight = find::quick_lookup(&engine.segment, roots, hash, key);
+        let Some((sight, found)) = sight.and_then(|sight| Some((sight, sight.found?))) else {
+            return QuickCopy::NOT_DONE;
+        };
+        let len = found.shape.value_len as usize;
+        if found.shape.value_len < PUNCHABLE_BYTES
+            || len > capacity
+            || engine.groups_open.load(Ordering::Relaxed) != 0
+        {
+            return QuickCopy::NOT_DONE;
         }
-        true
+        for done in (0..len).step_by(PIECE_BYTES) {
+            if !sight.is_valid(roots) {
+                return QuickCopy::NOT_DONE;
+            }
+            let (from, piece) = (found.value_at.add(done as u64), PIECE_BYTES.min(len - done));
+            // SAFETY: by the caller's promise; the lookup has checked that the record lies inside of the object.
+            unsafe { sight.view.copy_out(from, buffer.add(done), piece) };
+        }
+        if sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
     }
 
     /// The same in a group that is open on this thread.

@@ -8,6 +8,8 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::OnceLock;
 
+use memmap2::{MmapOptions, MmapRaw};
+
 use super::descriptor::io_error;
 use crate::error::{Error, Result};
 
@@ -36,20 +38,29 @@ pub(crate) fn page_size() -> usize {
 /// Part of a file, from its beginning, in this process's address space. It may reach far beyond the
 /// end of the file; what lies there must not be touched.
 #[derive(Debug)]
-pub(crate) struct Mapping {
+pub(crate) enum Mapping {
+    /// At an address of the kernel's choice.
+    Anywhere(MmapRaw),
+    /// At an address where huge pages are possible.
+    Aligned(Placed),
+}
+
+/// A mapping at an address of our choice.
+#[derive(Debug)]
+pub(crate) struct Placed {
     base: *mut u8,
     len: usize,
 }
 
 // SAFETY: the address is that of memory which every thread may use in the same way; who dereferences it answers for
 // that. Unmapping is possible from every thread.
-unsafe impl Send for Mapping {}
+unsafe impl Send for Placed {}
 // SAFETY: as above.
-unsafe impl Sync for Mapping {}
+unsafe impl Sync for Placed {}
 
-impl Drop for Mapping {
+impl Drop for Placed {
     fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map` and is unmapped only here.
+        // SAFETY: the mapping was made by `place` and is unmapped only here.
         unsafe { libc::munmap(self.base.cast(), self.len) };
     }
 }
@@ -87,8 +98,8 @@ impl Mapping {
 
     /// Maps the same part of the file once more, at an address where huge pages are possible, and asks for them.
     pub(crate) fn aligned_copy(&self, fd: BorrowedFd<'_>, writable: bool) -> Result<Mapping> {
-        let system = |errno| Error::system("mmap", errno);
-        let room = self.len.checked_add(HUGE_PAGE_BYTES).ok_or(Error::TooLarge("the address space"))?;
+        let len = self.len();
+        let room = len.checked_add(HUGE_PAGE_BYTES).ok_or(Error::TooLarge("the address space"))?;
         let (access, flags) =
             (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing; it gives no access.
@@ -102,20 +113,21 @@ impl Mapping {
         // unmapped, and `front` and `len` are multiples of the page size.
         unsafe {
             let start = base.cast::<u8>().add(front);
-            let mapped = map_at(start.cast(), libc::MAP_FIXED, fd, self.len, writable);
+            let placed = place(start, fd, len, writable);
             if front > 0 {
                 libc::munmap(base, front);
             }
-            let (behind, left) = match mapped {
-                Ok(_) => (start.add(self.len), room - front - self.len),
+            let (behind, left) = match placed {
+                Ok(_) => (start.add(len), room - front - len),
                 Err(_) => (start, room - front),
             };
             if left > 0 {
                 libc::munmap(behind.cast(), left);
             }
-            let mapping = mapped.map_err(system)?;
+            let mapping = Mapping::Aligned(placed?);
+            mapping.keep_out_of_core_files();
             #[cfg(target_os = "linux")]
-            mapping.advise(0..mapping.len, libc::MADV_HUGEPAGE);
+            mapping.advise(0..len, libc::MADV_HUGEPAGE);
             Ok(mapping)
         }
     }
@@ -137,12 +149,24 @@ impl Mapping {
 
     /// First byte.
     pub(crate) fn base(&self) -> *mut u8 {
-        self.base
+        match self {
+            Mapping::Anywhere(raw) => raw.as_mut_ptr(),
+            Mapping::Aligned(placed) => placed.base,
+        }
     }
 
     /// Length in bytes, a multiple of the page size.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        match self {
+            Mapping::Anywhere(raw) => raw.len(),
+            Mapping::Aligned(placed) => placed.len,
+        }
+    }
+
+    /// Terabytes of reservation, and other people's data, do not belong in a core file.
+    fn keep_out_of_core_files(&self) {
+        #[cfg(target_os = "linux")]
+        self.advise(0..self.len(), libc::MADV_DONTDUMP);
     }
 
     /// Makes the pages of a range present and writable ahead of use. An optimization: where it fails,
@@ -174,33 +198,24 @@ impl Mapping {
 }
 
 fn map(fd: BorrowedFd<'_>, length: usize, writable: bool) -> std::result::Result<Mapping, i32> {
-    // SAFETY: no address is asked for, so that nothing is replaced.
-    unsafe { map_at(std::ptr::null_mut(), 0, fd, length, writable) }
+    let mut options = MmapOptions::new();
+    options.len(length).no_reserve_swap();
+    let raw = if writable { options.map_raw(&fd) } else { options.map_raw_read_only(&fd) };
+    let mapping = Mapping::Anywhere(raw.map_err(|e| e.raw_os_error().unwrap_or(libc::ENOMEM))?);
+    mapping.keep_out_of_core_files();
+    Ok(mapping)
 }
 
-/// Maps a file at an address.
+/// Maps a file at an address, instead of what is there.
 ///
 /// # Safety
-/// With `MAP_FIXED` among the flags the range must be the caller's to replace.
-unsafe fn map_at(
-    address: *mut libc::c_void,
-    flags: libc::c_int,
-    fd: BorrowedFd<'_>,
-    length: usize,
-    writable: bool,
-) -> std::result::Result<Mapping, i32> {
+/// What is there must be the caller's to replace.
+unsafe fn place(base: *mut u8, fd: BorrowedFd<'_>, len: usize, writable: bool) -> Result<Placed> {
     let access = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
-    let flags = flags | libc::MAP_SHARED | libc::MAP_NORESERVE;
+    let flags = libc::MAP_FIXED | libc::MAP_SHARED | libc::MAP_NORESERVE;
     // SAFETY: by the caller's promise.
-    let base = unsafe { libc::mmap(address, length, access, flags, fd.as_raw_fd(), 0) };
-    if base == libc::MAP_FAILED {
-        return Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOMEM));
-    }
-    let mapping = Mapping { base: base.cast(), len: length };
-    // Terabytes of reservation, and other people's data, do not belong in a core file.
-    #[cfg(target_os = "linux")]
-    mapping.advise(0..length, libc::MADV_DONTDUMP);
-    Ok(mapping)
+    let answer = unsafe { libc::mmap(base.cast(), len, access, flags, fd.as_raw_fd(), 0) };
+    if answer == libc::MAP_FAILED { Err(last_error("mmap")) } else { Ok(Placed { base, len }) }
 }
 
 /// Whether a smaller length would be refused likewise.

@@ -1,4 +1,4 @@
-//! The operating system: the only room of this crate that knows libc and nix.
+//! The operating system: the only room of this crate that knows libc, nix and memmap2.
 //!
 //! It owns names, files, mappings, file locks, futexes, clocks and the identity of processes, and
 //! turns each failed call into one `Error`. It refuses to know what the bytes of an object mean: no
