@@ -141,9 +141,11 @@ impl Segment {
         if size > MAX_OBJECT_BYTES {
             return Err(Error::corrupt(Damage::Header, Offset(size)));
         }
-        if end > size {
-            return Ok(());
-        }
+        if end > size { Ok(()) } else { self.reach(end, size) }
+    }
+
+    /// Maps more if `end` lies beyond what is mapped. The file has `size` bytes at least, which are whole lines.
+    fn reach(&self, end: u64, size: u64) -> Result<()> {
         let _turn = self.growing.take();
         let mut mapped = self.newest_mapping().len() as u64;
         if end > mapped {
@@ -286,9 +288,13 @@ impl Segment {
     pub(crate) fn back(&self, at: Offset, len: u64) -> Result<()> {
         debug_assert!((at.0 + len) % LINE_BYTES == 0, "a part of a line is out of reach");
         space::allocate(self.fd()?, at.0, len)?;
-        self.refresh_limit(at.0 + len)?;
+        // The file reaches to there now: there is no need to ask for its size.
+        let end = at.0 + len;
+        if end > self.limit() {
+            self.reach(end, end)?;
+        }
         if self.huge.load(Ordering::Relaxed) {
-            self.collapse_before(at.0 + len, len);
+            self.collapse_before(end, len);
         }
         Ok(())
     }
