@@ -1,13 +1,14 @@
 //! The write set: the changes that an operation or a group wants to make, kept privately until it commits.
 //!
 //! Owns the collection of `(word, value)` pairs with savepoints, and its form as a redo log in a slot. It
-//! takes no locks and does not decide when to commit.
+//! takes no locks and does not decide when to commit. [`DirectLog`] is the same log for whoever knows all
+//! changes beforehand.
 
 use crate::error::{Damage, Error, Result};
 use crate::format::{Offset, log_record, slot};
 use crate::lock::participant::Participant;
 use crate::segment::Segment;
-use crate::segment::view::Block;
+use crate::segment::view::{Block, View};
 use hashbrown::HashMap;
 
 /// Up to this many entries are searched one by one; most operations have fewer.
@@ -183,7 +184,7 @@ impl WriteSet {
     }
 
     /// The same for a set that fits into the slot.
-    fn seal_inline(&self, slot: Block<'_, { slot::SLOT_BYTES as usize / 8 }>) -> u64 {
+    fn seal_inline(&self, slot: SlotBlock<'_>) -> u64 {
         const LOG: usize = slot::LOG.inline_word as usize;
         let mut n = 0;
         let mut rest = &self.entries[..];
@@ -203,6 +204,65 @@ impl WriteSet {
     pub(crate) fn apply(&self, segment: &Segment) {
         for (at, value) in &self.entries {
             segment.store(*at, *value);
+        }
+    }
+}
+
+/// The words of a slot.
+pub(crate) type SlotBlock<'a> = Block<'a, { slot::SLOT_BYTES as usize / 8 }>;
+
+/// A redo log written straight into the slot, by the short ways, which have read everything before they write
+/// the first word. Until it is committed it means nothing.
+pub(crate) struct DirectLog<'a> {
+    slot: SlotBlock<'a>,
+    words: usize,
+}
+
+impl<'a> DirectLog<'a> {
+    const FIRST: usize = slot::LOG.inline_word as usize;
+    const ROOM: usize = slot::LOG.inline_len as usize;
+
+    #[inline(always)]
+    pub(crate) fn new(slot: SlotBlock<'a>) -> DirectLog<'a> {
+        DirectLog { slot, words: 0 }
+    }
+
+    /// Adds the changes of some words in a row.
+    #[inline(always)]
+    pub(crate) fn push_run<const N: usize>(&mut self, first: Offset, values: [u64; N]) {
+        // Behind the log lies the magazine.
+        assert!(self.words + N < Self::ROOM);
+        let at = Self::FIRST + self.words;
+        self.slot.store(at, log_record::run_header(first, N as u64));
+        self.slot.store_run(at + 1, values);
+        self.words += 1 + N;
+    }
+
+    /// Adds the change of a word.
+    #[inline(always)]
+    pub(crate) fn push(&mut self, at: Offset, value: u64) {
+        self.push_run(at, [value]);
+    }
+
+    /// Commits, and makes the changes by `apply`. The locks that cover them are held.
+    #[inline(always)]
+    pub(crate) fn commit(self, segment: &Segment, apply: impl FnOnce(&Self)) {
+        // The commit point.
+        self.slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, self.words as u64));
+        segment.fence_release();
+        apply(&self);
+        self.slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
+    }
+
+    /// Makes the changes as the log has them. Whoever has scribbled on it meanwhile gets what he asked for, inside
+    /// of the object.
+    pub(crate) fn replay(&self, view: View<'_>) {
+        let (mut n, end) = (Self::FIRST, Self::FIRST + self.words);
+        while n < end {
+            let header = self.slot.load(n);
+            let count = (log_record::run_count(header) as usize).min(end - n - 1);
+            view.store_run(log_record::run_first(header), self.slot.run(n + 1, count));
+            n += 1 + count;
         }
     }
 }

@@ -193,6 +193,16 @@ fn singles() -> Vec<Scenario> {
             ..PLAIN
         },
         Scenario {
+            name: "remove, all of chains with overflow lines",
+            template: Some(|t| {
+                t.add_keys(0..250);
+                0
+            }),
+            steps: |_| (0..250).map(remove).collect(),
+            stride: 53,
+            ..PLAIN
+        },
+        Scenario {
             name: "update",
             steps: |_| {
                 vec![
@@ -329,6 +339,18 @@ fn memory() -> Vec<Scenario> {
             ..PLAIN
         },
         Scenario {
+            // Ten blocks to a slab. What is removed first goes back to six slabs that had been used up; the newest of
+            // these is used up again.
+            name: "slabs used up, listed again, and used up",
+            warm: |_| (200..260).map(|n| add(n, 6000)).collect(),
+            steps: |_| {
+                let spread = (0..24).map(|i| remove(200 + 10 * (i % 6) + i / 6));
+                spread.chain((300..330).map(|n| add(n, 6000))).collect()
+            },
+            stride: 29,
+            ..PLAIN
+        },
+        Scenario {
             name: "close, flush of magazines",
             warm: |_| {
                 let sizes = [0, 8, 50, 100, 300, 1000, 5000, 16_000, 20_000, 70_000];
@@ -386,6 +408,17 @@ fn growth() -> Vec<Scenario> {
     fn live_needs_more(live: bool) -> Vec<Op> {
         (3000..if live { 3063 } else { 3000 }).map(|n| add(n, 8)).collect()
     }
+    /// Ten bindings to a bucket: who takes tickets leaves with most of them.
+    fn left_behind(t: &mut Template) -> u64 {
+        for n in (0..576).step_by(64) {
+            t.add_keys(n..n + 64);
+            for op in [Op::Close, Op::Open, Op::Manage] {
+                t.apply(&op);
+            }
+        }
+        t.add_keys(576..639);
+        0
+    }
     vec![
         Scenario {
             name: "split, new array of buckets",
@@ -395,6 +428,14 @@ fn growth() -> Vec<Scenario> {
             }),
             warm: live_needs_more,
             steps: |_| (500..507).map(|n| add(n, 8)).collect(),
+            ..PLAIN
+        },
+        Scenario {
+            name: "split, long chains",
+            template: Some(left_behind),
+            warm: live_needs_more,
+            steps: |_| (4000..4009).map(|n| add(n, 8)).collect(),
+            stride: 17,
             ..PLAIN
         },
         Scenario {

@@ -68,7 +68,7 @@ fn from_magazine(w: &mut Writer, class: u32) -> Option<Offset> {
 
 /// Can this be a block of the class at all?
 fn usable_block(w: &Writer, block: Offset, class: u32) -> bool {
-    block.0 % 16 == 0 && block.0 != 0 && w.segment.contains(block, size_class::class_bytes(class))
+    may_be_block(block) && w.segment.contains(block, size_class::class_bytes(class))
 }
 
 /// A cell that a mini-transaction may fill. `reserve` is its number in the reserve, if it is there.
@@ -371,66 +371,92 @@ pub(crate) fn flush(w: &mut Writer) -> Result<()> {
     Ok(())
 }
 
-/// Makes room in the full magazine of a class.
-#[cold]
-#[inline(never)]
-pub(crate) fn empty_magazine(w: &mut Writer, class: u32) -> Result<()> {
-    slabs::return_from_magazine(w, class)
+/// An empty cell of the magazine, for an operation that plans nothing else and will fill it. Blocks are returned
+/// first if there is none.
+#[inline(always)]
+pub(crate) fn empty_cell(w: &mut Writer, class: u32) -> Option<Offset> {
+    let i = next_cell(w, class);
+    let cell = w.slot_word(magazine_word(class, i));
+    if w.segment.load(cell) == 0 { Some(cell) } else { find_empty_cell(w, class) }
 }
 
-/// An empty cell of the magazine, for an operation that plans nothing else and will fill it.
-pub(crate) fn empty_cell(w: &mut Writer, class: u32) -> Option<Offset> {
-    let hint = w.s.p.full_cell[class as usize] as u64;
-    for n in 1..=MAGAZINE_CELLS {
-        let i = (hint + n) % MAGAZINE_CELLS;
-        let cell = w.slot_word(magazine_word(class, i));
-        if w.segment.load(cell) == 0 {
-            w.s.p.full_cell[class as usize] = i as u8;
-            return Some(cell);
+/// The cell behind the one that probably holds a block.
+#[inline(always)]
+fn next_cell(w: &Writer, class: u32) -> u64 {
+    (w.s.p.full_cell[class as usize] as u64 + 1) % MAGAZINE_CELLS
+}
+
+#[cold]
+#[inline(never)]
+fn find_empty_cell(w: &mut Writer, class: u32) -> Option<Offset> {
+    let found = match search(w, class, 1, |block| block.is_none()) {
+        Some(found) => found,
+        None => {
+            slabs::return_from_magazine(w, class).ok()?;
+            search(w, class, 1, |block| block.is_none())?
         }
+    };
+    w.s.p.full_cell[class as usize] = (found.wrapping_sub(1) % MAGAZINE_CELLS) as u8;
+    Some(w.slot_word(magazine_word(class, found)))
+}
+
+/// Looks for a cell, from the one that probably holds a block on, in steps of `step`.
+#[inline(always)]
+fn search(w: &Writer, class: u32, step: u64, fits: impl Fn(Offset) -> bool) -> Option<u64> {
+    let slot = w.segment.block::<{ slot::SLOT_BYTES as usize / 8 }>(w.s.p.base)?;
+    let first = magazine_word(class, 0) as usize;
+    let mut i = w.s.p.full_cell[class as usize] as usize % CELLS;
+    for _ in 0..CELLS {
+        if fits(Offset(slot.load(first + i))) {
+            return Some(i as u64);
+        }
+        i = (i + step as usize) % CELLS;
     }
     None
 }
 
-/// Takes note that the cell given by `peek_block` has been emptied.
+const CELLS: usize = MAGAZINE_CELLS as usize;
+
+/// Takes note that the cell given by `empty_cell` has been filled.
+#[inline(always)]
+pub(crate) fn note_freed(w: &mut Writer, class: u32) {
+    w.s.p.full_cell[class as usize] = next_cell(w, class) as u8;
+}
+
+/// Takes note that the cell given by `ready_block` has been emptied.
 #[inline(always)]
 pub(crate) fn note_taken(w: &mut Writer, class: u32) {
     let hint = &mut w.s.p.full_cell[class as usize];
     *hint = hint.wrapping_sub(1) % MAGAZINE_CELLS as u8;
 }
 
-/// A block of the magazine and its cell, for an operation that plans nothing else. Nothing is planned yet.
+/// A block of the magazine, which is filled first if it is empty, and its cell, for an operation that plans
+/// nothing else. Nothing is planned yet. Whether the block lies in the object is found when it is filled.
 #[inline(always)]
-pub(crate) fn peek_block(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
+pub(crate) fn ready_block(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
     let cell = w.slot_word(magazine_word(class, w.s.p.full_cell[class as usize] as u64));
     let block = Offset(w.segment.load(cell));
-    if usable_block(w, block, class) {
-        return Some((cell, block));
-    }
-    peek_elsewhere(w, class)
+    if may_be_block(block) { Some((cell, block)) } else { find_ready_block(w, class) }
+}
+
+#[inline(always)]
+fn may_be_block(block: Offset) -> bool {
+    block.0 % 16 == 0 && !block.is_none()
 }
 
 #[cold]
 #[inline(never)]
-fn peek_elsewhere(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
-    let hint = w.s.p.full_cell[class as usize] as u64;
-    for n in 1..MAGAZINE_CELLS {
-        let i = hint.wrapping_sub(n) % MAGAZINE_CELLS;
-        let cell = w.slot_word(magazine_word(class, i));
-        let block = Offset(w.segment.load(cell));
-        if usable_block(w, block, class) {
-            w.s.p.full_cell[class as usize] = i as u8;
-            return Some((cell, block));
+fn find_ready_block(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
+    let backwards = MAGAZINE_CELLS - 1;
+    let found = match search(w, class, backwards, may_be_block) {
+        Some(found) => found,
+        None => {
+            slabs::refill(w, class).ok()?;
+            pages::grow_ahead(w);
+            search(w, class, backwards, may_be_block)?
         }
-    }
-    None
-}
-
-/// Fills the magazine of a class, for an operation that plans nothing else.
-#[cold]
-#[inline(never)]
-pub(crate) fn fill_magazine(w: &mut Writer, class: u32) -> Result<()> {
-    slabs::refill(w, class)?;
-    pages::grow_ahead(w);
-    Ok(())
+    };
+    w.s.p.full_cell[class as usize] = found as u8;
+    let cell = w.slot_word(magazine_word(class, found));
+    Some((cell, Offset(w.segment.load(cell))))
 }

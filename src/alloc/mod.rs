@@ -6,11 +6,13 @@
 //!
 //! - [`pages`]: runs of pages, growth of the file, giving memory back to the system.
 //! - [`slabs`]: blocks of the size classes.
-//! - [`fast_refill`]: the short way from a slab to a magazine.
+//! - [`fast_arena`], [`fast_refill`], [`fast_return`]: the short ways between slabs and a magazine.
 //! - [`custody`]: magazines, reserve and pending list of a slot; taking and freeing.
 
 pub(crate) mod custody;
+mod fast_arena;
 mod fast_refill;
+mod fast_return;
 pub(crate) mod pages;
 mod slabs;
 

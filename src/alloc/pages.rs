@@ -102,6 +102,26 @@ pub(super) fn take_into_reserve(
     }
 }
 
+/// Is there a free run of so many pages that has memory? Lets the object grow if there is none of either sort.
+pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
+    loop {
+        if find(w, n, false).is_some() {
+            return Ok(true);
+        }
+        if find(w, n, true).is_some() {
+            return Ok(false);
+        }
+        grow(w, n, Backing::Backed)?;
+    }
+}
+
+/// Takes pages that have memory off the free lists, as part of what is planned. The page lock is held.
+pub(super) fn carve_backed(w: &mut Writer, n: u32, purpose: Purpose) -> Result<Option<Page>> {
+    let Some(found) = find(w, n, false) else { return Ok(None) };
+    carve(w, found, n, purpose)?;
+    Ok(Some(found.page))
+}
+
 /// The first fitting run of the free lists of one sort.
 fn find(w: &Writer, n: u32, unbacked: bool) -> Option<Found> {
     for b in bin(n)..BINS {
@@ -309,7 +329,12 @@ fn back_for_growth(w: &Writer, first: Page, n: u32, reserved: bool) -> Result<()
         back_descriptors(w, first, 1)?;
         return back_descriptors(w, first.add(n - 1), 1);
     }
-    back_descriptors(w, first, n)?;
+    // The page that holds the descriptor of the last used page has memory.
+    let last = first.add(n - 1);
+    let has_neighbour = first.0 as u64 > segment_of(first.0 as u64).data;
+    if !has_neighbour || descriptor(Page(first.0 - 1)).0 / PAGE_BYTES != descriptor(last).0 / PAGE_BYTES {
+        back_descriptors(w, first, n)?;
+    }
     let bytes = n as u64 * PAGE_BYTES;
     w.segment.back(first.offset(), bytes)?;
     if n <= STEP_PAGES {

@@ -4,7 +4,7 @@
 //! processes rarely meet; a busy arena is not waited for.
 
 use super::custody::{self, Cell};
-use super::{fast_refill, pages};
+use super::{fast_refill, fast_return, pages};
 use crate::error::{Damage, Error, Result};
 use crate::format::pages::{self as page_format, Head, Links, Purpose, bitmap_word, descriptor};
 use crate::format::size_class::{self, CLASSES, SLAB_BYTES, SLAB_PAGES, class_bytes, slab_blocks};
@@ -19,6 +19,15 @@ const REFILL_BYTES: u64 = 8192;
 const MUCH_PLANNED: u64 = 64;
 /// Most pending blocks that one mini-transaction returns.
 const RETURNED_AT_ONCE: u32 = 16;
+
+/// Words of the descriptors of a slab, which lie in a row.
+pub(super) const DESCRIPTOR_WORDS: usize = SLAB_PAGES as usize * page_format::DESCRIPTOR_BYTES as usize / 8;
+
+/// Where bitmap word `n` of a slab is among these.
+#[inline(always)]
+pub(super) const fn bitmap_place(n: u64) -> usize {
+    4 * (1 + n as usize / 3) + 1 + n as usize % 3
+}
 
 /// Blocks of a class that a refill takes together.
 pub(super) fn refill_blocks(class: u32) -> u64 {
@@ -73,32 +82,57 @@ pub(super) fn refill(w: &mut Writer, class: u32) -> Result<()> {
 
 /// Makes a slab and fills cells from it.
 fn fill_from_new(w: &mut Writer, arena: u64, class: u32, cells: &[Cell]) -> Result<usize> {
+    while pages::has_backed(w, SLAB_PAGES)? {
+        let filled = w.mini(|w| {
+            w.lock(header::arena(arena), Rank::Arena)?;
+            w.lock(header::PAGE_LOCK, Rank::Page)?;
+            let Some(slab) = pages::carve_backed(w, SLAB_PAGES, Purpose::Record)? else { return Ok(0) };
+            make_slab(w, slab, arena, class);
+            fill_from(w, slab, class, cells)
+        })?;
+        if filled > 0 {
+            return Ok(filled);
+        }
+    }
     custody::make_reserve_room(w)?;
     let (run, cell) = pages::take_into_reserve(w, SLAB_PAGES, Purpose::Record, custody::Backing::Backed)?;
     let slab = run.page();
     w.mini(|w| {
         w.lock(header::arena(arena), Rank::Arena)?;
         w.put(cell, 0);
-        let at = descriptor(slab);
-        let list = header::arena_list(arena, class);
-        let next = Page(w.word(list) as u32);
-        w.put(at, Head::slab(class, arena).0);
-        w.put(at.word(1), Links::new(next, Page::NONE).0);
-        w.put(at.word(2), slab_blocks(class));
-        w.put(at.word(3), 0);
-        for distance in 1..SLAB_PAGES {
-            let body = descriptor(slab.add(distance));
-            w.put(body, Head::slab_body(distance).0);
-            for n in 1..4 {
-                w.put(body.word(n), 0);
-            }
-        }
-        if next != Page::NONE {
-            pages::set_previous(w, next, slab);
-        }
-        w.put(list, slab.0 as u64);
+        make_slab(w, slab, arena, class);
         fill_from(w, slab, class, cells)
     })
+}
+
+/// Makes a run a slab, and puts it at the head of its list. The arena lock is held; the run is in the slot's
+/// custody, or is being taken from a free list under the page lock.
+fn make_slab(w: &mut Writer, slab: Page, arena: u64, class: u32) {
+    let at = descriptor(slab);
+    let list = header::arena_list(arena, class);
+    let next = Page(w.word(list) as u32);
+    w.put(at, Head::slab(class, arena).0);
+    w.put(at.word(1), Links::new(next, Page::NONE).0);
+    w.put(at.word(2), slab_blocks(class));
+    let last = descriptor(slab.add(SLAB_PAGES - 1));
+    w.put(last, Head::slab_body(SLAB_PAGES - 1).0);
+    // What inner pages say, and the last page in all but its first word, means nothing until the run is a slab,
+    // so it needs no log.
+    w.segment.fence_release();
+    w.segment.store(at.word(3), 0);
+    for distance in 1..SLAB_PAGES {
+        let body = descriptor(slab.add(distance));
+        if body != last {
+            w.segment.store(body, Head::slab_body(distance).0);
+        }
+        for n in 1..4 {
+            w.segment.store(body.word(n), 0);
+        }
+    }
+    if next != Page::NONE {
+        pages::set_previous(w, next, slab);
+    }
+    w.put(list, slab.0 as u64);
 }
 
 /// Moves free blocks of a slab into cells. The arena lock is held.
@@ -238,6 +272,9 @@ pub(super) fn release_any(w: &mut Writer, what: Offset) -> Result<()> {
 
 /// Returns about half of a full magazine to the slabs, so that blocks can be freed into it again.
 pub(super) fn return_from_magazine(w: &mut Writer, class: u32) -> Result<()> {
+    if fast_return::return_some(w, class).is_some() {
+        return Ok(());
+    }
     let cells: Vec<Offset> =
         (0..slot::MAGAZINE_CELLS).map(|i| w.slot_word(slot::magazine_word(class, i))).collect();
     w.mini(|w| {
@@ -328,3 +365,5 @@ pub(super) fn return_pending(w: &mut Writer) -> Result<bool> {
 }
 
 const _: () = assert!(size_class::SLAB_BYTES == SLAB_PAGES as u64 * PAGE_BYTES);
+const _: () = assert!(bitmap_place(44) < DESCRIPTOR_WORDS && slab_blocks(0).div_ceil(64) <= 45);
+const _: () = assert!(bitmap_word(Page(32), 4).0 == descriptor(Page(32)).0 + 8 * bitmap_place(4) as u64);

@@ -41,6 +41,15 @@ impl Shape {
         Shape { key_len, value_len, long: key_len > u32::MAX as u64 || value_len > u32::MAX as u64 }
     }
 
+    /// The shape for bytes of so small lengths that a block holds it, and the class of that.
+    #[inline(always)]
+    pub(crate) fn of_short(key_len: usize, value_len: usize) -> Option<(Shape, u32)> {
+        let (key_len, value_len) = (key_len as u64, value_len as u64);
+        let value_at = SHORT_HEADER_BYTES.checked_add(padded(key_len))?;
+        let class = size_class::class_for(value_at.checked_add(padded(value_len))?)?;
+        Some((Shape { key_len, value_len, long: false }, class))
+    }
+
     /// The shape that the first two words announce; the lengths of a long one are in the next two.
     #[inline(always)]
     pub(crate) const fn is_long(w0: u64) -> bool {

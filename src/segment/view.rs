@@ -122,6 +122,21 @@ impl<'a> View<'a> {
         }
     }
 
+    /// As [`Segment::store`], of words in a row, which are those of another place; nothing is stored if not all of
+    /// them lie in what is known of the object.
+    #[inline(always)]
+    pub(crate) fn store_run(&self, at: Offset, values: &[AtomicU64]) {
+        if at.0 % 8 != 0 || !self.contains(at, 8 * values.len() as u64) {
+            return;
+        }
+        let to = self.address(at).cast::<AtomicU64>();
+        for (i, value) in values.iter().enumerate() {
+            hook();
+            // SAFETY: the range was just checked, and is aligned; see `block`.
+            unsafe { (*to.add(i)).store(value.load(Ordering::Relaxed), Ordering::Release) };
+        }
+    }
+
     /// Does a range end inside of what is known of the object? Its end is a number that cannot overflow.
     #[inline(always)]
     pub(crate) fn reaches(&self, at: Offset, len: u64) -> bool {
@@ -198,6 +213,22 @@ impl<const N: usize> Block<'_, N> {
     pub(crate) fn store(&self, n: usize, value: u64) {
         hook();
         self.0[n].store(value.to_le(), Ordering::Release);
+    }
+
+    /// Stores words from word `n` on. They must fit.
+    #[inline(always)]
+    pub(crate) fn store_run<const M: usize>(&self, n: usize, values: [u64; M]) {
+        for (word, value) in self.0[n..n + M].iter().zip(values) {
+            hook();
+            word.store(value.to_le(), Ordering::Release);
+        }
+    }
+
+    /// The words from word `n` on, as far as there are `count` of them, as they are.
+    #[inline(always)]
+    pub(crate) fn run(&self, n: usize, count: usize) -> &[AtomicU64] {
+        let rest = self.0.get(n..).unwrap_or_default();
+        &rest[..count.min(rest.len())]
     }
 
     /// As [`Segment::compare_exchange`].

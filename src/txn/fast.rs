@@ -12,7 +12,6 @@ use crate::format::lock_word::{LockWord, WRITING};
 use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape};
 use crate::format::size_class::LINE_CLASS;
 use crate::format::{Offset, log_record, slot};
-use crate::index::chain::fill_line;
 use crate::index::find::{self, Found, Sight};
 use crate::index::roots::Roots;
 use crate::lock::release;
@@ -65,30 +64,94 @@ pub(crate) fn remove(w: &mut Writer, table: &TableView, key: &[u8]) -> Option<bo
         return sight.is_valid(&table.roots).then_some(false);
     };
     let Holder::Block(class) = found.shape.holder()? else { return None };
-    let (place, entry) = (W_ENTRY as usize..W_LINK as usize)
-        .map(|n| (n as u64, sight.bucket.load(n)))
-        .find(|(_, entry)| entry_record(*entry) == found.record)?;
+    let place = place_of(&sight, found.record)?;
     let older = record::older(sight.view.block::<1>(found.record)?.load(0));
     let left = if older.is_none() {
         0
     } else {
         find::checked_shape(w.segment, older).ok()?;
-        entry_with(entry, older)
+        entry_with(place.entry, older)
     };
     let counter = ops::counter_line(w, table).ok()?;
     let count = w.segment.load(counter);
-    let cell = custody::empty_cell(w, class).or_else(|| {
-        custody::empty_magazine(w, class).ok()?;
-        custody::empty_cell(w, class)
-    })?;
-    let freed = (cell, found.record.0);
+    let freed = (custody::empty_cell(w, class)?, found.record.0);
     let counted = (counter, count.wrapping_sub(1));
-    if !write(w, &sight, &[(sight.seen.bucket.word(place), left), freed, counted]) {
+    if left == 0 && place.is_last {
+        // The line that becomes empty is freed. Its cell is another one if its class is.
+        let (link_at, link) = place.before.filter(|_| class != LINE_CLASS)?;
+        let line_cell = custody::empty_cell(w, LINE_CLASS)?;
+        let next = Link(sight.view.block::<8>(place.line)?.load(W_LINK as usize)).next();
+        let unlinked = (link_at, link.with_next(next).0);
+        if !write(w, &sight, &[unlinked, (line_cell, place.line.0), freed, counted]) {
+            return None;
+        }
+        custody::note_freed(w, LINE_CLASS);
+    } else if !write(w, &sight, &[(place.line.word(place.word), left), freed, counted]) {
         return None;
     }
+    custody::note_freed(w, class);
     growth::report(w, table.roots.root(), count as i64, count.wrapping_sub(1) as i64);
     Some(true)
 }
+
+/// Where a key's entry is: in the bucket, or in an overflow line.
+struct Place {
+    line: Offset,
+    word: u64,
+    entry: u64,
+    /// Is it the only entry of an overflow line?
+    is_last: bool,
+    /// For an overflow line: the word that links to it, and its value.
+    before: Option<(Offset, Link)>,
+}
+
+/// Finds the entry that points to a record, in the bucket or one of its first overflow lines.
+#[inline(always)]
+fn place_of(sight: &Sight, record: Offset) -> Option<Place> {
+    let at = sight.seen.bucket;
+    for n in W_ENTRY..W_LINK {
+        let entry = sight.bucket.load(n as usize);
+        if entry_record(entry) == record {
+            return Some(Place { line: at, word: n, entry, is_last: false, before: None });
+        }
+    }
+    place_in_lines(sight, record)
+}
+
+#[inline(never)]
+fn place_in_lines(sight: &Sight, record: Offset) -> Option<Place> {
+    let mut link_at = sight.seen.bucket.word(W_LINK);
+    let mut link = Link(sight.bucket.load(W_LINK as usize));
+    for _ in 0..LINES_SEARCHED {
+        let at = link.next();
+        let line = sight.view.block::<8>(at).filter(|_| !at.is_none())?;
+        let mut others = 0;
+        let mut found = None;
+        for n in W_ENTRY..W_LINK {
+            let entry = line.load(n as usize);
+            if entry != 0 && entry_record(entry) == record {
+                found = Some((n, entry));
+            } else {
+                others |= entry;
+            }
+        }
+        if let Some((word, entry)) = found {
+            return Some(Place {
+                line: at,
+                word,
+                entry,
+                is_last: others == 0,
+                before: Some((link_at, link)),
+            });
+        }
+        link_at = at.word(W_LINK);
+        link = Link(line.load(W_LINK as usize));
+    }
+    None
+}
+
+/// Overflow lines of a bucket that the short way of a removal knows.
+const LINES_SEARCHED: u32 = 3;
 
 /// Adds to the 8-byte little-endian integer that is bound to a key. Gives the sum.
 #[inline(always)]
@@ -140,13 +203,12 @@ fn bind_new(
     value: &[u8],
 ) -> Option<()> {
     let segment = w.segment;
-    let shape = Shape::new(key.len() as u64, value.len() as u64);
-    let Holder::Block(class) = shape.holder()? else { return None };
+    let (shape, class) = Shape::of_short(key.len(), value.len())?;
     let (bucket, seen) = (sight.bucket, sight.seen);
     let link = Link(bucket.load(W_LINK as usize));
     let level = level_of(seen.index, link, table.roots.base_level())?;
     let counter = ops::counter_line(w, table).ok()?;
-    let (cell, block) = block_of(w, class)?;
+    let (cell, block) = custody::ready_block(w, class)?;
     let entry = bucket::entry(hash, level, block);
     let count = segment.load(counter);
     let counted = (counter, count.wrapping_add(1));
@@ -157,10 +219,14 @@ fn bind_new(
         Some(hole) => write(w, &sight, &[(hole, entry), (cell, 0), counted]),
         None => {
             // A new line goes between the bucket and its other lines. Its cell is another one if its class is.
-            let (line_cell, line) = block_of(w, LINE_CLASS).filter(|_| class != LINE_CLASS)?;
-            fill_line(w, line, &[entry], link.next());
+            let (line_cell, line) = custody::ready_block(w, LINE_CLASS).filter(|_| class != LINE_CLASS)?;
+            fill_line(segment, line, entry, link.next())?;
             let linked = (seen.bucket.word(W_LINK), link.with_next(line).0);
-            write(w, &sight, &[linked, (line_cell, 0), (cell, 0), counted])
+            let done = write(w, &sight, &[linked, (line_cell, 0), (cell, 0), counted]);
+            if done {
+                custody::note_taken(w, LINE_CLASS);
+            }
+            done
         }
     };
     if done {
@@ -170,14 +236,19 @@ fn bind_new(
     done.then_some(())
 }
 
-/// A block of the magazine, filled first if it is empty, and its cell. Nothing is planned yet.
+/// Fills an overflow line that is not reachable yet.
 #[inline(always)]
-fn block_of(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
-    if let Some(found) = custody::peek_block(w, class) {
-        return Some(found);
+fn fill_line(segment: &Segment, at: Offset, entry: u64, next: Offset) -> Option<()> {
+    let line = segment.block::<8>(at)?;
+    // As in `ops::fill_record`.
+    segment.fence_release();
+    line.store(0, 0);
+    line.store(W_ENTRY as usize, entry);
+    for n in W_ENTRY as usize + 1..W_LINK as usize {
+        line.store(n, 0);
     }
-    custody::fill_magazine(w, class).ok()?;
-    custody::peek_block(w, class)
+    line.store(W_LINK as usize, Link(0).with_next(next).0);
+    Some(())
 }
 
 /// A free entry of the bucket or of its first overflow line.
@@ -268,6 +339,9 @@ fn conclude(w: &Writer, slot: Slot, sight: &Sight, mine: LockWord) {
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));
 }
 
+/// Splits that one operation makes for others: two, so that every second one pays for none.
+const TICKETS_PER_OPERATION: u32 = 2;
+
 /// What an operation leaves to be done when it is over: returning freed blocks, splitting a bucket.
 #[inline(always)]
 pub(crate) fn has_chores(w: &Writer, table: &TableView) -> bool {
@@ -280,7 +354,7 @@ pub(crate) fn has_chores(w: &Writer, table: &TableView) -> bool {
 pub(crate) fn chores(w: &mut Writer, table: &TableView) {
     // The operation itself has succeeded. What fails here, for want of memory say, is tried again by later
     // operations, and reported by those that cannot do without it.
-    let _ = growth::use_ticket(w, table);
+    let _ = growth::use_tickets(w, table, TICKETS_PER_OPERATION);
     let _ = super::clean_up(w);
     let _ = super::lifecycle::upkeep(w);
 }

@@ -60,14 +60,21 @@ fn report_step(w: &mut Writer, root: Offset, steps: i64) {
     w.s.p.tickets_of = root;
 }
 
-/// Uses one ticket, as an operation of its own. Failing to split is no error: the bucket stays behind.
+/// Uses some tickets, each for an operation of its own. Failing to split is no error: the bucket stays behind.
 #[cold]
 #[inline(never)]
-pub(crate) fn use_ticket(w: &mut Writer, table: &TableView) -> Result<()> {
-    if w.s.p.tickets_of != table.roots.root() {
-        return Ok(());
+pub(crate) fn use_tickets(w: &mut Writer, table: &TableView, most: u32) -> Result<()> {
+    for _ in 0..most {
+        if w.s.p.tickets_of != table.roots.root() {
+            break;
+        }
+        let Some(target) = w.s.p.tickets.next() else { break };
+        use_ticket(w, table, target)?;
     }
-    let Some(target) = w.s.p.tickets.next() else { return Ok(()) };
+    Ok(())
+}
+
+fn use_ticket(w: &mut Writer, table: &TableView, target: u64) -> Result<()> {
     if target >= 1 << bucket::MAX_LEVEL || !make_ready(w, table, target)? {
         return Ok(());
     }
@@ -77,31 +84,40 @@ pub(crate) fn use_ticket(w: &mut Writer, table: &TableView) -> Result<()> {
         if index == target {
             return Ok(());
         }
-        if fast_split::split(w, table, index, level).is_some() {
-            continue;
-        }
-        let Some(bucket) = table.roots.bucket(index) else { return Ok(()) };
-        if !w.try_lock(bucket, Rank::Ordinary)? {
+        if fast_split::split(w, table, index, level).is_none() && !split_generally(w, table, index, level)? {
             return Ok(());
         }
-        let link = Link(w.word(bucket.word(W_LINK)));
-        let unchanged = level_of(index, link, table.roots.base_level()) == Some(level)
-            && table.roots.is_current(w.segment, table.roots.version());
-        let split = if unchanged {
-            split(w, &table.roots, table.key_hash, index, level, &mut SlabLines)
-        } else {
-            Ok(false)
-        };
-        match split {
-            Ok(true) => commit(w)?,
-            Ok(false) => return super::abort(w),
-            Err(e) => {
-                super::abort(w)?;
-                return Err(e);
-            }
+        if index + (1 << level) == target {
+            return Ok(());
         }
     }
     Ok(())
+}
+
+/// Splits a bucket if nobody is there. False: it stays as it is.
+#[cold]
+#[inline(never)]
+fn split_generally(w: &mut Writer, table: &TableView, index: u64, level: u32) -> Result<bool> {
+    let Some(bucket) = table.roots.bucket(index) else { return Ok(false) };
+    if !w.try_lock(bucket, Rank::Ordinary)? {
+        return Ok(false);
+    }
+    let link = Link(w.word(bucket.word(W_LINK)));
+    let unchanged = level_of(index, link, table.roots.base_level()) == Some(level)
+        && table.roots.is_current(w.segment, table.roots.version());
+    let split = if unchanged {
+        split(w, &table.roots, table.key_hash, index, level, &mut SlabLines)
+    } else {
+        Ok(false)
+    };
+    match split {
+        Ok(true) => commit(w).map(|()| true),
+        Ok(false) => super::abort(w).map(|()| false),
+        Err(e) => {
+            super::abort(w)?;
+            Err(e)
+        }
+    }
 }
 
 /// The bucket that holds the keys which an unborn one will get, and its level.
@@ -162,9 +178,7 @@ pub(crate) fn grow_for(w: &mut Writer, table: &TableView, keys: u64) -> Result<(
         // Tickets that are lost by this leave buckets behind, which are split by whoever adds to them.
         w.s.p.tickets = permitted..wanted;
         w.s.p.tickets_of = table.roots.root();
-        while !w.s.p.tickets.is_empty() && w.s.p.tickets_of == table.roots.root() {
-            use_ticket(w, table)?;
-        }
+        use_tickets(w, table, u32::MAX)?;
     }
     Ok(())
 }
@@ -190,7 +204,14 @@ pub(crate) fn permit_for_group(w: &mut Writer, table: &TableView) -> Result<()> 
 }
 
 /// Makes sure that the memory of a bucket is there. False: the table has become another one.
+#[inline(always)]
 fn make_ready(w: &mut Writer, table: &TableView, index: u64) -> Result<bool> {
+    if index < table.roots.ready() { Ok(true) } else { make_ready_slowly(w, table, index) }
+}
+
+#[cold]
+#[inline(never)]
+fn make_ready_slowly(w: &mut Writer, table: &TableView, index: u64) -> Result<bool> {
     loop {
         if index < table.roots.ready() {
             return Ok(true);

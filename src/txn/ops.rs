@@ -180,7 +180,7 @@ pub(super) fn make_record(w: &mut Writer, key: &[u8], value: &[u8], older: Offse
 }
 
 /// Fills a block that nobody refers to. False if it does not lie inside of the object.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub(super) fn fill_record(
     w: &Writer,
