@@ -652,6 +652,12 @@ impl HashTable {
         self.change_quickly(|w, table| fast::increment(w, table, key, delta))
     }
 
+    /// The short way of `remove` alone.
+    #[inline(always)]
+    pub(crate) fn remove_quickly(&self, key: &[u8]) -> Quick<bool> {
+        self.change_quickly(|w, table| fast::remove(w, table, key))
+    }
+
     #[cold]
     #[inline(never)]
     pub(crate) fn change_generally<R>(

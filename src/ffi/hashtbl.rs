@@ -435,6 +435,33 @@ pub unsafe extern "C" fn netshm_hashtbl_remove(
     key_len: usize,
     was_there: *mut c_int,
 ) -> c_int {
+    // SAFETY: the header asks for a handle and for readable bytes.
+    if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
+        let quick = t.remove_quickly(key);
+        if let Quick::Done(there) | Quick::DoneWithChores(there) = quick {
+            if !was_there.is_null() {
+                // SAFETY: the header asks for a valid place or NULL.
+                unsafe { was_there.write(there.into()) };
+            }
+            return if matches!(quick, Quick::Done(_)) { NETSHM_OK } else { chores(t) };
+        }
+    }
+    // SAFETY: as above.
+    unsafe { remove_slowly(t, key, key_len, was_there) }
+}
+
+/// The same where something is unusual.
+///
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe fn remove_slowly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    was_there: *mut c_int,
+) -> c_int {
     guard(&["t", "key", "key_len", "was_there"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
         let (t, key) = unsafe { (live_key(t)?, bytes(2, key, key_len)?) };
