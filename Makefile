@@ -31,7 +31,8 @@ all: build
 
 help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
-	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-reference test-ocaml test-examples test-runtimes; test-long'
+	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-reference test-ocaml test-examples test-runtimes'
+	@echo '      test-models; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS), bench-growth, -large, -walk, -huge, -sim'
 	@echo 'gates: check-header check-symbols check-soname check-install'
@@ -223,4 +224,5 @@ clean:
 
 include demo/demo.mk
 include examples_c/run.mk
+include tests/models/run.mk
 include tests/runtimes/run.mk

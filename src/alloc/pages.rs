@@ -111,7 +111,7 @@ pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
         if find(w, n, true).is_some() {
             return Ok(false);
         }
-        grow(w, n, Backing::Backed)?;
+        grow(w, n, STEP_PAGES, Backing::Backed)?;
     }
 }
 

@@ -6,15 +6,18 @@ consistent; the protocol is that of docs/design.md. A watcher that has seen the 
 for ever, nobody else: at every end, where nobody can take a step, no watcher sleeps with an old stamp, and no locker
 sleeps while the lock is free. Sleeps end by wake-ups alone here: the time limits of the real ones hide nothing.
 
-usage: watch_wakeup.py [fault]    fault: no-recheck, clear-late, wake-one, keep-on-release; each has to be found
+usage: watch_wakeup.py [FAULT [KINDS]]    FAULT: none, no-recheck, clear-late, wake-one, keep-on-release; each of the
+four has to be found, which takes no more than one process of each kind: WCL. It ends with 1 if somebody sleeps for ever.
 """
 import sys
 from collections import deque
 
-FAULT = sys.argv[1] if len(sys.argv) > 1 else ""
+FAULTS = ("none", "no-recheck", "clear-late", "wake-one", "keep-on-release")
+FAULT = sys.argv[1] if len(sys.argv) > 1 else "none"
 # Who takes part: W watches until it has seen the version 2; C changes twice; L locks, and changes nothing.
-KINDS = "WWCLL"
+KINDS = sys.argv[2] if len(sys.argv) > 2 else "WWCLL"
 CHANGES = 2
+NAME = "the protocol" if FAULT == "none" else FAULT
 
 # State: the word (owner, waiters, watch, version), the queue of sleepers, and for each process (pc, registers).
 # Registers: what it saw of the word, and how much is left to do.
@@ -123,6 +126,9 @@ def wrong(state):
 
 
 def main():
+    if FAULT not in FAULTS or not set(KINDS) <= set("WCL"):
+        print(__doc__)
+        return 2
     rounds = {"W": 0, "C": CHANGES, "L": 1}
     first = ((FREE, 0, 0, 0), (), tuple(("look", None, rounds[k]) for k in KINDS))
     before = {first: None}
@@ -135,7 +141,7 @@ def main():
             ends += 1
             what = wrong(state)
             if what:
-                print("%s: %s" % (FAULT or "the protocol", what))
+                print("%s: %s" % (NAME, what))
                 path = []
                 while state:
                     path.append(state)
@@ -147,7 +153,7 @@ def main():
             if s not in before:
                 before[s] = state
                 todo.append(s)
-    print("%s: %d states, %d ends, nobody sleeps for ever" % (FAULT or "the protocol", len(before), ends))
+    print("%s: %d states, %d ends, nobody sleeps for ever" % (NAME, len(before), ends))
     return 0
 
 
