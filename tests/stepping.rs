@@ -193,25 +193,25 @@ mod steps {
 
     /// Handles in the child.
     struct Opened {
-        library: Library,
+        netshm: Library,
         object: Handle,
         table: Handle,
     }
 
     impl Opened {
-        fn open(library: Library, path: &Path, flags: u32) -> Opened {
+        fn open(netshm: Library, path: &Path, flags: u32) -> Opened {
             let name = CString::new(path.as_os_str().as_bytes()).expect("has no NUL");
             let mut object = std::ptr::null_mut();
             // SAFETY: the arguments are as the header wants them.
             let code = unsafe {
-                (library.open)(FILE, name.as_ptr(), std::ptr::null(), flags, 0o600, &raw mut object)
+                (netshm.open)(FILE, name.as_ptr(), std::ptr::null(), flags, 0o600, &raw mut object)
             };
             assert_eq!(code, 0, "opens");
-            Opened { library, object, table: std::ptr::null_mut() }
+            Opened { netshm, object, table: std::ptr::null_mut() }
         }
 
         fn run(&mut self, op: &Op) {
-            let l = self.library;
+            let l = self.netshm;
             let t = self.table;
             // SAFETY: handles and buffers are alive, and lengths are theirs.
             let code = unsafe {
