@@ -35,7 +35,7 @@ help:
 	@echo '      test-models; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS), bench-growth, -large, -walk, -huge, -sim'
-	@echo 'gates: check-header check-symbols check-soname check-install'
+	@echo 'gates: check-header check-symbols check-soname check-install check-instructions (record-instructions)'
 
 build: lib
 
@@ -177,15 +177,23 @@ bench-wake: lib
 		-Wl,-rpath,$(abspath $(LIBDIR))
 	$(BUILD)/wake
 
-bench-map: lib
+bench-map: lib $(BUILD)/instructions
 	$(CARGO) build --quiet --release --manifest-path bench/map/Cargo.toml --target-dir $(BUILD)/bench-map
 	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/bench.c -o $(BUILD)/bench -L$(LIBDIR) -lnetshm \
 		$(BUILD)/bench-map/release/libbenchmap.so \
 		-Wl,-rpath,$(abspath $(LIBDIR)) -Wl,-rpath,$(abspath $(BUILD))/bench-map/release
-	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/instructions.c -o $(BUILD)/instructions -L$(LIBDIR) \
-		-lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
 	$(BUILD)/bench $(BENCH_KEYS) $(BENCH_ROUNDS)
-	@if c_tests/need.sh valgrind valgrind; then bench/instructions.sh $(BUILD)/instructions; fi
+	@if c_tests/need.sh valgrind valgrind; then bench/instructions.sh $(abspath $(BUILD))/instructions; fi
+
+$(BUILD)/instructions: bench/instructions.c include/netshm.h | lib
+	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude $< -o $@ -L$(LIBDIR) -lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
+
+# Instructions per operation beside those on file, bench/counts: a slow-down by code shows at once, on any machine.
+.PHONY: check-instructions record-instructions
+gates: check-instructions
+
+check-instructions record-instructions: %-instructions: lib $(BUILD)/instructions
+	@if c_tests/need.sh valgrind valgrind; then bench/instructions.sh $(abspath $(BUILD))/instructions $*; fi
 
 # Elements beside a mutex around a load or store, slices beside memcpy.
 bench-array: lib

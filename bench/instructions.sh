@@ -1,26 +1,52 @@
 #!/bin/sh
-# Instructions per call into the release library, by callgrind. usage: instructions.sh PROGRAM
+# Instructions per call into the release library, by callgrind, for the library as it is compiled.
+# usage: instructions.sh PROGRAM           prints them, and whether the goals are met
+#        instructions.sh PROGRAM check     compares them with those on file
+#        instructions.sh PROGRAM record    puts them on file
+#
+# On file are the instructions of the library itself, and how often a call leaves it, for libc as a rule: which memcpy
+# libc takes depends on the processor, what the library does depends on compiler and target features alone. So there is
+# a file for each of these, and it holds on any machine. The goals count what libc does as well.
 set -eu
+cd "$(dirname "$0")"
 program=$1
-if ! command -v valgrind >/dev/null 2>&1; then
-    echo "SKIP: instruction counts: valgrind is not installed"
-    exit 0
-fi
-out=$(mktemp)
-trap 'rm -f "$out"' EXIT
-echo "instructions per call (callgrind; 250,000 keys of 16 bytes, values of 64 bytes; add: the mean from empty)"
-# row, goal, function to be counted, its calls
-while read -r what goal function calls; do
-    valgrind --tool=callgrind --callgrind-out-file="$out" --collect-atstart=no \
-        --toggle-collect="$function" "$program" "$what" >/dev/null 2>"$out.log" </dev/null ||
-        { cat "$out.log"; rm -f "$out.log"; exit 1; }
-    rm -f "$out.log"
-    total=$(awk '/^summary:|^totals:/ { print $2; exit }' "$out")
-    each=$((total / calls))
-    verdict=""
-    [ "$goal" = - ] || { [ "$each" -le "$goal" ] && verdict="  goal <= $goal  met" || verdict="  goal <= $goal  NOT MET"; }
-    printf '  %-10s %6d%s\n' "$what" "$each" "$verdict"
-done <<EOF
+todo=${2:-print}
+case $todo in
+print | check | record) ;;
+*) echo "instructions.sh: what is $todo?" >&2 && exit 2 ;;
+esac
+TOLERANCE_PERCENT=3
+
+out=$(mktemp -d)
+trap 'rm -rf "$out"' EXIT
+
+# From a profile: instructions per call, those of the library among them, and calls out of it.
+per_call() {
+    awk -v calls="$2" '
+        /^ob=/ { inside = /libnetshm/; next }
+        /^cob=/ { leaves = !/libnetshm/; next }
+        /^calls=/ {
+            sub("calls=", "", $1)
+            if (inside && leaves) left += $1
+            leaves = 0
+            inclusive = 1
+            next
+        }
+        /^[0-9]/ { if (inside && !inclusive) own += $2; inclusive = 0 }
+        /^totals:/ { total = $2 }
+        END { if (!own) exit 1; printf "%.2f %.2f %.2f\n", total / calls, own / calls, left / calls }' "$1"
+}
+
+# Row, all instructions, those of the library, calls out of it; and the goal.
+measure() {
+    while read -r row goal function calls; do
+        valgrind --tool=callgrind --callgrind-out-file="$out/profile" --compress-strings=no --compress-pos=no \
+            --collect-atstart=no --toggle-collect="$function" "$program" "$row" > /dev/null 2> "$out/log" < /dev/null ||
+            { cat "$out/log" >&2; return 1; }
+        counts=$(per_call "$out/profile" "$calls") ||
+            { echo "instructions.sh: $row: nothing was counted inside of libnetshm" >&2; return 1; }
+        echo "$row $counts $goal"
+    done <<EOF
 find 220 netshm_hashtbl_find 20000
 miss - netshm_hashtbl_find 20000
 replace 320 netshm_hashtbl_replace 20000
@@ -29,3 +55,68 @@ remove - netshm_hashtbl_remove 20000
 count - measured_count 20000
 group - measured_group 20000
 EOF
+}
+
+# The file for this compiler and these target features. The library says what compiled it.
+file_name() {
+    library=$(ldd "$program" | awk '/libnetshm/ { print $3 }')
+    version=$(readelf -p .comment "$library" | sed -n 's/.*rustc version \([^ ]*\).*/\1/p' | head -n 1)
+    # shellcheck disable=SC2086 # several flags are several words
+    features=$("${RUSTC:-rustc}" ${RUSTFLAGS:-} --print cfg | sed -n 's/^target_feature="\(.*\)"/\1/p' | sort | tr '\n' '-')
+    echo "counts/$version-$(uname -m)-${features%-}.txt"
+}
+
+print() {
+    echo "instructions per call (callgrind; 250,000 keys of 16 bytes, values of 64 bytes; add: the mean from empty),"
+    echo "those of the library itself, and calls that leave it"
+    while read -r row total own left goal; do
+        verdict=""
+        [ "$goal" = - ] || verdict=$(awk -v t="$total" -v g="$goal" \
+            'BEGIN { print "  goal <= " g (int(t) <= g ? "  met" : "  NOT MET") }')
+        printf '  %-10s %6.0f %9.2f %6.2f%s\n' "$row" "$total" "$own" "$left" "$verdict"
+    done
+}
+
+record() {
+    mkdir -p counts
+    {
+        echo '# What one call costs: instructions of the library itself, calls that leave it. By: make record-instructions'
+        awk '{ print $1, $3, $4 }' "$out/measured"
+    } > "$file"
+    echo "recorded in bench/$file"
+}
+
+check() {
+    if [ ! -f "$file" ]; then
+        print < "$out/measured"
+        echo "SKIP: instruction counts: there is no bench/$file to compare with. To make it, from a state that is good:" \
+            "make record-instructions"
+        return 0
+    fi
+    awk -v percent="$TOLERANCE_PERCENT" -v file="bench/$file" '
+        function off(now, was, slack) { slack += was * percent / 100; return now > was + slack ? 1 : now < was - slack ? -1 : 0 }
+        function judge(what, now, was, slack, verdict) {
+            verdict = off(now, was, slack)
+            if (verdict) printf "%s: %.2f %s, %.2f on file\n", $1, now, what, was
+            if (verdict > 0) worse = 1
+            if (verdict < 0) better = 1
+        }
+        NR == FNR { if (!/^#/) { own[$1] = $2; left[$1] = $3 } next }
+        !($1 in own) { print $1 ": not on file"; better = 1; next }
+        { judge("instructions", $3, own[$1], 0); judge("calls out of the library", $4, left[$1], 0.1); seen[$1] = 1 }
+        END {
+            for (row in own) if (!(row in seen)) { print row ": on file, not measured"; better = 1 }
+            if (worse) print "Slower by more than " percent "%. If that has to be: make record-instructions"
+            if (better) print "Not what is on file: so that it does not get lost again, make record-instructions"
+            if (worse || better) exit 1
+            print "check-instructions: within " percent "% of " file
+        }' "$file" "$out/measured"
+}
+
+measure > "$out/measured"
+file=$(file_name)
+case $todo in
+print) print < "$out/measured" ;;
+record) record && print < "$out/measured" ;;
+check) check ;;
+esac
