@@ -23,9 +23,9 @@ SUB = $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC
 	LIBS_PRIVATE="$(LIBS_PRIVATE)"
 
 .PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
-	test-c-valgrind test-c-sanitizers gates check-symbols check-soname check-install lint test-readme \
-	test-long bench bench-map bench-wake bench-array bench-growth bench-large bench-walk bench-huge bench-sim \
-	test-handover install clean
+	test-c-valgrind test-c-sanitizers gates check-symbols check-abi check-soname check-install check-msrv check-msrv-all \
+	lint test-readme test-long test-handover install clean \
+	bench bench-map bench-wake bench-array bench-growth bench-large bench-walk bench-huge bench-sim
 
 all: build
 
@@ -35,7 +35,8 @@ help:
 	@echo '      test-models; test-long'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS), bench-growth, -large, -walk, -huge, -sim'
-	@echo 'gates: check-header check-symbols check-soname check-install check-instructions (record-instructions)'
+	@echo 'gates: check-header check-symbols check-abi check-soname check-install check-msrv check-instructions'
+	@echo '       record-instructions (what check-instructions compares with), check-msrv-all'
 
 build: lib
 
@@ -109,8 +110,9 @@ test-long: test
 	NETSHM_LONG=1 NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so \
 		$(CARGO) test --release --features inject --tests --target-dir $(TARGET)/inject
 	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind-all; fi
+	@$(MAKE) --no-print-directory check-msrv-all
 
-gates: check-header check-symbols check-soname check-install
+gates: check-header check-symbols check-abi check-soname check-install check-msrv
 
 check-symbols: lib
 	@nm -D --defined-only $(LIBDIR)/libnetshm.so | awk '{ print $$3 }' | LC_ALL=C sort > $(BUILD)/symbols.txt
@@ -119,6 +121,10 @@ check-symbols: lib
 	@for f in $$(cat c_tests/symbols.txt); do grep -q "\<$$f(" include/netshm.h || \
 		{ echo "$$f is exported and not in the header"; exit 1; }; done
 	@echo 'check-symbols: the exported symbols are those of c_tests/symbols.txt and of the header'
+
+# The header's functions and structures, as C compiles them, beside those that Rust has compiled.
+check-abi: lib
+	@if c_tests/need.sh gdb gdb; then tests/abi/check.sh "$(abspath $(BUILD))" "$(CC)"; fi
 
 check-soname: lib
 	@readelf -d $(LIBDIR)/libnetshm.so | grep -q 'SONAME.*\[libnetshm\.so\.$(SOVERSION)\]' || \
@@ -136,6 +142,20 @@ lint:
 		$(CARGO) clippy --all-targets --target-dir $(TARGET) -- -D warnings && \
 		$(CARGO) clippy --all-targets --features inject --target-dir $(TARGET)/inject -- -D warnings; \
 	else echo 'SKIP: lint: cargo clippy is not installed'; fi
+
+# The oldest Rust that is promised compiles the library; the long form looks at tests, examples and tools as well.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+MSRV_CARGO = RUSTFLAGS=--cap-lints=allow CARGO_TARGET_DIR=$(BUILD)/msrv rustup run $(MSRV) cargo
+
+check-msrv:
+	@if tests/need_rust.sh $(MSRV); then $(MSRV_CARGO) build --quiet --locked --lib && \
+		echo 'check-msrv: Rust $(MSRV) compiles the library'; fi
+
+check-msrv-all: check-msrv
+	@if tests/need_rust.sh $(MSRV); then $(MSRV_CARGO) check --quiet --locked --all-targets --features inject && \
+		$(MSRV_CARGO) check --quiet --locked --manifest-path tools/header/Cargo.toml && \
+		$(MSRV_CARGO) check --quiet --locked --manifest-path bench/map/Cargo.toml && \
+		echo 'check-msrv-all: and tests, examples, benchmark and the header tool'; fi
 
 # Every C program of the README is built and run; the first one is examples_c/hello.c.
 test-readme: lib
