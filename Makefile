@@ -32,7 +32,8 @@ all: build
 help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
 	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-reference test-ocaml test-examples test-runtimes'
-	@echo '      test-models; test-long'
+	@echo '      test-models'
+	@echo 'test-long: test, and test-tsan (test-tsan-c), check-msrv-all'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS), bench-growth, -large, -walk, -huge, -sim'
 	@echo 'gates: check-header check-symbols check-abi check-soname check-install check-msrv check-instructions'
@@ -110,7 +111,7 @@ test-long: test
 	NETSHM_LONG=1 NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so \
 		$(CARGO) test --release --features inject --tests --target-dir $(TARGET)/inject
 	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind-all; fi
-	@$(MAKE) --no-print-directory check-msrv-all
+	@$(MAKE) --no-print-directory check-msrv-all test-tsan
 
 gates: check-header check-symbols check-abi check-soname check-install check-msrv
 
@@ -254,3 +255,4 @@ include demo/demo.mk
 include examples_c/run.mk
 include tests/models/run.mk
 include tests/runtimes/run.mk
+include tests/tsan/run.mk
