@@ -61,6 +61,17 @@ __attribute__((noinline)) void measured_group(int n) {
         must(netshm_group_commit(group), "commit");
     }
 }
+__attribute__((noinline)) void measured_group8(int n) {
+    for (int i = 0; i < n; i++) {
+        int64_t now = i;
+        netshm_txn *group;
+        must(netshm_group_begin(netshm_hashtbl_table(table), &group), "begin");
+        for (int k = 0; k < 8; k++) {
+            must(netshm_hashtbl_replace(table, counters[(8 * i + k) % COUNTERS], 16, &now, 8), "replace");
+        }
+        must(netshm_group_commit(group), "commit");
+    }
+}
 
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "find";
@@ -84,6 +95,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "remove")) { measured_add(MEASURED); measured_remove(MEASURED); }
     else if (!strcmp(what, "count")) measured_count(MEASURED);
     else if (!strcmp(what, "group")) measured_group(MEASURED);
+    else if (!strcmp(what, "group8")) measured_group8(MEASURED);
     else return 2;
     netshm_hashtbl_close(table);
     netshm_close(object);

@@ -54,6 +54,7 @@ add 850 netshm_hashtbl_add 270000
 remove - netshm_hashtbl_remove 20000
 count - measured_count 20000
 group - measured_group 20000
+group8 - measured_group8 20000
 EOF
 }
 

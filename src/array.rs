@@ -24,7 +24,6 @@ use crate::writer::Writer;
 use smallvec::SmallVec;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// From so many chunks on a slice makes the index grow before it is written.
 const MANY_CHUNKS: u64 = 32;
@@ -407,7 +406,7 @@ impl Array {
     #[inline(always)]
     fn bits_quickly(&self, g: &Geometry, index: u64) -> Option<u64> {
         let engine = &*self.cells.table.engine;
-        if engine.groups_open.load(Ordering::Relaxed) != 0 {
+        if engine.groups.any_open() {
             return None;
         }
         fast_array::get(&engine.segment, self.view(), &self.hints, g, index)

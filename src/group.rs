@@ -4,44 +4,60 @@
 //! age, and its way from thread to thread. The changes themselves are planned by `txn`.
 
 use crate::engine::Engine;
-use crate::engine::sessions::{Entered, Seat, SeatState};
+use crate::engine::holds::Stake;
+use crate::engine::sessions::{Entered, Seat, SeatState, Seated, Taken};
 use crate::error::{Error, Result};
 use crate::lock::Patience;
 use crate::log::Savepoint;
 use crate::os::{process, time};
 use crate::txn::{self, growth};
-use crate::writer::{NetAdded, Writer};
+use crate::writer::{Known, NetAdded, Writer};
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The open groups of a session, outermost first.
 #[derive(Default)]
 pub(crate) struct Nest {
     /// For each inner group, where it goes back to.
-    savepoints: Vec<Savepoint>,
+    savepoints: RefCell<Vec<Savepoint>>,
     /// Tells the outermost groups of a session apart.
-    number: u64,
+    number: Cell<u64>,
     /// A deadlock was found in it: all that is left is to roll back.
-    doomed: bool,
-    /// Its handle was given up inside of a callback: it ends with the operation that called back.
-    abandoned: bool,
+    doomed: Cell<bool>,
+    /// So many of its handles were given up inside of a callback: it ends with the operation that called back.
+    abandoned: Cell<u32>,
     /// Attempts that ended in a deadlock.
-    attempts: u32,
+    attempts: Cell<u32>,
 }
 
 impl Nest {
     /// Has a deadlock been found in it?
     #[inline(always)]
     pub(crate) fn is_doomed(&self) -> bool {
-        self.doomed
+        self.doomed.get()
     }
 
-    /// Forgets a group, but for its number, which no later one of the session is to have.
-    fn close(&mut self) {
-        *self = Nest { number: self.number, ..Nest::default() };
+    /// Begins an outermost group, and gives its number.
+    #[inline(always)]
+    fn open(&self) -> u64 {
+        self.number.set(self.number.get() + 1);
+        self.doomed.set(false);
+        self.abandoned.set(0);
+        self.attempts.set(0);
+        self.number.get()
+    }
+
+    /// How many inner groups are open?
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        self.savepoints.borrow().len()
+    }
+
+    /// Forgets the innermost group.
+    fn pop(&self) -> Option<Savepoint> {
+        self.savepoints.borrow_mut().pop()
     }
 }
 
@@ -50,7 +66,7 @@ impl Nest {
 /// While it is open, all operations of this thread on its object belong to it: they see each other's
 /// changes, and nobody else does until [`commit`](Transaction::commit). Dropping it rolls it back.
 pub struct Transaction {
-    engine: Arc<Engine>,
+    engine: Stake,
     seat: NonNull<Seat>,
     number: u64,
     /// Fork epoch of the process that began it.
@@ -69,6 +85,36 @@ impl std::fmt::Debug for Transaction {
     }
 }
 
+/// Where a group is to be found, and so whose it is. Any thread may ask.
+pub(crate) struct Place {
+    engine: NonNull<Engine>,
+    seat: NonNull<Seat>,
+}
+
+impl Place {
+    /// Has this thread, of this process, the group?
+    ///
+    /// # Safety
+    /// The group must not have been dropped.
+    pub(crate) unsafe fn is_here(&self) -> bool {
+        // SAFETY: the group keeps the engine.
+        unsafe { self.engine.as_ref() }.owns_seat(self.seat)
+    }
+
+    /// Begins to work in the group's session, if this thread has used it last and there is nothing unusual.
+    ///
+    /// # Safety
+    /// The group must not be dropped during `'a`.
+    #[inline(always)]
+    pub(crate) unsafe fn take<'a>(&self) -> Option<Seated<'a>> {
+        // SAFETY: the group keeps the engine.
+        match unsafe { self.engine.as_ref() }.take_any_seat() {
+            Taken::InGroup(seated) if NonNull::from(seated.seat()) == self.seat => Some(seated),
+            _ => None,
+        }
+    }
+}
+
 /// A group on its way from one thread to another. Dropping it rolls the group back.
 pub struct DetachedTransaction(Transaction);
 
@@ -82,34 +128,35 @@ impl std::fmt::Debug for DetachedTransaction {
 }
 
 /// Begins a group, or an inner one if one is open on this thread.
-pub(crate) fn begin(engine: &Arc<Engine>, timeout_ms: i32) -> Result<Transaction> {
+pub(crate) fn begin(engine: &Engine, timeout_ms: i32) -> Result<Transaction> {
     let mut entered = engine.enter(Patience::from_millis(timeout_ms))?;
     let seat = entered.seat();
-    let mut nest = seat.group.borrow_mut();
+    let nest = &seat.group;
     let level = if entered.in_group() {
-        if nest.doomed {
+        if nest.is_doomed() {
             return Err(Error::Deadlock);
         }
         let savepoint = entered.writer(Patience::Try).s.set().savepoint();
-        nest.savepoints.push(savepoint);
-        nest.savepoints.len()
+        nest.savepoints.borrow_mut().push(savepoint);
+        nest.depth()
     } else {
-        *nest = Nest { number: nest.number + 1, ..Nest::default() };
+        nest.open();
         entered.writer(Patience::Try).s.p.begin_group();
-        engine.groups_open.fetch_add(1, Ordering::Relaxed);
         entered.leave_as(SeatState::Group);
         0
     };
-    Ok(Transaction {
-        engine: engine.clone(),
-        seat: NonNull::from(seat),
-        number: nest.number,
-        epoch: process::fork_epoch(),
-        level,
-        timeout_ms,
-        ended: false,
-        not_send: PhantomData,
-    })
+    Ok(Transaction::of(engine, seat, level, timeout_ms))
+}
+
+/// The same on a thread that has a session in which nothing is going on. None: nothing has happened.
+#[inline(always)]
+pub(crate) fn begin_quickly(engine: &Engine, timeout_ms: i32) -> Option<Transaction> {
+    let mut seated = engine.take_seat()?;
+    let seat = seated.seat();
+    seat.group.open();
+    seated.writer(Patience::Try).s.p.begin_group();
+    seated.leave_as(SeatState::Group);
+    Some(Transaction::of(engine, seat, 0, timeout_ms))
 }
 
 /// An operation of a group that is under way. If a panic of a callback's passes through, it is undone, and the group
@@ -135,10 +182,12 @@ pub(crate) fn operate<R>(
     operation: impl FnOnce(&mut Writer) -> Result<R>,
 ) -> Result<R> {
     let seat = entered.seat();
-    if seat.group.borrow().doomed {
+    if seat.group.is_doomed() {
         return Err(Error::Deadlock);
     }
     let mut w = entered.writer(patience);
+    // What this operation plans may be about what the group knows.
+    w.s.known = Known::NOTHING;
     let savepoint = w.s.set().savepoint();
     let added = w.s.net_added.clone();
     let undo = UndoOnPanic { w: &mut w, savepoint, added: &added };
@@ -147,13 +196,15 @@ pub(crate) fn operate<R>(
     if w.is_forked() {
         return Err(Error::Forked);
     }
-    if seat.group.borrow().abandoned {
-        txn::abort(&mut w)?;
+    if seat.group.abandoned.get() > 0 {
+        let outcome = txn::abort(&mut w);
         w.s.p.end_group(w.segment);
-        seat.group.borrow_mut().close();
+        seat.group.savepoints.borrow_mut().clear();
         entered.leave_as(SeatState::Idle);
-        entered.engine().groups_open.fetch_sub(1, Ordering::Relaxed);
-        return Err(Error::Aborted);
+        for _ in 0..seat.group.abandoned.take() {
+            drop(Stake::of_abandoned(entered.engine()));
+        }
+        return Err(outcome.err().unwrap_or(Error::Aborted));
     }
     match &result {
         Ok(_) => w.s.set().keep(savepoint),
@@ -161,7 +212,7 @@ pub(crate) fn operate<R>(
             w.s.set().roll_back(savepoint);
             w.s.net_added = added;
             if *e == Error::Deadlock {
-                seat.group.borrow_mut().doomed = true;
+                seat.group.doomed.set(true);
             }
         }
     }
@@ -169,6 +220,21 @@ pub(crate) fn operate<R>(
 }
 
 impl Transaction {
+    /// The group that has just been begun.
+    #[inline(always)]
+    fn of(engine: &Engine, seat: &Seat, level: usize, timeout_ms: i32) -> Transaction {
+        Transaction {
+            engine: Stake::new(engine),
+            seat: NonNull::from(seat),
+            number: seat.group.number.get(),
+            epoch: process::fork_epoch(),
+            level,
+            timeout_ms,
+            ended: false,
+            not_send: PhantomData,
+        }
+    }
+
     /// Makes the changes of this group permanent: all of them at once, if it is the outermost one; as part
     /// of the enclosing group otherwise.
     ///
@@ -177,7 +243,9 @@ impl Transaction {
     /// its log does not fit, [`Error::Aborted`] if an enclosing group has been ended already,
     /// [`Error::Forked`] in a child process.
     pub fn commit(mut self) -> Result<()> {
-        self.end(true)
+        // SAFETY: the group's share keeps the engine.
+        let seated = unsafe { self.place().take() };
+        if seated.is_some_and(|seated| self.commit_quickly(seated)) { Ok(()) } else { self.end(true) }
     }
 
     /// Forgets the changes of this group.
@@ -199,13 +267,11 @@ impl Transaction {
         }
         let attempts = {
             let mut entered = self.enter_own()?;
-            let attempts = {
-                let mut nest = entered.seat().group.borrow_mut();
-                nest.savepoints.clear();
-                nest.doomed = false;
-                nest.attempts += 1;
-                nest.attempts
-            };
+            let nest = &entered.seat().group;
+            nest.savepoints.borrow_mut().clear();
+            nest.doomed.set(false);
+            let attempts = nest.attempts.get() + 1;
+            nest.attempts.set(attempts);
             let mut w = entered.writer(Patience::from_millis(self.timeout_ms));
             txn::abort(&mut w)?;
             attempts
@@ -242,7 +308,7 @@ impl Transaction {
     /// Has a deadlock been found in this group, so that all that is left is to roll back?
     pub fn is_doomed(&self) -> bool {
         // SAFETY: the engine, and with it the seat, lives; the group is this thread's.
-        self.is_here() && unsafe { self.seat.as_ref() }.group.borrow().doomed
+        self.is_here() && unsafe { self.seat.as_ref() }.group.is_doomed()
     }
 
     /// Fails if an operation of the group is under way on this thread, which calls from a callback.
@@ -264,15 +330,44 @@ impl Transaction {
             return Err(Error::InGroup("it is not this thread's group"));
         }
         let entered = self.engine.enter(Patience::from_millis(self.timeout_ms))?;
-        let nest = entered.seat().group.borrow();
-        let is_open = entered.in_group() && nest.number == self.number && nest.savepoints.len() >= self.level;
-        drop(nest);
+        let nest = &entered.seat().group;
+        let is_open = entered.in_group() && nest.number.get() == self.number && nest.depth() >= self.level;
         if is_open { Ok(entered) } else { Err(Error::Aborted) }
     }
 
     /// Does this thread, of this process, have the group?
     pub(crate) fn is_here(&self) -> bool {
         self.engine.owns_seat(self.seat)
+    }
+
+    /// Where the group is to be found.
+    #[inline(always)]
+    pub(crate) fn place(&self) -> Place {
+        Place { engine: NonNull::from(&*self.engine), seat: self.seat }
+    }
+
+    /// Commits the group if it is this thread's, whose session has been taken, the outermost one, and nothing about it
+    /// is unusual. False: nothing has happened.
+    #[inline(always)]
+    pub(crate) fn commit_quickly(&mut self, mut seated: Seated<'_>) -> bool {
+        let nest = &seated.seat().group;
+        if nest.number.get() != self.number || self.level != 0 || nest.depth() != 0 {
+            return false;
+        }
+        let mut w = seated.writer(Patience::Try);
+        if !txn::commit_quickly(&mut w) {
+            return false;
+        }
+        w.s.p.end_group(w.segment);
+        seated.leave_as(SeatState::Idle);
+        self.ended = true;
+        true
+    }
+
+    /// Gives up its share in the engine, if that does not end the engine. False: nothing has happened.
+    #[inline(always)]
+    pub(crate) fn leave_engine(&self) -> bool {
+        self.engine.end_briefly()
     }
 
     pub(crate) fn end(&mut self, commit: bool) -> Result<()> {
@@ -283,14 +378,15 @@ impl Transaction {
                 // The group is the parent's; this process only forgets it.
                 if self.level == 0 {
                     self.engine.forget_seat(self.seat);
-                    self.engine.groups_open.fetch_sub(1, Ordering::Relaxed);
                 }
                 return Err(Error::Forked);
             }
             Err(Error::InCallback) => {
                 // SAFETY: the engine, and with it the seat, lives; the group is this thread's.
-                if let Ok(mut nest) = unsafe { self.seat.as_ref() }.group.try_borrow_mut() {
-                    nest.abandoned = true;
+                let seat = unsafe { self.seat.as_ref() };
+                if seat.has_busy_group() && seat.group.number.get() == self.number {
+                    seat.group.abandoned.set(seat.group.abandoned.get() + 1);
+                    self.engine.leave();
                 }
                 return Err(Error::InCallback);
             }
@@ -300,18 +396,18 @@ impl Transaction {
     }
 
     fn end_in(&self, mut entered: Entered<'_>, commit: bool) -> Result<()> {
-        let mut nest = entered.seat().group.borrow_mut();
-        let doomed = nest.doomed;
+        let nest = &entered.seat().group;
+        let doomed = nest.is_doomed();
         let mut w = entered.writer(Patience::from_millis(self.timeout_ms));
         if self.level > 0 {
             // Groups inside of this one that were not ended are rolled back with their handles' knowledge:
             // they will be told that they are aborted.
-            while nest.savepoints.len() > self.level {
-                if let Some(savepoint) = nest.savepoints.pop() {
+            while nest.depth() > self.level {
+                if let Some(savepoint) = nest.pop() {
                     w.s.set().roll_back(savepoint);
                 }
             }
-            if let Some(savepoint) = nest.savepoints.pop() {
+            if let Some(savepoint) = nest.pop() {
                 if commit && !doomed {
                     w.s.set().keep(savepoint);
                 } else {
@@ -320,7 +416,7 @@ impl Transaction {
             }
             return if commit && doomed { Err(Error::Deadlock) } else { Ok(()) };
         }
-        while let Some(savepoint) = nest.savepoints.pop() {
+        while let Some(savepoint) = nest.pop() {
             w.s.set().roll_back(savepoint);
         }
         let result = if commit && !doomed {
@@ -334,10 +430,8 @@ impl Transaction {
             if commit { Err(Error::Deadlock) } else { result }
         };
         w.s.p.end_group(w.segment);
-        drop(nest);
         entered.leave_as(SeatState::Idle);
         drop(entered);
-        self.engine.groups_open.fetch_sub(1, Ordering::Relaxed);
         self.engine.give_seat_back(self.seat);
         result
     }

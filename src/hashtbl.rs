@@ -8,11 +8,13 @@
 mod watch;
 
 use crate::cursor::{Bindings, Cursor, Keys};
+use crate::engine::sessions::{Seated, Taken};
 use crate::error::{Error, Result};
 use crate::format::Offset;
 use crate::format::record::{PIECE_BYTES, PUNCHABLE_BYTES};
 use crate::group;
 use crate::index::find::{self, Found, Obstacle};
+use crate::lock::Patience;
 use crate::object::{ManageOptions, Object};
 use crate::segment::Segment;
 use crate::segment::view::View;
@@ -21,9 +23,8 @@ use crate::table::{TableKind, TableSpec};
 use crate::txn::cursor::{Part, buffer, copy_bytes};
 use crate::txn::fast;
 use crate::txn::stack::{self, Fate};
-use crate::txn::{self, TableView, growth, ops};
+use crate::txn::{self, TableView, growth, in_group, ops};
 use crate::writer::Writer;
-use std::sync::atomic::Ordering;
 
 pub use watch::Stamp;
 
@@ -315,7 +316,7 @@ impl HashTable {
     #[inline(always)]
     pub(crate) unsafe fn copy_quickly(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
         let engine = &*self.table.engine;
-        if engine.groups_open.load(Ordering::Relaxed) != 0 {
+        if engine.groups.any_open() {
             // SAFETY: by the caller's promise.
             return unsafe { self.copy_among_groups(key, buffer, capacity) };
         }
@@ -330,12 +331,23 @@ impl HashTable {
     #[cold]
     #[inline(never)]
     unsafe fn copy_among_groups(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
-        if matches!(self.table.engine.seat_with_group(), Ok(false)) {
-            // SAFETY: by the caller's promise.
-            return unsafe { self.copy_without_lock(key, buffer, capacity) };
+        match self.table.engine.take_any_seat() {
+            Taken::InGroup(mut seat) => {
+                let mut w = seat.writer(Patience::Try);
+                // SAFETY: by the caller's promise.
+                return match unsafe { in_group::copy(&mut w, &self.table.view, key, buffer, capacity) } {
+                    None => QuickCopy::NOT_DONE,
+                    Some(None) => QuickCopy::ABSENT,
+                    Some(Some(len)) => QuickCopy(len),
+                };
+            }
+            Taken::None if !matches!(self.table.engine.seat_with_group(), Ok(false)) => {
+                return QuickCopy::NOT_DONE;
+            }
+            Taken::None | Taken::Alone(_) => {}
         }
         // SAFETY: by the caller's promise.
-        unsafe { self.copy_in_group_quickly(key, buffer, capacity) }
+        unsafe { self.copy_without_lock(key, buffer, capacity) }
     }
 
     /// The short way where no group is open on this thread.
@@ -383,7 +395,7 @@ impl HashTable {
         let len = found.shape.value_len as usize;
         if found.shape.value_len < PUNCHABLE_BYTES
             || len > capacity
-            || engine.groups_open.load(Ordering::Relaxed) != 0
+            || engine.groups.any_open()
         {
             return QuickCopy::NOT_DONE;
         }
@@ -396,26 +408,6 @@ impl HashTable {
             unsafe { sight.view.copy_out(from, buffer.add(done), piece) };
         }
         if sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
-    }
-
-    /// The same in a group that is open on this thread.
-    ///
-    /// # Safety
-    /// `buffer` must be valid for writing `capacity` bytes.
-    unsafe fn copy_in_group_quickly(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
-        let engine = &*self.table.engine;
-        let Some(mut seat) = engine.take_group_seat() else { return QuickCopy::NOT_DONE };
-        let mut w = seat.writer(self.table.patience());
-        match ops::at_quickly(&mut w, &self.table.view, key).map(|at| at.value()) {
-            None => QuickCopy::NOT_DONE,
-            Some(None) => QuickCopy::ABSENT,
-            Some(Some((_, len))) if len > capacity as u64 => QuickCopy::NOT_DONE,
-            Some(Some((value, len))) => {
-                // SAFETY: by the caller's promise, and the length was just compared.
-                unsafe { ops::read_value_raw(&w, value, len, buffer) };
-                QuickCopy(len as usize)
-            }
-        }
     }
 
     /// The same where something is in the way, or unusual.
@@ -624,26 +616,30 @@ impl HashTable {
         self.quick_outcome(&w, done)
     }
 
-    /// The short way of `replace` alone.
+    /// The short way of `replace`, alone or in a group.
     #[inline(always)]
     pub(crate) fn replace_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
-        let Some(mut seat) = self.table.engine.take_seat() else {
-            return self.replace_in_group_quickly(key, value);
+        let mut seat = match self.table.engine.take_any_seat() {
+            Taken::Alone(seat) => seat,
+            Taken::InGroup(seat) => {
+                return if self.replace_in_group(seat, key, value) {
+                    Quick::Done(())
+                } else {
+                    Quick::NotDone
+                };
+            }
+            Taken::None => return Quick::NotDone,
         };
         let mut w = seat.writer(self.table.patience());
         let done = fast::replace(&mut w, &self.table.view, key, value);
         self.quick_outcome(&w, done)
     }
 
-    /// The short way of `replace` in a group that is open on this thread, for a value of the same, small length.
+    /// The short way of `replace` in a group, for a value of the same, small length.
     #[inline(never)]
-    fn replace_in_group_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
-        let engine = &*self.table.engine;
-        let Some(mut seat) = engine.take_group_seat() else { return Quick::NotDone };
-        let mut w = seat.writer(self.table.patience());
-        let overwritten = ops::at_quickly(&mut w, &self.table.view, key)
-            .is_some_and(|at| at.overwrite_if_it_fits(&mut w, value));
-        if overwritten { Quick::Done(()) } else { Quick::NotDone }
+    fn replace_in_group(&self, mut seat: Seated<'_>, key: &[u8], value: &[u8]) -> bool {
+        let mut w = seat.writer(Patience::Try);
+        in_group::replace(&mut w, &self.table.view, key, value).is_some()
     }
 
     /// The short way of `increment` alone.
@@ -656,6 +652,13 @@ impl HashTable {
     #[inline(always)]
     pub(crate) fn remove_quickly(&self, key: &[u8]) -> Quick<bool> {
         self.change_quickly(|w, table| fast::remove(w, table, key))
+    }
+
+    /// The short way of `increment` in a group, for a key that has a binding.
+    #[inline(never)]
+    pub(crate) fn increment_in_group(&self, key: &[u8], delta: i64) -> Option<i64> {
+        let Taken::InGroup(mut seat) = self.table.engine.take_any_seat() else { return None };
+        in_group::increment(&mut seat.writer(Patience::Try), &self.table.view, key, delta)
     }
 
     #[cold]
@@ -711,7 +714,7 @@ impl HashTable {
         in_group: impl FnOnce(&mut Writer, &ops::At) -> R,
     ) -> Result<R> {
         let engine = &*self.table.engine;
-        if engine.groups_open.load(Ordering::Relaxed) != 0 && self.table.group_is_open()? {
+        if engine.groups.any_open() && self.table.group_is_open()? {
             return self.read_in_group(key, in_group);
         }
         let hash = self.table.view.key_hash.hash(key);

@@ -35,6 +35,8 @@ const fn line_bit(at: Offset) -> u64 {
     1 << ((at.0 / 64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
+/// The words of a slot.
+
 /// A point to which a write set can go back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Savepoint(usize);
@@ -45,14 +47,21 @@ impl WriteSet {
         self.entries.is_empty()
     }
 
+    #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        self.entries.clear();
-        if !self.index.is_empty() {
-            self.index.clear();
+        if self.entries.len() > SEARCHED {
+            self.clear_index();
         }
+        self.entries.clear();
         self.journal.clear();
         self.savepoints = 0;
         self.lines = 0;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn clear_index(&mut self) {
+        self.index.clear();
         if self.entries.capacity() > 4096 {
             *self = WriteSet::default();
         }
@@ -77,22 +86,37 @@ impl WriteSet {
         self.position(at).map(|i| self.entries[i].1)
     }
 
-    /// Can a word of the line of 64 bytes that holds `at` be in the set?
+    /// Is a word of the line of 64 bytes that holds `at` in the set? With many entries it may also say yes if
+    /// none is.
+    #[inline(always)]
+    pub(crate) fn has_line_of(&self, at: Offset) -> bool {
+        self.may_have_line_of(at)
+            && (self.entries.len() > SEARCHED || self.entries.iter().any(|e| e.0.0 / 64 == at.0 / 64))
+    }
+
+    /// The same by its bit alone.
     #[inline(always)]
     pub(crate) fn may_have_line_of(&self, at: Offset) -> bool {
         self.lines & line_bit(at) != 0
     }
 
     /// Adds or changes a word.
+    #[inline(always)]
     pub(crate) fn put(&mut self, at: Offset, value: u64) {
-        if let Some(i) = if self.may_have_line_of(at) { self.position(at) } else { None } {
-            if self.savepoints > 0 {
-                self.journal.push((i as u32, Some(self.entries[i].1)));
-            }
-            self.entries[i].1 = value;
-            return;
+        if !self.may_have_line_of(at) || !self.change(at, value) {
+            self.push(at, value);
         }
-        self.push(at, value);
+    }
+
+    /// Changes a word if it is in the set.
+    #[inline(never)]
+    fn change(&mut self, at: Offset, value: u64) -> bool {
+        let Some(i) = self.position(at) else { return false };
+        if self.savepoints > 0 {
+            self.journal.push((i as u32, Some(self.entries[i].1)));
+        }
+        self.entries[i].1 = value;
+        true
     }
 
     /// Adds a word that is not in the set.
@@ -102,14 +126,28 @@ impl WriteSet {
         let i = self.entries.len();
         self.entries.push((at, value));
         self.lines |= line_bit(at);
+        if i >= SEARCHED {
+            self.note_in_index(at, i);
+        }
+        if self.savepoints > 0 {
+            self.note_in_journal(i);
+        }
+    }
+
+    /// Notes an addition, for whoever may go back.
+    #[inline(never)]
+    fn note_in_journal(&mut self, i: usize) {
+        self.journal.push((i as u32, None));
+    }
+
+    /// Notes the position of the newest entry; of all entries, when they become too many to be searched.
+    #[inline(never)]
+    fn note_in_index(&mut self, at: Offset, i: usize) {
         if i == SEARCHED {
             self.index.clear();
             self.index.extend(self.entries.iter().enumerate().map(|(i, e)| (e.0.0, i as u32)));
-        } else if i > SEARCHED {
+        } else {
             self.index.insert(at.0, i as u32);
-        }
-        if self.savepoints > 0 {
-            self.journal.push((i as u32, None));
         }
     }
 
@@ -151,12 +189,18 @@ impl WriteSet {
     }
 
     /// Writes the set into the slot's log and gives the number of log words. Room has been made before.
-    pub(crate) fn seal(&self, segment: &Segment, p: &Participant) -> Result<u64> {
+    #[inline(always)]
+    pub(crate) fn seal(&self, segment: &Segment, p: &Participant, slot: SlotBlock<'_>) -> Result<u64> {
         if self.log_words_at_most() <= slot::LOG.inline_len {
-            if let Some(slot) = segment.block(p.base) {
-                return Ok(self.seal_inline(slot));
-            }
+            return Ok(self.seal_inline(slot));
         }
+        self.seal_beyond(segment, p)
+    }
+
+    /// The same for a set that needs extensions.
+    #[cold]
+    #[inline(never)]
+    fn seal_beyond(&self, segment: &Segment, p: &Participant) -> Result<u64> {
         let mut n = 0;
         let mut i = 0;
         let append = |n: &mut u64, value: u64| -> Result<()> {
@@ -184,32 +228,43 @@ impl WriteSet {
     }
 
     /// The same for a set that fits into the slot.
+    #[inline(always)]
     fn seal_inline(&self, slot: SlotBlock<'_>) -> u64 {
         const LOG: usize = slot::LOG.inline_word as usize;
         let mut n = 0;
         let mut rest = &self.entries[..];
         while let Some((first, _)) = rest.first() {
-            let together = 1 + rest.windows(2).take_while(|pair| pair[1].0 == pair[0].0.word(1)).count();
-            slot.store(LOG + n, log_record::run_header(*first, together as u64));
-            for (i, (_, value)) in rest[..together].iter().enumerate() {
-                slot.store(LOG + n + 1 + i, *value);
+            let header = n;
+            let mut together = 0;
+            for (at, value) in rest {
+                if *at != first.word(together) {
+                    break;
+                }
+                together += 1;
+                slot.store(LOG + n + together as usize, *value);
             }
-            n += 1 + together;
-            rest = &rest[together..];
+            slot.store(LOG + header, log_record::run_header(*first, together));
+            n += 1 + together as usize;
+            rest = &rest[together as usize..];
         }
         n as u64
     }
 
     /// Makes the changes.
+    #[inline(always)]
     pub(crate) fn apply(&self, segment: &Segment) {
+        let view = segment.view();
         for (at, value) in &self.entries {
-            segment.store(*at, *value);
+            match view.block::<1>(*at) {
+                Some(word) => word.store(0, *value),
+                None => segment.store(*at, *value),
+            }
         }
     }
 }
 
 /// The words of a slot.
-pub(crate) type SlotBlock<'a> = Block<'a, { slot::SLOT_BYTES as usize / 8 }>;
+pub(crate) type SlotBlock<'a> = Block<'a, { slot::SLOT_WORDS }>;
 
 /// A redo log written straight into the slot, by the short ways, which have read everything before they write
 /// the first word. Until it is committed it means nothing.

@@ -1,6 +1,7 @@
 //! Objects: opening, naming, closing, removing; options of managing.
 
 use crate::check;
+use crate::engine::holds::Hold;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::format::MAX_OBJECT_BYTES;
@@ -159,26 +160,23 @@ struct Inner {
 }
 
 impl Inner {
-    fn engine(&self) -> Option<Arc<Engine>> {
+    fn engine(&self) -> Option<Hold> {
         let engine = self.engine.load(Ordering::Acquire);
         if engine.is_null() {
             return None;
         }
-        // SAFETY: the pointer came from Arc::into_raw, and its reference is kept until drop.
-        unsafe {
-            Arc::increment_strong_count(engine);
-            Some(Arc::from_raw(engine))
-        }
+        // SAFETY: the pointer came from Hold::into_raw, and its reference is kept until drop.
+        Some(unsafe { Hold::of_raw(engine) })
     }
 
     /// Keeps an engine, unless another thread has kept one already.
-    fn keep(&self, engine: Arc<Engine>) -> Arc<Engine> {
-        let kept = Arc::into_raw(engine.clone()).cast_mut();
+    fn keep(&self, engine: Hold) -> Hold {
+        let kept = engine.clone().into_raw();
         match self.engine.compare_exchange(ptr::null_mut(), kept, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => engine,
             Err(_) => {
                 // SAFETY: it was made above and not published.
-                drop(unsafe { Arc::from_raw(kept) });
+                drop(unsafe { Hold::from_raw(kept) });
                 self.engine().unwrap_or(engine)
             }
         }
@@ -190,7 +188,7 @@ impl Drop for Inner {
         let engine = *self.engine.get_mut();
         if !engine.is_null() {
             // SAFETY: as in `engine`; this is the reference that was kept.
-            drop(unsafe { Arc::from_raw(engine) });
+            drop(unsafe { Hold::from_raw(engine) });
         }
     }
 }
@@ -438,17 +436,17 @@ impl Object {
     }
 
     /// The engine, if the object holds something.
-    fn engine_if_any(&self) -> Result<Option<Arc<Engine>>> {
+    fn engine_if_any(&self) -> Result<Option<Hold>> {
         self.engine_or(None)
     }
 
-    fn engine_or(&self, create: Option<&dyn Fn() -> Result<Header>>) -> Result<Option<Arc<Engine>>> {
+    fn engine_or(&self, create: Option<&dyn Fn() -> Result<Header>>) -> Result<Option<Hold>> {
         let inner = &self.inner;
         if let Some(engine) = inner.engine() {
             return Ok(Some(engine));
         }
         let engine = engine::open(&inner.files, inner.reservation, create)?;
-        Ok(engine.map(|engine| inner.keep(engine)))
+        Ok(engine.map(|engine| inner.keep(Hold::new(engine))))
     }
 
     /// A table of this object, as the options want it; it is made if there is none.

@@ -1,6 +1,6 @@
 //! Managed tables of any type, as the scope of groups and of waiting.
 
-use crate::engine::Engine;
+use crate::engine::holds::Hold;
 use crate::error::{Error, Result};
 use crate::format::root;
 use crate::group::{self, Transaction};
@@ -8,13 +8,12 @@ use crate::lock::Patience;
 use crate::os::time::Deadline;
 use crate::txn::TableView;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A managed table of any kind: the scope of groups and of waiting.
 #[derive(Clone)]
 pub struct Table {
-    pub(crate) engine: Arc<Engine>,
+    pub(crate) engine: Hold,
     pub(crate) view: Arc<TableView>,
     pub(crate) lock_timeout_ms: i32,
 }
@@ -110,7 +109,7 @@ impl Table {
 
     /// Is a group on this object open on this thread?
     pub(crate) fn group_is_open(&self) -> Result<bool> {
-        Ok(self.engine.groups_open.load(Ordering::Relaxed) != 0 && self.engine.seat_with_group()?)
+        Ok(self.engine.groups.any_open() && self.engine.seat_with_group()?)
     }
 
     /// Begins a group: until it is committed or aborted, this thread's operations on the object belong to
@@ -119,7 +118,16 @@ impl Table {
     /// # Errors
     /// [`Error::ReadOnly`], [`Error::Busy`], [`Error::Deadlock`] if the enclosing group is doomed.
     pub fn begin(&self) -> Result<Transaction> {
-        group::begin(&self.engine, self.lock_timeout_ms)
+        match self.begin_quickly() {
+            Some(transaction) => Ok(transaction),
+            None => group::begin(&self.engine, self.lock_timeout_ms),
+        }
+    }
+
+    /// The same on a thread that has a session in which nothing is going on. None: nothing has happened.
+    #[inline(always)]
+    pub(crate) fn begin_quickly(&self) -> Option<Transaction> {
+        group::begin_quickly(&self.engine, self.lock_timeout_ms)
     }
 
     /// Runs `body` as a group: all that it does on the object happens if it gives `Ok`, nothing if `Err`.

@@ -3,8 +3,9 @@
 //! Owns a participant together with its write sets, takes locks for it (recovering dead owners met on the
 //! way, standing back for the gate) and commits. It does not know what it writes.
 
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::format::lock_word::{LockWord, WRITING};
+use crate::format::record::Shape;
 use crate::format::slot::{self, State};
 use crate::format::{Offset, SlotIndex, header};
 use crate::lock::attachment::{Attachment, Life, all_slots, slot_base};
@@ -15,6 +16,7 @@ use crate::log::WriteSet;
 use crate::os::{process, time};
 use crate::recovery;
 use crate::segment::Segment;
+use crate::segment::view::View;
 use smallvec::SmallVec;
 use std::time::Duration;
 
@@ -64,6 +66,35 @@ pub(crate) struct Session {
     pub(crate) counter: (Offset, Offset),
     /// Reserve cells below this one are known to be in use.
     pub(crate) reserve_cursor: u64,
+    /// What the group has looked up last, until something may be different; see `txn::in_group`.
+    pub(crate) known: Known,
+}
+
+/// A key's binding under a lock that a group holds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    /// Address of the table's view, 0: nothing is known.
+    pub(crate) table: usize,
+    pub(crate) hash: u64,
+    pub(crate) record: Offset,
+    pub(crate) value_at: Offset,
+    pub(crate) shape: Shape,
+    /// The lock's place in the list.
+    pub(crate) place: usize,
+    /// When it was looked up: see [`Participant::releases`].
+    pub(crate) releases: u64,
+}
+
+impl Known {
+    pub(crate) const NOTHING: Known = Known {
+        table: 0,
+        hash: 0,
+        record: Offset::NONE,
+        value_at: Offset::NONE,
+        shape: Shape::new(0, 0),
+        place: 0,
+        releases: 0,
+    };
 }
 
 impl Session {
@@ -79,6 +110,7 @@ impl Session {
             newly_pending: 0,
             counter: (Offset::NONE, Offset::NONE),
             reserve_cursor: 0,
+            known: Known::NOTHING,
         }
     }
 
@@ -115,7 +147,7 @@ pub(crate) struct Writer<'a> {
 impl Words for Writer<'_> {
     #[inline(always)]
     fn is_plain_line(&self, at: Offset) -> bool {
-        at.0 % 64 == 0 && !self.s.set.may_have_line_of(at)
+        at.0 % 64 == 0 && !self.s.set.has_line_of(at)
     }
     #[inline(always)]
     fn word(&self, at: Offset) -> u64 {
@@ -189,26 +221,6 @@ impl Writer<'_> {
                 }
             }
         }
-    }
-
-    /// Takes a lock if its word is still the one that was seen, free, and nobody holds the gate. There is room in
-    /// the lock list.
-    #[inline]
-    pub(crate) fn lock_unchanged(&mut self, at: Offset, seen: LockWord) -> bool {
-        let first = self.s.p.held.len();
-        if self.s.p.list(self.segment, at, Rank::Ordinary).is_err() {
-            return false;
-        }
-        let mine = seen.locked_by(self.s.p.slot, 0);
-        if self.segment.compare_exchange(at, seen.0, mine.0).is_err() {
-            self.s.p.unlist(self.segment);
-            return false;
-        }
-        if first == 0 && self.gate_is_anothers() {
-            self.s.p.release_from(self.segment, 0);
-            return false;
-        }
-        true
     }
 
     /// Takes a lock if that needs no waiting.
@@ -337,33 +349,25 @@ impl Writer<'_> {
             self.s.p.release_from(segment, from);
             return Ok(());
         }
-        let log_words = self.s.set.seal(segment, &self.s.p)?;
-        let commit = self.slot_word(slot::W_COMMIT);
+        let Some(slot) = segment.block(self.s.p.base) else {
+            return Err(Error::corrupt(Damage::Truncated, self.s.p.base));
+        };
+        let log_words = self.s.set.seal(segment, &self.s.p, slot)?;
         // The commit point. Before this store nothing has happened; after it, everything has.
-        segment.store(commit, slot::commit_word(slot::COMMITTED, log_words));
-        for i in from..self.s.p.held.len() {
-            let held = self.s.p.held[i];
+        slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, log_words));
+        let view = segment.view();
+        for held in &self.s.p.held[from..] {
             if held.changes {
-                self.mark_writing(held.at);
+                mark_writing(view, held.at, self.s.p.slot);
             }
         }
         segment.fence_release();
         self.s.set.apply(segment);
-        segment.store(commit, slot::commit_word(slot::APPLIED, 0));
+        slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
         self.s.p.release_from(segment, from);
-        segment.store(commit, slot::commit_word(slot::IDLE, 0));
+        slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));
         self.s.set.clear();
         Ok(())
-    }
-
-    fn mark_writing(&mut self, at: Offset) {
-        let mut word = LockWord(self.segment.load(at));
-        while word.owner() == self.s.p.slot && !word.is_writing() {
-            match self.segment.compare_exchange(at, word.0, word.with(WRITING).0) {
-                Ok(()) => return,
-                Err(now) => word = LockWord(now),
-            }
-        }
     }
 
     /// Has the process forked since the session began? Then the slot is the parent's.
@@ -388,5 +392,18 @@ impl Writer<'_> {
         self.s.p.release_from(self.segment, 0);
         self.s.set.clear();
         self.s.net_added.clear();
+    }
+}
+
+/// Tells readers that what a lock covers is changing, if `owner` holds it.
+#[inline(always)]
+fn mark_writing(view: View<'_>, at: Offset, owner: SlotIndex) {
+    let Some(lock) = view.block::<1>(at) else { return };
+    let mut word = LockWord(lock.load(0));
+    while word.owner() == owner && !word.is_writing() {
+        match lock.compare_exchange(0, word.0, word.with(WRITING).0) {
+            Ok(()) => return,
+            Err(now) => word = LockWord(now),
+        }
     }
 }

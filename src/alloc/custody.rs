@@ -309,10 +309,13 @@ fn reclaim_pending(w: &mut Writer) -> Result<bool> {
 /// After an operation or group: what is left in the reserve because it was not used goes back.
 #[inline]
 pub(crate) fn settle(w: &mut Writer) -> Result<()> {
-    if w.s.reserve_cursor == 0 {
-        return Ok(());
-    }
-    settle_slowly(w)
+    if is_settled(w) { Ok(()) } else { settle_slowly(w) }
+}
+
+/// Is there nothing to be given back?
+#[inline(always)]
+pub(crate) fn is_settled(w: &Writer) -> bool {
+    w.s.reserve_cursor == 0
 }
 
 /// Gives back all that the reserve holds. Nothing is planned.

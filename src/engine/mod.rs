@@ -7,10 +7,12 @@
 //! - [`create`]: making an object, and judging one that is there.
 //! - [`sessions`]: which slot serves which thread.
 //! - [`registry`]: the engines of this process.
+//! - [`holds`]: who keeps them.
 //! - [`tables`]: the tables that this process has handles for.
 //! - [`watch`]: waiting until a key's binding may have changed.
 
 pub(crate) mod create;
+pub(crate) mod holds;
 mod registry;
 pub(crate) mod sessions;
 mod tables;
@@ -31,7 +33,7 @@ use crate::os::shm::Files;
 use crate::recovery;
 use crate::segment::Segment;
 use crate::txn::TableView;
-use std::sync::atomic::{AtomicPtr, AtomicUsize};
+use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, Weak};
 
 pub(crate) use registry::open;
@@ -56,7 +58,7 @@ pub(crate) struct Engine {
     /// child replaces it, and leaves the parent's alone.
     attached: AtomicPtr<sessions::Attached>,
     /// Groups open in this process: as long as there is none, finds need not ask.
-    pub(crate) groups_open: Alone<AtomicUsize>,
+    pub(crate) groups: Alone<holds::Groups>,
 }
 
 /// Something that is written often, alone on its cache lines (which processors fetch in pairs), so that threads which
@@ -83,7 +85,7 @@ impl Engine {
             tables: Tables::new(KeyHash::of(&header)),
             header,
             attached: AtomicPtr::new(std::ptr::null_mut()),
-            groups_open: Alone(AtomicUsize::new(0)),
+            groups: Alone(holds::Groups::default()),
         }))
     }
 

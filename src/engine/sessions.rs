@@ -45,7 +45,7 @@ pub(crate) struct Seat {
     session: UnsafeCell<Session>,
     state: Cell<SeatState>,
     /// What an open group keeps here: see `group`.
-    pub(crate) group: RefCell<crate::group::Nest>,
+    pub(crate) group: crate::group::Nest,
 }
 
 impl Seat {
@@ -57,6 +57,11 @@ impl Seat {
             SeatState::GroupBusy => Err(Error::InCallback),
             SeatState::Idle | SeatState::Busy => Ok(false),
         }
+    }
+
+    /// Is an operation of a group under way?
+    pub(crate) fn has_busy_group(&self) -> bool {
+        self.state.get() == SeatState::GroupBusy
     }
 }
 
@@ -162,6 +167,16 @@ pub(crate) struct Seated<'e> {
     after: SeatState,
 }
 
+/// How a thread has found the session that it used last.
+pub(crate) enum Taken<'e> {
+    /// Nothing was going on in it.
+    Alone(Seated<'e>),
+    /// A group is open in it that need not be rolled back.
+    InGroup(Seated<'e>),
+    /// Something is unusual.
+    None,
+}
+
 impl Drop for Seated<'_> {
     #[inline(always)]
     fn drop(&mut self) {
@@ -169,7 +184,18 @@ impl Drop for Seated<'_> {
     }
 }
 
-impl Seated<'_> {
+impl<'e> Seated<'e> {
+    #[inline(always)]
+    pub(crate) fn seat(&self) -> &'e Seat {
+        self.seat
+    }
+
+    /// Leaves the session in another state than it was found in.
+    #[inline(always)]
+    pub(crate) fn leave_as(&mut self, state: SeatState) {
+        self.after = state;
+    }
+
     #[inline(always)]
     pub(crate) fn writer(&mut self, patience: Patience) -> Writer<'_> {
         // SAFETY: the state says that nobody but this thread, here, uses the session.
@@ -196,21 +222,28 @@ impl Engine {
         Some(Seated { engine: self, attached, seat, after: SeatState::Idle })
     }
 
-    /// The same for a session in which a group is open that need not be rolled back.
-    #[inline]
-    pub(crate) fn take_group_seat(&self) -> Option<Seated<'_>> {
-        let attached = self.attached_here()?;
+    /// The same whether a group is open in the session or not.
+    #[inline(always)]
+    pub(crate) fn take_any_seat(&self) -> Taken<'_> {
+        let Some(attached) = self.attached_here() else { return Taken::None };
         let (id, seat) = LAST.get();
         if id != attached.id {
-            return None;
+            return Taken::None;
         }
         // SAFETY: the attachment is alive, so its seats are.
         let seat = unsafe { &*seat };
-        if seat.state.get() != SeatState::Group || seat.group.borrow().is_doomed() {
-            return None;
+        let (engine, after) = (self, seat.state.get());
+        match after {
+            SeatState::Idle => {
+                seat.state.set(SeatState::Busy);
+                Taken::Alone(Seated { engine, attached, seat, after })
+            }
+            SeatState::Group if !seat.group.is_doomed() => {
+                seat.state.set(SeatState::GroupBusy);
+                Taken::InGroup(Seated { engine, attached, seat, after })
+            }
+            _ => Taken::None,
         }
-        seat.state.set(SeatState::GroupBusy);
-        Some(Seated { engine: self, attached, seat, after: SeatState::Group })
     }
 
     /// The registration of this process; makes it if need be.
@@ -435,7 +468,7 @@ impl Engine {
         let seat = Box::new(Seat {
             session: UnsafeCell::new(session),
             state: Cell::new(SeatState::Busy),
-            group: RefCell::default(),
+            group: crate::group::Nest::default(),
         });
         let seat = NonNull::from(Box::leak(seat));
         attached.sessions().all.push(seat);

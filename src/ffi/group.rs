@@ -3,15 +3,16 @@
 //! Owns the handle of an open group: which thread and which process it belongs to, and that it is ended once.
 
 use super::call::{Fault, Outcome, guard, out};
+use super::error::NETSHM_OK;
 use super::handle::{self, Noun, magic};
 use super::hashtbl::netshm_table;
 use crate::error::Error;
-use crate::group::{DetachedTransaction, Transaction};
+use crate::group::{DetachedTransaction, Place, Transaction};
 use crate::os::process;
 use crate::os::time::Deadline;
 use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// An open group. Ended by netshm_group_commit() or netshm_group_abort().
@@ -23,27 +24,22 @@ pub struct netshm_txn {
 pub(super) struct Body {
     /// The process that began it.
     epoch: u64,
-    /// Whose the group is: a thread's token, or one of the values below. Only that one touches `group`.
-    owner: AtomicUsize,
-    /// None if it belongs to netshm_group(), which has shown it to its callback.
+    /// In whose hands the group is, see below. Only they touch `group`.
+    owner: AtomicU32,
+    /// Where the group is. None if it belongs to netshm_group(), which has shown it to its callback.
+    place: Option<Place>,
+    /// None at the same time.
     group: UnsafeCell<Option<Transaction>>,
 }
 
 /// On its way from one thread to another: whoever puts another value here has it.
-const DETACHED: usize = 0;
+const DETACHED: u32 = 0;
 /// In the hands of a call that moves or ends a detached group.
-const TAKEN: usize = 1;
+const TAKEN: u32 = 1;
 /// Lent to a callback.
-const LENT: usize = 2;
-
-/// A number that no other living thread has, and that is none of the values above.
-#[inline(always)]
-fn this_thread() -> usize {
-    thread_local! {
-        static TOKEN: u64 = const { 0 };
-    }
-    TOKEN.with(|token| std::ptr::from_ref(token).addr())
-}
+const LENT: u32 = 2;
+/// In the hands of the thread that has the group's session.
+const ATTACHED: u32 = 3;
 
 impl Noun for netshm_txn {
     const MAGIC: u64 = magic::TXN;
@@ -65,10 +61,12 @@ pub const NETSHM_COMMIT: c_int = 1;
 ///         it (see "Callbacks" at the top).
 pub type netshm_group_fn = Option<unsafe extern "C" fn(txn: *mut netshm_txn, arg: *mut c_void) -> c_int>;
 
-fn handle_of(owner: usize, group: Option<Transaction>) -> *mut netshm_txn {
+#[inline(always)]
+fn handle_of(owner: u32, group: Option<Transaction>) -> *mut netshm_txn {
     handle::open(Body {
         epoch: process::fork_epoch(),
-        owner: AtomicUsize::new(owner),
+        owner: AtomicU32::new(owner),
+        place: group.as_ref().map(Transaction::place),
         group: UnsafeCell::new(group),
     })
 }
@@ -177,15 +175,40 @@ pub unsafe extern "C" fn netshm_group_retry(
 ///         NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_group_begin(t: *mut netshm_table, out: *mut *mut netshm_txn) -> c_int {
+    // SAFETY: the header asks for a handle and a valid place.
+    if unsafe { begin_quickly(t, out) }.is_some() {
+        return NETSHM_OK;
+    }
     guard(&["t", "out"], || {
         let place = self::out(2, out)?;
         // SAFETY: the header asks for a handle.
         let table = unsafe { handle::body(1, t) }?;
-        let txn = handle_of(this_thread(), Some(table.begin()?));
+        let txn = handle_of(ATTACHED, Some(table.begin()?));
         // SAFETY: the header asks for a valid place.
         unsafe { place.put(txn) };
         Ok(())
     })
+}
+
+/// The same if there is nothing unusual, nor anything to complain about. None: nothing has happened.
+///
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn begin_quickly(t: *mut netshm_table, out: *mut *mut netshm_txn) -> Option<()> {
+    // The short ways have nothing that can panic, and no guard.
+    #[cfg(feature = "inject")]
+    if super::inject::is_armed() {
+        return None;
+    }
+    if out.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let group = unsafe { handle::peek(t) }?.begin_quickly()?;
+    // SAFETY: as above.
+    unsafe { out.write_unaligned(handle_of(ATTACHED, Some(group))) };
+    Some(())
 }
 
 /// The group behind a handle, if it is this thread's and no operation of it is under way.
@@ -200,7 +223,9 @@ unsafe fn usable<'a>(x: *mut netshm_txn) -> Outcome<(&'a Body, &'a mut Transacti
     }
     // Acquire pairs with the Release in `netshm_group_attach`.
     let owner = body.owner.load(Ordering::Acquire);
-    if owner != this_thread() {
+    // SAFETY: the handle keeps the group.
+    let is_here = body.place.as_ref().is_some_and(|place| unsafe { place.is_here() });
+    if owner != ATTACHED || !is_here {
         return Err(Fault::Core(match owner {
             LENT => Error::InCallback,
             TAKEN => Error::Busy("another thread is using the group's handle"),
@@ -208,11 +233,8 @@ unsafe fn usable<'a>(x: *mut netshm_txn) -> Outcome<(&'a Body, &'a mut Transacti
             _ => Error::InGroup("it is not this thread's group"),
         }));
     }
-    // SAFETY: the owner says that no other thread touches it; this one does so in one call at a time.
+    // SAFETY: no other thread touches what is here; this one does so in one call at a time.
     let Some(group) = (unsafe { &mut *body.group.get() }) else { return Err(Fault::Core(Error::InCallback)) };
-    if !group.is_here() {
-        return Err(Fault::Core(Error::InGroup("it is not this thread's group")));
-    }
     // Not from a callback of an operation in it.
     group.check_idle()?;
     Ok((body, group))
@@ -269,7 +291,43 @@ unsafe fn take_detached(x: *mut netshm_txn) -> Outcome<bool> {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_group_commit(x: *mut netshm_txn) -> c_int {
     // SAFETY: the header asks for a handle.
-    guard(&["x"], || unsafe { end(x, true) })
+    match unsafe { commit_quickly(x) } {
+        Some(true) => NETSHM_OK,
+        // SAFETY: as above.
+        Some(false) => guard(&["x"], || unsafe { handle::close(1, x) }.map(drop)),
+        // SAFETY: as above.
+        None => guard(&["x"], || unsafe { end(x, true) }),
+    }
+}
+
+/// The same if there is nothing unusual, nor anything to complain about. None: nothing has happened. False: it is
+/// done, but the handle has to be closed.
+///
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn commit_quickly(x: *mut netshm_txn) -> Option<bool> {
+    // The short ways have nothing that can panic, and no guard.
+    #[cfg(feature = "inject")]
+    if super::inject::is_armed() {
+        return None;
+    }
+    // SAFETY: the caller's promise; the handle keeps the group.
+    let (body, seated) = unsafe {
+        let body = handle::peek(x)?;
+        (body, body.place.as_ref()?.take()?)
+    };
+    // SAFETY: this thread has the group, so that no other one touches it.
+    let group = unsafe { &mut *body.group.get() }.as_mut()?;
+    if !group.commit_quickly(seated) {
+        return None;
+    }
+    let is_over = group.leave_engine();
+    if is_over {
+        // SAFETY: it is live and whole, and what is left in it has nothing to drop.
+        unsafe { handle::close_emptied(x) };
+    }
+    Some(is_over)
 }
 
 /// Undoes a group. A detached group can be undone by any thread.
@@ -347,7 +405,7 @@ pub unsafe extern "C" fn netshm_group_attach(x: *mut netshm_txn) -> c_int {
         // SAFETY: it was detached, and this call has taken it.
         let group = unsafe { &mut *body.group.get() };
         let joined = group.as_ref().map_or(Err(Error::InCallback), Transaction::join_thread);
-        let owner = if joined.is_ok() { this_thread() } else { DETACHED };
+        let owner = if joined.is_ok() { ATTACHED } else { DETACHED };
         body.owner.store(owner, Ordering::Release);
         Ok(joined?)
     })

@@ -122,7 +122,28 @@ pub(super) fn open<N: Noun>(body: N::Body) -> *mut N {
 pub(super) fn open_as<N: Noun>(magic: u64, body: N::Body) -> *mut N {
     debug_assert!(is_of::<N>(magic));
     let handle = Handle { magic: AtomicU64::new(magic), ..Handle::whole::<N>(body) };
-    Box::into_raw(Box::new(handle)).cast()
+    let Some(memory) = rested::<N::Body>() else { return Box::into_raw(Box::new(handle)).cast() };
+    // SAFETY: it is memory for such a handle, and nobody else's.
+    unsafe { memory.write(handle) };
+    memory.cast()
+}
+
+/// The memory that has rested longest, if it is for a handle with such a body.
+#[inline(always)]
+fn rested<B>() -> Option<*mut Handle<B>> {
+    let take = |rest: &Rest| {
+        let place = &rest.places[rest.next.get() % RESTING];
+        let memory = place.get();
+        // SAFETY: what rests here is memory of closed handles, and this thread's alone.
+        if memory.is_null()
+            || !std::ptr::fn_addr_eq(unsafe { (*memory).free }, free::<B> as unsafe fn(*mut Head))
+        {
+            return None;
+        }
+        place.set(std::ptr::null_mut());
+        Some(memory.cast())
+    };
+    REST.try_with(take).ok().flatten()
 }
 
 /// Is this a magic word of the noun?
@@ -180,6 +201,17 @@ pub(super) unsafe fn peek_as<'a, N: Noun>(magic: u64, handle: *const N) -> Optio
     Some(unsafe { &(*handle).body })
 }
 
+/// Ends a handle whose body is of no use any more, and need not be dropped.
+///
+/// # Safety
+/// The argument must be a live handle that is no part of another one, and no other thread can be closing it.
+#[inline(always)]
+pub(super) unsafe fn close_emptied<N: Noun>(handle: *mut N) {
+    // SAFETY: the caller's promise.
+    unsafe { &*handle.cast::<AtomicU64>() }.store(magic::CLOSED, Ordering::Release);
+    rest(handle.cast());
+}
+
 /// Ends a handle and gives what was behind it.
 ///
 /// # Safety
@@ -209,6 +241,7 @@ pub(super) unsafe fn close<N: Noun>(number: u32, handle: *mut N) -> Outcome<N::B
 }
 
 /// Lays the memory of a closed handle to rest, and gives back what has rested longest.
+#[inline(always)]
 fn rest(memory: *mut Head) {
     let oldest = REST.try_with(|rest| {
         let next = rest.next.get() % RESTING;
@@ -224,6 +257,7 @@ fn rest(memory: *mut Head) {
 ///
 /// # Safety
 /// NULL, or the memory of a closed handle that only the caller knows.
+#[inline(always)]
 unsafe fn give_back(memory: *mut Head) {
     if !memory.is_null() {
         // SAFETY: the caller's promise.

@@ -768,7 +768,10 @@ unsafe fn incr_slowly(
     guard(&["t", "key", "key_len", "delta", "initial", "now"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
         let (t, key) = unsafe { (live_counter(t)?, bytes(2, key, key_len)?) };
-        let sum = t.increment(key, delta, initial)?;
+        let sum = match t.increment_in_group(key, delta) {
+            Some(sum) => sum,
+            None => t.increment(key, delta, initial)?,
+        };
         // SAFETY: the header asks for a valid place or NULL.
         unsafe { out_or_null(now).put(sum) };
         Ok(())

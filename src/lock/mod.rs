@@ -62,9 +62,10 @@ pub(crate) enum Rank {
 /// Gives a lock back if `owner` holds it.
 #[inline(always)]
 pub(crate) fn release(segment: &Segment, at: Offset, owner: SlotIndex, bump: bool) {
-    let mut word = LockWord(segment.load(at));
+    let Some(lock) = segment.block::<1>(at) else { return };
+    let mut word = LockWord(lock.load(0));
     while word.owner() == owner {
-        match segment.compare_exchange(at, word.0, word.released(bump).0) {
+        match lock.compare_exchange(0, word.0, word.released(bump).0) {
             Ok(()) => {
                 if word.has_sleepers() {
                     wake_sleepers(segment, at, word, bump);

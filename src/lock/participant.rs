@@ -26,6 +26,8 @@ pub(crate) struct Participant {
     words: Option<Pinned<{ slot::SLOT_WORDS }>>,
     /// Mirror of the lock list, in its order.
     pub(crate) held: Vec<Held>,
+    /// How often locks of the list have been released.
+    pub(crate) releases: u64,
     pub(super) wait_sequence: u64,
     /// Extensions of lock list, log and reserve; mirrors of the slot's words.
     lists: [Offset; slot::EXTENSIONS as usize],
@@ -53,6 +55,7 @@ impl Participant {
             base,
             words: segment.pin(base),
             held: Vec::with_capacity(16),
+            releases: 0,
             wait_sequence: segment.load(base.word(slot::W_WAIT_SEQUENCE)),
             lists: [Offset::NONE; slot::EXTENSIONS as usize],
             logs: [Offset::NONE; slot::EXTENSIONS as usize],
@@ -148,6 +151,7 @@ impl Participant {
         for held in &self.held[from..] {
             super::release(segment, held.at, self.slot, held.changes);
         }
+        self.releases += 1;
         self.held.truncate(from);
         segment.store(self.base.word(slot::W_LIST_LEN), from as u64);
     }

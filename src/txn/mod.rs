@@ -5,7 +5,7 @@
 //!
 //! - [`ops`]: operations of the hash table, as parts of a transaction.
 //! - [`array`]: operations of arrays.
-//! - [`fast`], [`fast_split`], [`fast_array`]: the short ways of what happens most.
+//! - [`fast`], [`fast_split`], [`fast_array`], [`in_group`]: the short ways of what happens most.
 //! - [`stack`]: changing any binding of a key, not only the newest.
 //! - [`growth`]: splitting, and memory for buckets.
 //! - [`lifecycle`]: making, emptying and sweeping tables.
@@ -19,6 +19,7 @@ pub(crate) mod fast;
 pub(crate) mod fast_array;
 mod fast_split;
 pub(crate) mod growth;
+pub(crate) mod in_group;
 pub(crate) mod lifecycle;
 pub(crate) mod ops;
 pub(crate) mod stack;
@@ -67,6 +68,14 @@ pub(crate) fn commit(w: &mut Writer) -> Result<()> {
     result
 }
 
+/// The same if that cannot fail, and nothing is left to be done afterwards. False: nothing has happened.
+#[inline(always)]
+pub(crate) fn commit_quickly(w: &mut Writer) -> bool {
+    let fits = w.s.set().log_words_at_most() <= slot::LOG.inline_len;
+    let is_over_then = w.s.net_added.is_empty() && custody::is_settled(w) && !custody::is_drain_due(w);
+    fits && is_over_then && w.s.newly_pending == 0 && w.commit_from(0).is_ok()
+}
+
 /// Forgets what a session has planned and releases all of its locks.
 pub(crate) fn abort(w: &mut Writer) -> Result<()> {
     w.abort();
@@ -85,24 +94,14 @@ fn reserve_log(w: &mut Writer) -> Result<()> {
     }
 }
 
+/// More locks than an operation takes: two of buckets at most; mini-transactions in it take up to three.
+const LOCKS_OF_AN_OPERATION: u64 = 8;
+
 /// Makes room in the lock list before another lock is taken.
 #[inline]
 pub(crate) fn reserve_lock(w: &mut Writer) -> Result<()> {
-    let n = lock_room(w);
-    if has_lock_room(w) { Ok(()) } else { custody::extend(w, slot::LOCK_LIST, n) }
-}
-
-/// Has the lock list room for the locks of one more operation?
-#[inline]
-pub(crate) fn has_lock_room(w: &Writer) -> bool {
-    w.s.p.list_word(lock_room(w)).is_some()
-}
-
-/// The place in the lock list that there has to be before an operation.
-#[inline]
-fn lock_room(w: &Writer) -> u64 {
-    // An operation takes two bucket locks at most; mini-transactions in it take up to three.
-    w.s.p.held.len() as u64 + 8
+    let n = w.s.p.held.len() as u64 + LOCKS_OF_AN_OPERATION;
+    if w.s.p.list_word(n).is_some() { Ok(()) } else { custody::extend(w, slot::LOCK_LIST, n) }
 }
 
 /// What is left to do once nothing is planned and no lock is held.

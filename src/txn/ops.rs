@@ -1,7 +1,7 @@
 //! Operations of the hash table as parts of a transaction: the key's bucket is locked at the first touch, also
 //! for reading, and stays locked until the end.
 
-use super::{TableView, growth, has_lock_room, reserve_lock};
+use super::{TableView, growth, in_group, reserve_lock};
 use crate::alloc;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, entry_with, level_of, mask};
@@ -10,7 +10,7 @@ use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape};
 use crate::format::size_class::LINE_CLASS;
 use crate::format::{Offset, header, root};
 use crate::index::chain::{self, Hit};
-use crate::index::find::{self, Found, checked_shape};
+use crate::index::find::{Found, checked_shape};
 use crate::lock::Rank;
 use crate::segment::view::Block;
 use crate::writer::{Words, Writer};
@@ -43,16 +43,9 @@ pub(crate) fn at<'k>(w: &mut Writer, table: &TableView, key: &'k [u8]) -> Result
     Ok(At { home, key, hit })
 }
 
-/// The same for a key whose bucket is free, or held already by this transaction and not changed by it: looked up
-/// first and then locked by a compare-and-swap, which proves that nothing has changed since. None: something is
-/// unusual, and nothing has happened.
-#[inline]
-pub(crate) fn at_quickly<'k>(w: &mut Writer, table: &TableView, key: &'k [u8]) -> Option<At<'k>> {
-    find_quickly(w, table, table.key_hash.hash(key), key)
-}
-
+/// The same for a bucket that is free, or held already without plans for it.
 fn find_quickly<'k>(w: &mut Writer, table: &TableView, hash: u64, key: &'k [u8]) -> Option<At<'k>> {
-    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    let (sight, _) = in_group::look(w, table, hash, key)?;
     let (bucket, seen) = (sight.bucket, sight.seen);
     let link = Link(bucket.load(W_LINK as usize));
     let level = level_of(seen.index, link, table.roots.base_level())?;
@@ -60,36 +53,7 @@ fn find_quickly<'k>(w: &mut Writer, table: &TableView, hash: u64, key: &'k [u8])
         None => None,
         Some(found) => Some(hit_in(w, bucket, seen.bucket, link, &found)?),
     };
-    let home = Home { bucket: seen.bucket, index: seen.index, level, hash };
-    if seen.word.owner() == w.s.p.slot {
-        // What this transaction plans for the bucket is not in memory yet.
-        let plain = w.is_plain_line(seen.bucket) && has_plain_lines(w, link);
-        return (plain && w.s.p.position(seen.bucket).is_some()).then_some(At { home, key, hit });
-    }
-    if !seen.word.is_free() || !has_lock_room(w) || !w.lock_unchanged(seen.bucket, seen.word) {
-        return None;
-    }
-    if !table.roots.is_current(w.segment, seen.roots_version) {
-        let last = w.s.p.held.len() - 1;
-        w.s.p.release_from(w.segment, last);
-        return None;
-    }
-    Some(At { home, key, hit })
-}
-
-/// Does this transaction plan nothing for the overflow lines behind a bucket, of which there are few?
-fn has_plain_lines(w: &Writer, mut link: Link) -> bool {
-    for _ in 0..4 {
-        let line = link.next();
-        if line.is_none() {
-            return true;
-        }
-        if !w.is_plain_line(line) {
-            return false;
-        }
-        link = Link(w.segment.load(line.word(W_LINK)));
-    }
-    false
+    Some(At { home: Home { bucket: seen.bucket, index: seen.index, level, hash }, key, hit })
 }
 
 /// The entry that points to a record, in a bucket or in its first overflow line.
@@ -322,8 +286,7 @@ impl At<'_> {
     }
 
     /// Plans to change the newest value in place, if there is one of this length that is small.
-    #[inline]
-    pub(crate) fn overwrite_if_it_fits(&self, w: &mut Writer, value: &[u8]) -> bool {
+    fn overwrite_if_it_fits(&self, w: &mut Writer, value: &[u8]) -> bool {
         let same =
             |hit: &Hit| hit.shape.value_len == value.len() as u64 && hit.shape.value_len <= IN_PLACE_BYTES;
         let Some(hit) = self.hit.filter(same) else { return false };
@@ -333,11 +296,7 @@ impl At<'_> {
 
     /// Plans to change a value in place, by words.
     pub(super) fn overwrite(&self, w: &mut Writer, at: Offset, value: &[u8]) {
-        for (i, chunk) in value.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            w.put(at.word(i as u64), u64::from_le_bytes(word));
-        }
+        overwrite(w, at, value);
         w.will_change(self.home.bucket);
     }
 
@@ -358,6 +317,21 @@ impl At<'_> {
         free_record(w, record, hit.shape)?;
         count(w, table, -1)?;
         Ok(true)
+    }
+}
+
+/// Plans to change a value by words, the last one padded with zeros.
+#[inline(always)]
+pub(super) fn overwrite(w: &mut Writer, at: Offset, value: &[u8]) {
+    let mut words = value.chunks_exact(8);
+    let mut place = at;
+    for word in &mut words {
+        w.put(place, word.try_into().map_or(0, u64::from_le_bytes));
+        place = place.word(1);
+    }
+    let rest = words.remainder();
+    if !rest.is_empty() {
+        w.put(place, rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
     }
 }
 
