@@ -135,9 +135,8 @@ fn rested<B>() -> Option<*mut Handle<B>> {
         let place = &rest.places[rest.next.get() % RESTING];
         let memory = place.get();
         // SAFETY: what rests here is memory of closed handles, and this thread's alone.
-        if memory.is_null()
-            || !std::ptr::fn_addr_eq(unsafe { (*memory).free }, free::<B> as unsafe fn(*mut Head))
-        {
+        let free = unsafe { memory.as_ref() }?.free;
+        if !std::ptr::fn_addr_eq(free, self::free::<B> as unsafe fn(*mut Head)) {
             return None;
         }
         place.set(std::ptr::null_mut());
