@@ -393,10 +393,7 @@ impl HashTable {
             return QuickCopy::NOT_DONE;
         };
         let len = found.shape.value_len as usize;
-        if found.shape.value_len < PUNCHABLE_BYTES
-            || len > capacity
-            || engine.groups.any_open()
-        {
+        if found.shape.value_len < PUNCHABLE_BYTES || len > capacity || engine.groups.any_open() {
             return QuickCopy::NOT_DONE;
         }
         for done in (0..len).step_by(PIECE_BYTES) {

@@ -35,8 +35,6 @@ const fn line_bit(at: Offset) -> u64 {
     1 << ((at.0 / 64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
-/// The words of a slot.
-
 /// A point to which a write set can go back.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Savepoint(usize);
