@@ -43,6 +43,20 @@ __attribute__((noinline)) void measured_replace(int n) {
 __attribute__((noinline)) void measured_add(int n) {
     for (int i = 0; i < n; i++) must(netshm_hashtbl_add(table, keys[MEASURED + i], 16, value, 64), "add");
 }
+/* The same, 16 keys in one call. */
+static netshm_slice many_keys[2 * MEASURED], many_values[2 * MEASURED];
+__attribute__((noinline)) void measured_find_16(int n) {
+    static unsigned char values[16][64];
+    int64_t lens[16];
+    for (int i = 0; i < n; i += 16) {
+        must(netshm_hashtbl_find_many_into(table, many_keys + i, 16, values, 64, lens), "find_many_into");
+    }
+}
+__attribute__((noinline)) void measured_replace_16(int n) {
+    for (int i = 0; i < n; i += 16) {
+        must(netshm_hashtbl_replace_many(table, many_keys + i, many_values + i, 16, NULL), "replace_many");
+    }
+}
 __attribute__((noinline)) void measured_remove(int n) {
     for (int i = 0; i < n; i++) must(netshm_hashtbl_remove(table, keys[MEASURED + i], 16, NULL), "remove");
 }
@@ -85,12 +99,18 @@ int main(int argc, char **argv) {
     must(netshm_hashtbl_manage(object, NULL, NULL, NULL, &table), "manage");
     for (unsigned long i = 0; i < KEYS; i++) must(netshm_hashtbl_add(table, key(k, i), 16, value, 64), "add");
     for (unsigned long i = 0; i < 2 * MEASURED; i++) key(keys[i], i < MEASURED ? i * 11 : KEYS + i);
+    for (unsigned long i = 0; i < 2 * MEASURED; i++) {
+        many_keys[i] = (netshm_slice){keys[i], 16};
+        many_values[i] = (netshm_slice){value, 64};
+    }
     for (unsigned long i = 0; i < COUNTERS; i++) {
         must(netshm_hashtbl_incr(table, key(counters[i], KEYS * 2 + i), 16, 1, 0, &now), "incr");
     }
     if (!strcmp(what, "find")) measured_find(MEASURED);
     else if (!strcmp(what, "miss")) measured_miss(MEASURED);
     else if (!strcmp(what, "replace")) measured_replace(MEASURED);
+    else if (!strcmp(what, "find_16")) measured_find_16(MEASURED);
+    else if (!strcmp(what, "replace_16")) measured_replace_16(MEASURED);
     else if (!strcmp(what, "add")) measured_add(MEASURED);
     else if (!strcmp(what, "remove")) { measured_add(MEASURED); measured_remove(MEASURED); }
     else if (!strcmp(what, "count")) measured_count(MEASURED);

@@ -667,7 +667,11 @@ impl Array {
         let segment = self.segment();
         let words = self.cells.read(
             key,
-            |_, found| Ok(array::value_found(g, found)?.map(|value| array::chunk_words(segment, g, value))),
+            |_, found| {
+                Ok::<_, Error>(
+                    array::value_found(g, found)?.map(|value| array::chunk_words(segment, g, value)),
+                )
+            },
             |w, at| Ok(array::value_at(g, at.hit)?.map(|value| array::chunk_words(w, g, value))),
         )??;
         let Some(words) = words else { return Ok(Vec::new()) };

@@ -3,8 +3,10 @@
 //! Owns the choice of the way for each operation: without a lock for finds, the short way for single
 //! changes, as part of the group if one is open on this thread.
 //!
+//! - [`many`]: several keys in one call.
 //! - [`watch`]: waiting for change.
 
+pub(crate) mod many;
 mod watch;
 
 use crate::cursor::{Bindings, Cursor, Keys};
@@ -26,6 +28,7 @@ use crate::txn::stack::{self, Fate};
 use crate::txn::{self, TableView, growth, in_group, ops};
 use crate::writer::Writer;
 
+pub use many::Stopped;
 pub use watch::Stamp;
 
 /// A hash table that maps byte strings to byte strings; the bindings of a key form a stack.

@@ -54,7 +54,7 @@ pub use array::{Array, Elements};
 pub use cursor::{Bindings, Keys};
 pub use error::{Damage, Error, Result};
 pub use group::{DetachedTransaction, Transaction};
-pub use hashtbl::{HashTable, Stamp, Update};
+pub use hashtbl::{HashTable, Stamp, Stopped, Update};
 pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_locking, supported_kinds};
 pub use os::name::{Kind, Name};
 pub use pmanage::{PmKind, PmObject, Pmanage};

@@ -11,6 +11,7 @@
 mod copy;
 #[cfg(feature = "inject")]
 pub mod inject;
+mod prefetch;
 pub(crate) mod view;
 
 use crate::error::{Damage, Error, Result};

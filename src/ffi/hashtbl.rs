@@ -102,7 +102,7 @@ unsafe fn live_key<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
 /// # Safety
 /// As for `handle::body`.
 #[inline(always)]
-unsafe fn live_raw<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
+pub(super) unsafe fn live_raw<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
     // SAFETY: the caller's promise.
     let (table, body) = unsafe { (live_key(t)?, handle::body(1, t)?) };
     check_raw("a value of raw bytes", &body.types.value)?;
@@ -598,17 +598,17 @@ pub unsafe extern "C" fn netshm_hashtbl_get(
 }
 
 /// A block on its way to the caller.
-struct Block {
-    data: *mut u8,
-    size: usize,
+pub(super) struct Block {
+    pub(super) data: *mut u8,
+    pub(super) size: usize,
 }
 
 impl Block {
-    fn new(size: usize) -> Result<Block, Error> {
+    pub(super) fn new(size: usize) -> Result<Block, Error> {
         Ok(Block { data: allocate(size)?, size })
     }
 
-    fn give(self) -> *mut c_void {
+    pub(super) fn give(self) -> *mut c_void {
         std::mem::ManuallyDrop::new(self).data.cast()
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! - [`call`], [`handle`]: what all exports share; not part of the header.
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
-//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`array`],
+//! - [`object`], [`options`], [`roots`], [`hashtbl`], [`many`], [`array`],
 //!   [`array_typed`], [`update`], [`cursor`], [`primitive`], [`group`],
 //!   [`watch`], [`check`], [`pmanage`]: one noun each.
 //! - [`value`], [`types`], [`result`], [`typed`], [`typed_walk`], [`typed_update`]: cells, type objects, what was
@@ -26,6 +26,7 @@ mod cursor;
 mod error;
 mod group;
 mod hashtbl;
+mod many;
 mod object;
 mod options;
 mod pmanage;

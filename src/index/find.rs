@@ -125,7 +125,7 @@ pub(crate) const fn is_short_key(len: usize) -> bool {
 
 /// The record at an offset, if it is plainly that of this key, which is a short one.
 #[inline(always)]
-fn quick_match(view: View<'_>, record: Offset, key: &[u8]) -> Option<Found> {
+pub(super) fn quick_match(view: View<'_>, record: Offset, key: &[u8]) -> Option<Found> {
     // Both are multiples of 16, so that a record that begins inside has its two header words inside.
     let header = view.block_of_units::<2>(record)?;
     let lengths = header.load(1);
@@ -266,7 +266,7 @@ fn beyond(segment: &Segment, at: Offset) -> Obstacle {
     }
 }
 
-enum Match {
+pub(super) enum Match {
     Yes(Found),
     No,
     Implausible,

@@ -4,6 +4,7 @@
 //! the bucket, so that splits may happen in any order and stale hints do no harm. It does not allocate: it
 //! is handed lines, and says which lines became free.
 //!
+//! - [`ahead`]: asking for what several lookups will read.
 //! - [`catalog`]: which tables there are.
 //! - [`roots`]: this process's private hint of where the buckets are.
 //! - [`find`]: looking up without a lock and without a store.
@@ -12,6 +13,7 @@
 //! - [`chain`]: reading and changing a bucket that is locked.
 //! - [`mod@split`]: how a table grows, bucket by bucket.
 
+pub(crate) mod ahead;
 pub(crate) mod catalog;
 pub(crate) mod chain;
 pub(crate) mod find;

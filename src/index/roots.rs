@@ -39,6 +39,24 @@ pub(crate) struct Roots {
 /// The version of a hint that says nothing: none that the gate has.
 const NOTHING_KNOWN: u64 = u64::MAX;
 
+/// Level and number of buckets, as a [`Roots`] knew them at one moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Hint {
+    pub(crate) version: u64,
+    pub(crate) base_level: u32,
+    mask: u64,
+    expected: u64,
+}
+
+impl Hint {
+    /// As [`Roots::guess`].
+    #[inline(always)]
+    pub(crate) fn index(&self, hash: u64) -> u64 {
+        let i = hash & self.mask;
+        if i >= self.expected { i & (self.mask >> 1) } else { i }
+    }
+}
+
 impl Roots {
     pub(crate) fn new(identity: Identity) -> Roots {
         Roots {
@@ -123,6 +141,19 @@ impl Roots {
         let i = hash & self.mask.load(Ordering::Relaxed);
         let lower = i & self.half_mask.load(Ordering::Relaxed);
         if i >= self.expected.load(Ordering::Relaxed) { lower } else { i }
+    }
+
+    /// What `guess` goes by, read once for several keys.
+    #[inline(always)]
+    pub(crate) fn hint(&self) -> Hint {
+        // As for `guess`, the version comes first.
+        let version = self.version();
+        Hint {
+            version,
+            mask: self.mask.load(Ordering::Relaxed),
+            expected: self.expected.load(Ordering::Relaxed),
+            base_level: self.base_level(),
+        }
     }
 
     /// Where a bucket lies; none if it is beyond what this hint knows to be ready.

@@ -150,45 +150,12 @@ impl<'a> View<'a> {
         at.0 + len <= self.limit - 8 * N
     }
 
-    /// Asks the processor for the line of a word that is about to be changed. A line that is not there does no harm.
-    #[inline(always)]
-    pub(crate) fn prefetch_for_writing(&self, at: Offset) {
-        let address = self.address(at);
-        // SAFETY: a prefetch of whatever address reads nothing, writes nothing and raises nothing.
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        unsafe {
-            std::arch::asm!("prefetchw [{a}]", a = in(reg) address, options(nostack, preserves_flags));
-        }
-        // SAFETY: as above.
-        #[cfg(all(target_arch = "aarch64", not(miri)))]
-        unsafe {
-            std::arch::asm!("prfm pstl1keep, [{a}]", a = in(reg) address, options(nostack, preserves_flags));
-        }
-        #[cfg(not(all(any(target_arch = "x86_64", target_arch = "aarch64"), not(miri))))]
-        let _ = address;
-    }
-
     /// The gate's lock word: the pages that every object has are mapped by every segment.
     #[inline(always)]
     pub(crate) fn gate(&self) -> Block<'a, 1> {
         debug_assert!(self.contains(header::GATE, 8));
         // SAFETY: `Segment::map` has checked that the fixed pages are there.
         Block(unsafe { &*self.base.add(header::GATE.0 as usize).cast::<[AtomicU64; 1]>() })
-    }
-
-    /// Brings a line into the cache, if there is one at an offset; whatever is there, this is harmless.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, at: Offset) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if at.0 < self.limit {
-            // SAFETY: a prefetch reads nothing, and SSE is part of x86_64.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(self.address(at).cast());
-            }
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        let _ = at;
     }
 
     /// The address of an offset inside of the object or at its end.

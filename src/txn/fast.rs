@@ -33,6 +33,18 @@ pub(super) const LOG: usize = slot::LOG.inline_word as usize;
 pub(crate) fn replace(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
     let hash = table.key_hash.hash(key);
     let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    replace_seen(w, table, sight, key, value)
+}
+
+/// The same for a key that has been looked up.
+#[inline(always)]
+pub(crate) fn replace_seen(
+    w: &mut Writer,
+    table: &TableView,
+    sight: Sight,
+    key: &[u8],
+    value: &[u8],
+) -> Option<()> {
     match sight.found {
         None => add_apart(&mut w.reborrow(), table, key, value),
         Some(found) if can_overwrite(&found, value.len()) => overwrite(w, &sight, found.value_at, value),
@@ -52,6 +64,19 @@ fn add_apart(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Opt
 pub(crate) fn add(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
     let hash = table.key_hash.hash(key);
     let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    add_seen(w, table, hash, sight, key, value)
+}
+
+/// The same for a key that has been looked up.
+#[inline(always)]
+pub(crate) fn add_seen(
+    w: &mut Writer,
+    table: &TableView,
+    hash: u64,
+    sight: Sight,
+    key: &[u8],
+    value: &[u8],
+) -> Option<()> {
     if sight.found.is_some() { None } else { bind_new(w, table, hash, sight, key, value) }
 }
 

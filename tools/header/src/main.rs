@@ -13,6 +13,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("options", "Options", OPTIONS_INIT),
     ("roots", "The tables of an object", ""),
     ("hashtbl", "Hash tables", ""),
+    ("many", "Several keys in one call", ""),
     ("update", "One binding by callback", ""),
     ("cursor", "Walking over a table", ""),
     ("value", "Typed values", VALUES),
