@@ -30,7 +30,8 @@ int main(void)
     netshm_table *table;
     netshm_cursor *c = NULL, *nc = NULL;
     netshm_txn *x = NULL, *nx = NULL;
-    netshm_slice *slices = NULL;
+    netshm_slice *slices = NULL, key = { "k", 1 };
+    int64_t found_len = 0;
     char buffer[16];
     void *block = NULL;
     size_t len = 0;
@@ -66,6 +67,11 @@ int main(void)
     panics(netshm_hashtbl_get(t, "k", 1, &block, &len));
     panics(netshm_hashtbl_find_all(t, "k", 1, &slices, &len));
     panics(netshm_hashtbl_mem(t, "k", 1, &fd));
+    panics(netshm_hashtbl_find_many(t, &key, 1, &slices));
+    panics(netshm_hashtbl_find_many_into(t, &key, 1, buffer, 16, &found_len));
+    panics(netshm_hashtbl_replace_many(t, &key, &key, 1, &len));
+    panics(netshm_hashtbl_add_many(t, &key, &key, 1, &len));
+    ok(found_len == 0 && len == 0);
     panics(netshm_hashtbl_length(t, &count));
     panics(netshm_hashtbl_incr(t, "k", 1, 1, 1, NULL));
     panics(netshm_hashtbl_cas(t, "k", 1, "v", 1, "w", 1));

@@ -139,10 +139,16 @@ impl Tester {
         bytes
     }
 
+    /// Keys for one call: none, few, or some batches of them; some keys more than once.
+    fn several(&mut self) -> Vec<Bytes> {
+        let most = *self.random.one_of(&[1, 4, 20, 40]);
+        (0..self.random.below(most)).map(|_| self.key()).collect()
+    }
+
     fn change(&mut self) -> Op {
         let (key, value) = (self.key(), self.value());
         let depth = self.nested.model.0.get(&key).map_or(0, Vec::len);
-        match self.random.below(16) {
+        match self.random.below(18) {
             0..4 if depth < DEEPEST => Op::Add(key, value),
             0..4 => Op::Remove(key),
             4..7 => Op::Replace(key, value),
@@ -151,6 +157,12 @@ impl Tester {
             11..13 => Op::Increment(key, self.random.next() as i64 >> self.random.below(64), 5),
             13 => Op::Update(key, Some(value)),
             14 => Op::Update(key, None),
+            16 => Op::ReplaceMany(self.several().into_iter().map(|key| (key, self.value())).collect()),
+            17 => {
+                let mut keys = self.several();
+                keys.retain(|key| self.nested.model.0.get(key).map_or(0, Vec::len) < DEEPEST);
+                Op::AddMany(keys.into_iter().map(|key| (key, self.value())).collect())
+            }
             _ => {
                 let mut old = self.nested.model.newest(&key).cloned().unwrap_or_default();
                 if self.random.once_in(4) {
@@ -202,7 +214,7 @@ impl Tester {
         let stack = self.nested.model.0.get(key).map_or(&[][..], |stack| &stack[..]);
         let newest = stack.last();
         let what = || String::from_utf8_lossy(&key[..key.len().min(20)]).into_owned();
-        match self.random.below(6) {
+        match self.random.below(8) {
             0 => assert_eq!(t.contains(key)?, newest.is_some(), "{}", what()),
             1 => assert!(t.find_all(key)?.iter().eq(stack.iter().rev()), "{}", what()),
             2 => {
@@ -226,7 +238,44 @@ impl Tester {
                     }
                 }
             }
+            5 => {
+                let keys = self.several();
+                let found = t.find_many(&keys)?;
+                assert!(
+                    found.iter().map(Option::as_ref).eq(keys.iter().map(|key| self.nested.model.newest(key)))
+                );
+            }
+            6 => self.look_into(t)?,
             _ => assert!(t.find(key)?.as_ref() == newest, "{}", what()),
+        }
+        Ok(())
+    }
+
+    /// Finds several keys at once in places of any size.
+    fn look_into(&mut self, t: &HashTable) -> netshm::Result<()> {
+        let (keys, stride) = (self.several(), self.value().len());
+        let mut buffer = vec![0xee; keys.len() * stride];
+        let mut lens = vec![Some(77); keys.len()];
+        let outcome = t.find_many_into(&keys, &mut buffer, stride, &mut lens);
+        let expected: Vec<Option<&Bytes>> = keys.iter().map(|key| self.nested.model.newest(key)).collect();
+        let longest = expected.iter().flatten().map(|value| value.len()).max().unwrap_or(0);
+        match outcome {
+            Err(Error::TooSmall { needed }) => {
+                assert!(
+                    needed == longest as u64 && longest > stride,
+                    "{needed} bytes, {longest} and {stride}"
+                );
+            }
+            outcome => {
+                outcome?;
+                assert!(longest <= stride, "{longest} bytes do not fit");
+            }
+        }
+        for (i, value) in expected.into_iter().enumerate() {
+            assert_eq!(lens[i], value.map(|value| value.len() as u64));
+            if let Some(value) = value.filter(|value| value.len() <= stride) {
+                assert!(buffer[i * stride..][..value.len()] == value[..], "the value of key {i}");
+            }
         }
         Ok(())
     }

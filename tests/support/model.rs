@@ -12,6 +12,9 @@ pub(crate) enum Op {
     Add(Bytes, Bytes),
     Replace(Bytes, Bytes),
     Insert(Bytes, Bytes),
+    /// Several in one call, each a change of its own.
+    ReplaceMany(Vec<(Bytes, Bytes)>),
+    AddMany(Vec<(Bytes, Bytes)>),
     Remove(Bytes),
     Increment(Bytes, i64, i64),
     /// Under the key's lock: a new value, or the removal of the newest binding.
@@ -101,6 +104,8 @@ impl Model {
                 }
                 self.push(k, v);
             }
+            Op::ReplaceMany(bindings) => bindings.iter().for_each(|(k, v)| self.set(k, v)),
+            Op::AddMany(bindings) => bindings.iter().for_each(|(k, v)| self.push(k, v)),
             Op::Remove(k) => return Outcome::Found(self.pop(k)),
             Op::Increment(k, delta, initial) => return self.increment(k, *delta, *initial),
             Op::Update(k, Some(v)) => self.set(k, v),
@@ -205,6 +210,9 @@ pub(crate) fn keys_of(ops: &[Op]) -> Vec<Bytes> {
             }
             Op::Increment(k, ..) | Op::Update(k, _) | Op::CompareAndReplace(k, ..) => keys.push(k.clone()),
             Op::UpdateStack(k, _) => keys.push(k.clone()),
+            Op::ReplaceMany(bindings) | Op::AddMany(bindings) => {
+                keys.extend(bindings.iter().map(|(k, _)| k.clone()));
+            }
             Op::Group(ops) | Op::Abort(ops) | Op::GroupOfTwo(_, ops, _) => keys.extend(keys_of(ops)),
             _ => {}
         }
@@ -336,6 +344,8 @@ pub(crate) fn do_on_table(t: &HashTable, op: &Op) -> Outcome {
         Op::Add(k, v) => t.add(k, v),
         Op::Replace(k, v) => t.replace(k, v),
         Op::Insert(k, v) => t.insert(k, v),
+        Op::ReplaceMany(bindings) => t.replace_many(bindings).map_err(Error::from),
+        Op::AddMany(bindings) => t.add_many(bindings).map_err(Error::from),
         Op::Remove(k) => {
             return match t.remove(k) {
                 Ok(found) => Outcome::Found(found),
