@@ -20,7 +20,7 @@
 
 #include "benchmap.h"
 
-enum { KEY = 16, VALUE = 64, COUNTERS = 1000, MAX_ROUNDS = 32 };
+enum { KEY = 16, VALUE = 64, COUNTERS = 1000, AT_ONCE = 16, MAX_ROUNDS = 32 };
 
 static size_t keys = 1000000, rounds = 5;
 static unsigned char *in_order, *shuffled, *absent, *counter_keys;
@@ -149,6 +149,19 @@ static double first_use_run(double bytes) {
     close(fd);
     return took / (double)keys;
 }
+/* The same for keys in batches. */
+static double limit_run_many(void) {
+    unsigned char values[AT_ONCE * VALUE];
+    uint64_t sum = 0;
+    double start = now_ns();
+    for (size_t i = 0; i + AT_ONCE <= keys; i += AT_ONCE) {
+        benchlimit_find_16(lines, line_mask, records, sizeof *records, shuffled + KEY * i, KEY, values, VALUE);
+        sum += values[5];
+    }
+    double took = now_ns() - start;
+    if (sum == 1) puts("");
+    return took / (double)keys;
+}
 static double limit_miss_run(void) {
     uint64_t sum = 0;
     double start = now_ns();
@@ -237,6 +250,39 @@ static void shm_count_in_group(const unsigned char *key) {
     must(netshm_group_commit(group), "commit");
 }
 
+/* All keys of a list, several in one call: ns per key. The last few that are not enough for a call are left out. */
+static void many_slices(netshm_slice *slices, const unsigned char *query) {
+    for (size_t j = 0; j < AT_ONCE; j++) slices[j] = (netshm_slice){query + KEY * j, KEY};
+}
+static double shm_find_many(const unsigned char *query, int64_t expected) {
+    unsigned char values[AT_ONCE * VALUE];
+    netshm_slice slices[AT_ONCE];
+    int64_t lens[AT_ONCE];
+    size_t wrong = 0;
+    double start = now_ns();
+    for (size_t i = 0; i + AT_ONCE <= keys; i += AT_ONCE) {
+        many_slices(slices, query + KEY * i);
+        must(netshm_hashtbl_find_many_into(table, slices, AT_ONCE, values, VALUE, lens), "find_many_into");
+        for (size_t j = 0; j < AT_ONCE; j++) wrong += lens[j] != expected;
+    }
+    double took = now_ns() - start;
+    if (wrong) fail("find_many_into gave wrong answers", NETSHM_E_CORRUPT);
+    return took / (double)keys;
+}
+typedef int store_many(netshm_hashtbl *, const netshm_slice *, const netshm_slice *, size_t, size_t *);
+static double shm_store_many(store_many *store, const unsigned char *query) {
+    unsigned char value[VALUE];
+    netshm_slice slices[AT_ONCE], values[AT_ONCE];
+    memset(value, 11, VALUE);
+    for (size_t j = 0; j < AT_ONCE; j++) values[j] = (netshm_slice){value, VALUE};
+    double start = now_ns();
+    for (size_t i = 0; i + AT_ONCE <= keys; i += AT_ONCE) {
+        many_slices(slices, query + KEY * i);
+        must(store(table, slices, values, AT_ONCE, NULL), "store many");
+    }
+    return (now_ns() - start) / (double)keys;
+}
+
 static struct system systems[2] = {
     {"hashbrown (private, no locks)", map_open, map_close, map_load, map_find, map_replace, map_count, NULL},
     {"netshm", shm_open_table, shm_close_table, shm_load, shm_find, shm_replace, shm_count, shm_count_in_group},
@@ -248,6 +294,8 @@ static const char *row_names[ROWS] = {"limit", "load", "find hit", "find miss", 
 static double figures[2][ROWS][MAX_ROUNDS];
 static double turns[3][MAX_ROUNDS], first_use[MAX_ROUNDS], speedup_limit[MAX_ROUNDS];
 static double limit_busy[MAX_ROUNDS], limit_miss[MAX_ROUNDS], limit_replace[MAX_ROUNDS], limit_count[MAX_ROUNDS];
+static double limit_many[MAX_ROUNDS], find_many[MAX_ROUNDS], miss_many[MAX_ROUNDS], replace_many[MAX_ROUNDS],
+    load_many[MAX_ROUNDS];
 static double speedup_reads[MAX_ROUNDS], speedup_writes[MAX_ROUNDS], bytes_per_entry;
 
 static double finds(const struct system *s, const unsigned char *query, size_t n, int expected) {
@@ -356,6 +404,18 @@ static double forked_rate(size_t n, enum kind kind) {
     return (double)(n * keys) / ((end - start) / 1e9);
 }
 
+/* After the single calls on the same table, and for loading on a new one. */
+static void run_many(size_t round) {
+    find_many[round] = shm_find_many(shuffled, VALUE);
+    miss_many[round] = shm_find_many(absent, NETSHM_E_NOT_FOUND);
+    replace_many[round] = shm_store_many(netshm_hashtbl_replace_many, shuffled);
+}
+static void load_by_many(size_t round) {
+    shm_open_table();
+    load_many[round] = shm_store_many(netshm_hashtbl_add_many, in_order);
+    shm_close_table();
+}
+
 static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
@@ -399,12 +459,14 @@ int main(int argc, char **argv) {
         figures[0][LIMIT][r] = limit_run(benchlimit_find);
         turns[0][r] = limit_run_in_turn();
         limit_busy[r] = limit_run(benchlimit_find_busy);
+        limit_many[r] = limit_run_many();
         limit_miss[r] = limit_miss_run();
         limit_replace[r] = limit_write_run(keys, VALUE);
         limit_count[r] = limit_write_run(COUNTERS, 8);
         run_system(0, r);
         map_close();
         run_system(1, r);
+        run_many(r);
         double one = forked_rate(1, READS), two = forked_rate(2, READS);
         speedup_reads[r] = two / one;
         one = forked_rate(1, WRITES);
@@ -415,12 +477,14 @@ int main(int argc, char **argv) {
         speedup_limit[r] = two / one;
         first_use[r] = first_use_run(bytes_per_entry * (double)keys);
         shm_close_table();
+        load_by_many(r);
         fprintf(stderr, "bench: round %zu of %zu done\n", r + 1, rounds);
     }
     printf("%zu keys of %d bytes, values of %d bytes; %zu rounds; median (least to most)\n", keys, KEY, VALUE, rounds);
     print_figure("limit: two misses and the copy", figures[0][LIMIT]);
     print_figure("  the same and 150 instructions", limit_busy);
     print_figure("  the same, one after the other", turns[0]);
+    print_figure("  16 at once", limit_many);
     print_figure("  one miss: an absent key", limit_miss);
     print_figure("  a change under two CAS", limit_replace);
     print_figure("  a counter under two CAS", limit_count);
@@ -433,6 +497,10 @@ int main(int argc, char **argv) {
         print_figure("find hit, one after the other", turns[1 + which]);
     }
     print_figure("first use of as much shared memory", first_use);
+    print_figure("find hit, 16 at once", find_many);
+    print_figure("find miss, 16 at once", miss_many);
+    print_figure("replace, 16 at once", replace_many);
+    print_figure("load, 16 at once", load_many);
     printf("ratios within a round\n");
     print_ratio("find hit / limit", figures[1][HIT], figures[0][LIMIT], 1.5, 0);
     print_ratio("find hit / map", figures[1][HIT], figures[0][HIT], 1.0, 0);
@@ -441,6 +509,8 @@ int main(int argc, char **argv) {
     print_ratio("replace / map", figures[1][REPLACE], figures[0][REPLACE], 1.0, 0);
     print_ratio("counter by incr / map", figures[1][COUNT], figures[0][COUNT], 1.3, 0);
     print_ratio("counter by group / map", figures[1][GROUP_COUNT], figures[0][COUNT], 5.0, 0);
+    print_ratio("find hit / find hit, 16 at once", figures[1][HIT], find_many, 3.5, 1);
+    print_ratio("replace / replace, 16 at once", figures[1][REPLACE], replace_many, 3.5, 1);
     print_ratio("two processes / one, reads", speedup_reads, NULL, 1.8, 1);
     print_ratio("two processes / one, 50% writes", speedup_writes, NULL, 1.8, 1);
     printf("  %-46s %5.0f bytes          goal <= 125  %s\n", "memory per entry of 16 + 64 bytes", bytes_per_entry,
@@ -450,6 +520,10 @@ int main(int argc, char **argv) {
     print_ratio("find hit / limit, one after the other", turns[2], turns[0], 0, 0);
     print_ratio("find hit / map, one after the other", turns[2], turns[1], 0, 0);
     print_ratio("limit: two processes / one", speedup_limit, NULL, 0, 0);
+    print_ratio("limit / limit, 16 at once", figures[0][LIMIT], limit_many, 0, 0);
+    print_ratio("find hit, 16 at once / limit, 16 at once", find_many, limit_many, 0, 0);
+    print_ratio("find miss / find miss, 16 at once", figures[1][MISS], miss_many, 0, 0);
+    print_ratio("load / load, 16 at once", figures[1][LOAD], load_many, 0, 0);
     print_ratio("find miss / one miss", figures[1][MISS], limit_miss, 0, 0);
     print_ratio("replace / change under two CAS", figures[1][REPLACE], limit_replace, 0, 0);
     print_ratio("counter by incr / counter under two CAS", figures[1][COUNT], limit_count, 0, 0);

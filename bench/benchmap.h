@@ -14,6 +14,8 @@ void benchlimit_find(const void *lines, uint64_t mask, const void *records, size
                      size_t key_len, void *into, size_t len);
 void benchlimit_find_busy(const void *lines, uint64_t mask, const void *records, size_t record_len, const void *key,
                           size_t key_len, void *into, size_t len);
+void benchlimit_find_16(const void *lines, uint64_t mask, const void *records, size_t record_len, const void *keys,
+                        size_t key_len, void *into, size_t len);
 uint64_t benchlimit_miss(const void *lines, uint64_t mask, const void *key, size_t key_len);
 void benchlimit_write(const void *lines, uint64_t mask, void *records, size_t record_len, const void *key,
                       size_t key_len, const void *from, size_t len);
