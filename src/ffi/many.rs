@@ -108,8 +108,9 @@ pub unsafe extern "C" fn netshm_hashtbl_find_many_into(
 /// @param n     Their number.
 /// @param done  Receives, also if the call fails, how many keys are done: the first ones, and no others. May be NULL.
 ///
-/// @return NETSHM_OK, all are done; else the codes of netshm_hashtbl_add() for the first one that could not be done. In a
-///         group the others are part of it. Wrong arguments are found before any is done.
+/// @return NETSHM_OK, all are done; else the codes of netshm_hashtbl_add() for the first one that could not be done; a
+///         lock's time-out begins anew for each. In a group that goes on, those that are done are part of it. Wrong
+///         arguments are found before any is done.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_hashtbl_replace_many(
     t: *mut netshm_hashtbl,

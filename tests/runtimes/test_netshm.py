@@ -85,6 +85,26 @@ class Bytes(Case):
         must(n.hashtbl_incr(self.table, b"n", 1, -(2**62), 0, byref(now)))
         self.assertEqual(now.value, -(2**62))
 
+    def slices(self, all_bytes):
+        cast = [(ctypes.cast(ctypes.c_char_p(each), c_void_p), len(each)) for each in all_bytes]
+        return (n.types["netshm_slice"] * len(cast))(*cast)
+
+    def test_many_keys_in_one_call(self):
+        should = {b"%d" % i: b"value\0%d" % i for i in range(50)}
+        keys, done = self.slices(should.keys()), c_size_t()
+        must(n.hashtbl_replace_many(self.table, keys, self.slices(should.values()), len(keys), byref(done)))
+        self.assertEqual((done.value, self.get(b"49")), (50, b"value\0" + b"49"))
+        asked = [b"7", b"absent", b"49", b"7"]
+        values = ctypes.POINTER(n.types["netshm_slice"])()
+        must(n.hashtbl_find_many(self.table, self.slices(asked), len(asked), byref(values)))
+        found = [ctypes.string_at(v.data, v.len) if v.data else None for v in values[: len(asked)]]
+        n.free(values)
+        self.assertEqual(found, [should.get(key) for key in asked])
+        room, lens = ctypes.create_string_buffer(4 * 10), (c_int64 * 4)()
+        must(n.hashtbl_find_many_into(self.table, self.slices(asked), 4, room, 10, lens))
+        found = [room[10 * i : 10 * i + lens[i]] if lens[i] != n.E_NOT_FOUND else None for i in range(4)]
+        self.assertEqual(found, [should.get(key) for key in asked])
+
     def test_cursor_and_callback_see_the_same(self):
         should = {b"%d" % i: b"value %d" % i for i in range(500)}
         for key, value in should.items():
