@@ -115,11 +115,8 @@ impl HashTable {
         keys: impl Iterator<Item = &'k [u8]>,
         places: &mut impl Places,
     ) -> Result<()> {
-        let (engine, table) = (&*self.table.engine, &*self.table.view);
-        let mut keys = keys.map(|key| (key, ()));
-        let mut batch = Batch::new(&engine.segment, &table.roots);
         let mut number = 0;
-        while batch.fill(&table.roots, &table.key_hash, &mut keys) {
+        self.in_batches(keys.map(|key| (key, ())), |batch| {
             let alone = self.is_alone();
             for i in 0..batch.len() {
                 let quick =
@@ -129,6 +126,32 @@ impl HashTable {
                 }
                 number += 1;
             }
+            Ok(())
+        })
+    }
+
+    /// Calls `each` with batches of keys that have been looked for. While the records of one are on their way, the
+    /// next one takes its first step.
+    #[inline(always)]
+    fn in_batches<'k, 's, T: Copy + Default, E>(
+        &'s self,
+        mut keys: impl Iterator<Item = (&'k [u8], T)>,
+        mut each: impl FnMut(&Batch<'k, 's, T>) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let (segment, table) = (&self.table.engine.segment, &*self.table.view);
+        let mut first = Batch::new(segment, &table.roots);
+        first.take(&table.roots, &table.key_hash, &mut keys);
+        first.look();
+        if !first.is_full() {
+            return each(&first);
+        }
+        let mut second = Batch::new(segment, &table.roots);
+        let (mut now, mut next) = (&mut first, &mut second);
+        while now.len() != 0 {
+            next.take(&table.roots, &table.key_hash, &mut keys);
+            each(now)?;
+            next.look();
+            std::mem::swap(&mut now, &mut next);
         }
         Ok(())
     }
@@ -210,14 +233,13 @@ impl HashTable {
     #[inline(always)]
     fn store_each<'k>(
         &self,
-        mut bindings: impl Iterator<Item = (&'k [u8], &'k [u8])>,
+        bindings: impl Iterator<Item = (&'k [u8], &'k [u8])>,
         short: impl Fn(&mut Writer, &TableView, u64, Sight, &[u8], &[u8]) -> Option<()>,
         single: impl Fn(&[u8], &[u8]) -> Result<()>,
     ) -> std::result::Result<(), Stopped> {
         let (engine, table) = (&*self.table.engine, &*self.table.view);
-        let mut batch = Batch::new(&engine.segment, &table.roots);
         let mut done = 0;
-        while batch.fill(&table.roots, &table.key_hash, &mut bindings) {
+        self.in_batches(bindings, |batch| {
             let mut seat = engine.take_seat();
             for i in 0..batch.len() {
                 let (key, value, hash) = batch.key(i);
@@ -240,8 +262,8 @@ impl HashTable {
                 }
                 done += 1;
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

@@ -64,31 +64,15 @@ impl<'k, 'a, T: Copy + Default> Batch<'k, 'a, T> {
         Batch { segment, view: segment.view(), hint: roots.hint(), len: 0, lookups: [nothing; BATCH] }
     }
 
-    /// Takes up to [`BATCH`] other keys, looks for them, and asks for their records. False: there are none left.
+    /// The first step: takes up to [`BATCH`] other keys, and asks for the buckets where they are probably at home.
     #[inline(always)]
-    pub(crate) fn fill(
-        &mut self,
-        roots: &Roots,
-        hash: &KeyHash,
-        keys: &mut impl Iterator<Item = (&'k [u8], T)>,
-    ) -> bool {
-        (self.view, self.hint) = (self.segment.view(), roots.hint());
-        self.find_buckets(roots, hash, keys);
-        if self.read_buckets() {
-            self.read_lines();
-        }
-        self.len != 0
-    }
-
-    /// Where are the keys probably at home?
-    #[inline(always)]
-    fn find_buckets(
+    pub(crate) fn take(
         &mut self,
         roots: &Roots,
         hash: &KeyHash,
         keys: &mut impl Iterator<Item = (&'k [u8], T)>,
     ) {
-        self.len = 0;
+        (self.view, self.hint, self.len) = (self.segment.view(), roots.hint(), 0);
         for lookup in &mut self.lookups {
             let Some((key, task)) = keys.next() else { return };
             let hash = hash.hash(key);
@@ -96,6 +80,14 @@ impl<'k, 'a, T: Copy + Default> Batch<'k, 'a, T> {
             self.view.prefetch(bucket);
             *lookup = Lookup { key, task, hash, bucket, word: LockWord(0), next: Next::Unusual };
             self.len += 1;
+        }
+    }
+
+    /// The second step: looks into the buckets, and asks for the records.
+    #[inline(always)]
+    pub(crate) fn look(&mut self) {
+        if self.read_buckets() {
+            self.read_lines();
         }
     }
 
@@ -145,6 +137,12 @@ impl<'k, 'a, T: Copy + Default> Batch<'k, 'a, T> {
     #[inline(always)]
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Has it as many keys as it can have, so that there may be more?
+    #[inline(always)]
+    pub(crate) fn is_full(&self) -> bool {
+        self.len == BATCH
     }
 
     /// A key of the batch, its task, and its hash.
