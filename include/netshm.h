@@ -769,6 +769,92 @@ int netshm_hashtbl_cas(netshm_hashtbl *t,
                        const void *val,
                        size_t val_len);
 
+/* ---- Several keys in one call ---------------------------------------------------------------------------- */
+
+/**
+ * Gives copies of the newest bindings of several keys.
+ *
+ * This is n times netshm_hashtbl_get() in a fraction of the time: while the memory of one key is waited for, that of
+ * others is on its way. Each key is read at a moment of its own; where all are to be read at one moment, call this in a
+ * group. A key may occur more than once. netshm_hashtbl_find_many_into() needs no memory, and is faster.
+ *
+ * @param t     The table; safe to use from several threads.
+ * @param keys  The keys; may be NULL only if n is 0.
+ * @param n     Their number.
+ * @param vals  Receives an array of n values, in the order of the keys, in one block with what they point to, to be freed by
+ *              one netshm_free(). A key without binding has data NULL; an empty value has not. NULL if n is 0.
+ *
+ * @return NETSHM_OK, also if keys have no binding; NETSHM_E_NO_MEMORY; else the codes of netshm_hashtbl_find().
+ */
+int netshm_hashtbl_find_many(netshm_hashtbl *t,
+                             const netshm_slice *keys,
+                             size_t n,
+                             netshm_slice **vals);
+
+/**
+ * Copies the newest bindings of several keys into one buffer of the caller's.
+ *
+ * This is n times netshm_hashtbl_find() in a fraction of the time, see netshm_hashtbl_find_many(). It takes no
+ * memory.
+ *
+ * @param t       The table; safe to use from several threads.
+ * @param keys    The keys; may be NULL only if n is 0. They must not overlap with buf or lens.
+ * @param n       Their number.
+ * @param buf     n * stride bytes; the value of keys[i] goes to byte i * stride. May be NULL only if that is 0. What the buffer
+ *                holds besides is unspecified.
+ * @param stride  Bytes for each value.
+ * @param lens    Receives n lengths: for each key the full length of its value in bytes, or #NETSHM_E_NOT_FOUND if it
+ *                has no binding. May be NULL only if n is 0.
+ *
+ * @return NETSHM_OK, also if keys have no binding; NETSHM_E_TOO_SMALL, some lengths are greater than stride: these
+ *         values are not there, all others are, and all of lens; else the codes of netshm_hashtbl_find(), and buf and lens
+ *         hold anything then.
+ */
+int netshm_hashtbl_find_many_into(netshm_hashtbl *t,
+                                  const netshm_slice *keys,
+                                  size_t n,
+                                  void *buf,
+                                  size_t stride,
+                                  int64_t *lens);
+
+/**
+ * Replaces the newest bindings of several keys, or adds one to those that have none.
+ *
+ * This is n times netshm_hashtbl_replace() in the order of the keys, in less time: while the memory of one key is
+ * waited for, that of others is on its way. Each is a change of its own: others may see some of them before the rest, and if
+ * the process is killed, the first ones are done, up to any of them, and the rest is not. Where all are to become one
+ * change, call this in a group.
+ *
+ * @param t     The table; safe to use from several threads.
+ * @param keys  The keys; may be NULL only if n is 0. Of equal ones the last one counts.
+ * @param vals  The value of each; may be NULL only if n is 0.
+ * @param n     Their number.
+ * @param done  Receives, also if the call fails, how many keys are done: the first ones, and no others. May be NULL.
+ *
+ * @return NETSHM_OK, all are done; else the codes of netshm_hashtbl_add() for the first one that could not be done; a
+ *         lock's time-out begins anew for each. In a group that goes on, those that are done are part of it. Wrong
+ *         arguments are found before any is done.
+ */
+int netshm_hashtbl_replace_many(netshm_hashtbl *t,
+                                const netshm_slice *keys,
+                                const netshm_slice *vals,
+                                size_t n,
+                                size_t *done);
+
+/**
+ * Puts bindings of several keys on top of those that they have.
+ *
+ * This is n times netshm_hashtbl_add(), else like netshm_hashtbl_replace_many(). Of equal keys the last one ends up
+ * on top.
+ *
+ * Parameters and return codes are those of netshm_hashtbl_replace_many().
+ */
+int netshm_hashtbl_add_many(netshm_hashtbl *t,
+                            const netshm_slice *keys,
+                            const netshm_slice *vals,
+                            size_t n,
+                            size_t *done);
+
 /* ---- One binding by callback ----------------------------------------------------------------------------- */
 
 /** Answer of an update: leave the binding as it is. So does every unknown answer that is not negative. */
