@@ -15,10 +15,12 @@ use crate::index::hints::Hints;
 use crate::lock::Patience;
 use crate::object::{ManageOptions, Object};
 use crate::segment::Segment;
+use crate::segment::copy::Caching;
 use crate::table::{Table, TableKind, TableSpec};
-use crate::txn::array::{self, Part};
+use crate::txn::array;
 use crate::txn::cursor::{buffer, copy_bytes};
-use crate::txn::{TableView, fast_array, ops};
+use crate::txn::fast_array::{self, ArrayView};
+use crate::txn::{TableView, fast_slice, ops};
 use crate::types::{Type, Value};
 use crate::writer::Writer;
 use smallvec::SmallVec;
@@ -27,6 +29,9 @@ use std::sync::Arc;
 
 /// From so many chunks on a slice makes the index grow before it is written.
 const MANY_CHUNKS: u64 = 32;
+
+/// A slice of so many bytes is written past the caches: it would only drive out what is in them.
+const PAST_CACHES: usize = 8 << 20;
 
 /// An array in an object. Elements that were never set show the default value and take no memory.
 ///
@@ -360,9 +365,24 @@ impl Array {
     /// Gives an element of at most 8 bytes the bits that `new` makes of the present ones; `None` is an overflow.
     #[inline(always)]
     fn update_bits(&self, g: &Geometry, index: u64, new: impl Fn(u64) -> Option<u64>) -> Result<u64> {
+        let quick =
+            self.cells.change_quickly(|w, table| fast_array::update(w, self.in_short(table, g), index, &new));
+        match quick {
+            Quick::Done(bits) => Ok(bits),
+            Quick::DoneWithChores(bits) => {
+                self.do_chores();
+                Ok(bits)
+            }
+            Quick::NotDone => self.update_bits_by_hash(g, index, new),
+        }
+    }
+
+    /// The same for other elements than those of `fast_array::update`.
+    #[inline(never)]
+    fn update_bits_by_hash(&self, g: &Geometry, index: u64, new: impl Fn(u64) -> Option<u64>) -> Result<u64> {
         self.key_of(index)?;
         self.cells.change(
-            |w, table| fast_array::update(w, table, &self.hints, g, index, &new),
+            |w, table| fast_array::update_by_hash(w, self.in_short(table, g), index, &new),
             |w, table| {
                 let mut made = 0;
                 array::update(w, table, g, index, |old| {
@@ -374,6 +394,12 @@ impl Array {
                 Ok(made)
             },
         )
+    }
+
+    /// What the short ways need.
+    #[inline(always)]
+    fn in_short<'a>(&'a self, table: &'a TableView, g: &'a Geometry) -> ArrayView<'a> {
+        ArrayView { table, hints: &self.hints, g }
     }
 
     /// The kind of integers, and where they lie.
@@ -393,7 +419,7 @@ impl Array {
     #[inline]
     pub fn get_i64(&self, index: u64) -> Result<i64> {
         let (number, g) = self.numbers()?;
-        if let Some(bits) = self.bits_quickly(g, index) {
+        if let Some(bits) = self.bits_quickly(g, index).or_else(|| self.bits_by_hash(g, index)) {
             return number.decode(bits).ok_or(Error::Overflow);
         }
         let bytes = self.get(index)?;
@@ -402,14 +428,24 @@ impl Array {
         number.decode(u64::from_le_bytes(bits)).ok_or(Error::Overflow)
     }
 
-    /// The short way of a read alone.
+    /// The short way of a read alone, for an element that is set, in a chunk for which there is a hint.
     #[inline(always)]
     fn bits_quickly(&self, g: &Geometry, index: u64) -> Option<u64> {
         let engine = &*self.cells.table.engine;
         if engine.groups.any_open() {
             return None;
         }
-        fast_array::get(&engine.segment, self.view(), &self.hints, g, index)
+        fast_array::get(&engine.segment, self.in_short(self.view(), g), index)
+    }
+
+    /// The short way for other elements.
+    #[inline(never)]
+    fn bits_by_hash(&self, g: &Geometry, index: u64) -> Option<u64> {
+        let engine = &*self.cells.table.engine;
+        if engine.groups.any_open() {
+            return None;
+        }
+        fast_array::get_by_hash(&engine.segment, self.in_short(self.view(), g), index)
     }
 
     /// Sets an element of an array of integers.
@@ -448,7 +484,7 @@ impl Array {
         let Ok((number, g)) = self.numbers() else { return Quick::NotDone };
         let Some(bits) = number.encode(value) else { return Quick::NotDone };
         self.cells.change_quickly(|w, table| {
-            fast_array::update(w, table, &self.hints, g, index, |_| Some(bits)).map(|_| ())
+            fast_array::update(w, self.in_short(table, g), index, |_| Some(bits)).map(|_| ())
         })
     }
 
@@ -457,8 +493,9 @@ impl Array {
     pub(crate) fn increment_quickly(&self, index: u64, delta: i64) -> Quick<i64> {
         let Ok((number, g)) = self.numbers() else { return Quick::NotDone };
         self.cells.change_quickly(|w, table| {
-            number
-                .decode(fast_array::update(w, table, &self.hints, g, index, |bits| number.add(bits, delta))?)
+            number.decode(fast_array::update(w, self.in_short(table, g), index, |bits| {
+                number.add(bits, delta)
+            })?)
         })
     }
 
@@ -529,7 +566,8 @@ impl Array {
     /// Sets a slice of elements, whose encodings lie one after the other, in one transaction.
     ///
     /// It takes the locks of the whole slice, in an order common to all slices. The new values are written
-    /// beside the old ones, whose memory is free afterwards. Beside that it needs about 100 bytes for each 4 KiB.
+    /// beside the old ones, whose memory is free afterwards; about 1 MB of it stays with this thread for its next
+    /// slice. Beside that it needs about 100 bytes for each 4 KiB.
     ///
     /// # Errors
     /// Those of [`read`](Array::read) and [`set`](Array::set); nothing is changed then.
@@ -538,17 +576,21 @@ impl Array {
         if count == 0 || first.saturating_add(count) > MAX_LENGTH {
             return if first <= self.length()? && count == 0 { Ok(()) } else { Err(Error::Range) };
         }
+        if self.write_quickly(g, first, values) {
+            return Ok(());
+        }
         let chunks = count / g.per_chunk;
         if chunks >= MANY_CHUNKS {
             let all = self.length()? / g.per_chunk + 1;
             let now = self.segment().load(self.view().roots.root().word(crate::format::root::W_ROUGH_COUNT));
             self.cells.grow_for(all.min(now.saturating_add(chunks)))?;
         }
+        let caching = if values.len() >= PAST_CACHES { Caching::Past } else { Caching::Through };
         self.transact(|w, table| {
             let mut checked = false;
             for part in array::parts_in_lock_order(table, g, first, count) {
-                let (from, to) = bytes_of(g, &part);
-                array::write_part(w, table, g, part, &values[from..to])?;
+                let (from, to) = part.bytes(g);
+                array::write_part(w, table, g, part, &values[from..to], caching)?;
                 if !std::mem::replace(&mut checked, true) {
                     // The first part's lock keeps the length as it is.
                     array::check_range(w, table, first, count)?;
@@ -556,6 +598,15 @@ impl Array {
             }
             Ok(())
         })
+    }
+
+    /// The short way of `write` alone.
+    fn write_quickly(&self, g: &Geometry, first: u64, values: &[u8]) -> bool {
+        let done = self.cells.change_quickly(|w, table| fast_slice::write(w, table, g, first, values));
+        if let Quick::DoneWithChores(()) = done {
+            self.do_chores();
+        }
+        !matches!(done, Quick::NotDone)
     }
 
     /// How many elements a buffer is for.
@@ -597,7 +648,7 @@ impl Array {
         let mut all_seen = SmallVec::<[_; 8]>::new();
         for part in array::parts(g, first, count) {
             let key = part.chunk.to_le_bytes();
-            let (from, to) = bytes_of(g, &part);
+            let (from, to) = part.bytes(g);
             let hash = table.key_hash.hash(&key);
             let (result, seen) = find::attempt(segment, &table.roots, hash, &key, |_, found| {
                 let value = array::value_found(g, found)?;
@@ -688,11 +739,6 @@ impl Array {
     }
 }
 
-/// Where the elements of a part lie in the buffer of their slice.
-fn bytes_of(g: &Geometry, part: &Part) -> (usize, usize) {
-    ((part.at * g.element_bytes) as usize, ((part.at + part.count) * g.element_bytes) as usize)
-}
-
 /// Copies a slice with its locks held, and with the plans of this transaction.
 fn read_locked(
     w: &mut Writer,
@@ -714,7 +760,7 @@ fn read_locked(
                 default.insert(array::default_value(w, table, &Layout::Chunks(*g))?)
             }
         };
-        let (from, to) = bytes_of(g, &part);
+        let (from, to) = part.bytes(g);
         array::copy_planned_part(w, g, value, part, default, &mut into[from..to]);
     }
     Ok(())

@@ -18,6 +18,7 @@ const STUCK_SECONDS: u32 = 10;
 /// Elements of 8 bytes in a chunk.
 const CHUNK: u64 = 2013;
 const LENGTH: u64 = 100 * CHUNK;
+const MANY: u64 = 16;
 
 /// One kind of operation.
 struct Scenario {
@@ -44,8 +45,11 @@ fn slice(first: u64, count: u64) -> Vec<u8> {
     (first..first + count).flat_map(|i| (i * 3).to_le_bytes()).collect()
 }
 
-/// Chunks 0, 1, 2 and 50 have some elements, chunk 4 has all.
-fn prepare(a: &Array) {
+/// Chunks 0, 1, 2 and 50 have some elements, chunk 4 has all; with `many`, chunks from 59 on have one.
+fn prepare(a: &Array, many: bool) {
+    for chunk in (0..=MANY).filter(|_| many) {
+        a.set_i64((59 + chunk) * CHUNK + 3, 3).expect("sets");
+    }
     for i in [0, 1, 5, CHUNK, 2 * CHUNK - 1, 2 * CHUNK, 50 * CHUNK + 7] {
         a.set_i64(i, i as i64).expect("sets");
     }
@@ -71,6 +75,22 @@ fn scenarios() -> Vec<Scenario> {
             name: "slice over several chunks",
             step: |a| a.write(3 * CHUNK - 100, &slice(1, 3 * CHUNK)).expect("writes"),
             stride: 3,
+        },
+        Scenario {
+            name: "whole chunk again",
+            step: |a| a.write(4 * CHUNK, &slice(1, CHUNK)).expect("writes"),
+            stride: 1,
+        },
+        Scenario {
+            name: "slice over chunks that exist",
+            step: |a| a.write(CHUNK / 2, &slice(1, 2 * CHUNK)).expect("writes"),
+            stride: 1,
+        },
+        // So many that some have their bucket in common.
+        Scenario {
+            name: "slice over many chunks that exist",
+            step: |a| a.write(60 * CHUNK - 7, &slice(1, MANY * CHUNK)).expect("writes"),
+            stride: 17,
         },
         Scenario { name: "growing", step: |a| a.resize(1 << 40).expect("resizes"), stride: 1 },
         Scenario {
@@ -109,7 +129,7 @@ impl Prepared {
     fn new(scenario: Scenario) -> Prepared {
         let scratch = Scratch::file("array-template");
         let a = open(scratch.name());
-        prepare(&a);
+        prepare(&a, scenario.name.contains("many"));
         let before = dump(&a);
         drop(a);
         let snapshot = Snapshot::take(&scratch);

@@ -12,6 +12,7 @@ use crate::format::size_class::{self, CLASSES};
 use crate::format::slot::{self, MAGAZINE_CELLS, magazine_word};
 use crate::format::{Offset, PAGE_BYTES};
 use crate::writer::{Words, Writer};
+use smallvec::SmallVec;
 
 pub(crate) use super::pages::Backing;
 
@@ -462,4 +463,41 @@ fn find_ready_block(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
     w.s.p.full_cell[class as usize] = found as u8;
     let cell = w.slot_word(magazine_word(class, found));
     Some((cell, Offset(w.segment.load(cell))))
+}
+
+/// Cells that hold blocks of a class, and the blocks, for an operation that plans nothing else and will put another
+/// block into each of them. None: there are not so many to be had.
+///
+/// Cells of the reserve serve as well where the magazine is too small. They stay filled until [`settle`] is next
+/// called for, so that operations of this kind, one after the other, move nothing between slot and slabs.
+pub(crate) fn peek_blocks(w: &mut Writer, class: u32, wanted: usize, into: &mut Held) -> Option<()> {
+    let mut had = None;
+    loop {
+        blocks_held(w, class, wanted, into);
+        if into.len() == wanted {
+            return Some(());
+        }
+        if had.replace(into.len()) >= Some(into.len()) {
+            return None;
+        }
+        slabs::refill(w, class).ok()?;
+    }
+}
+
+/// Cells, and the blocks that they hold.
+pub(crate) type Held = SmallVec<[(Offset, Offset); 8]>;
+
+fn blocks_held(w: &Writer, class: u32, most: usize, into: &mut Held) {
+    into.clear();
+    let magazine = (0..MAGAZINE_CELLS).map(|i| w.slot_word(magazine_word(class, i)));
+    let spares = w.s.spares.iter().filter(|spare| spare.0 == class).map(|spare| spare.1);
+    for cell in magazine.chain(spares) {
+        if into.len() == most {
+            return;
+        }
+        let block = Offset(w.segment.load(cell));
+        if usable_block(w, block, class) {
+            into.push((cell, block));
+        }
+    }
 }

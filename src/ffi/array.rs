@@ -325,6 +325,9 @@ pub unsafe extern "C" fn netshm_array_read(
 
 /// Sets a slice of elements in one transaction: others see all of them or none.
 ///
+/// The new values are written beside the old ones, and the two take turns: up to 1 MB of the object's memory stays
+/// with the calling thread for its next slice.
+///
 /// @param a          The array; safe to use from several threads.
 /// @param first      Index of the first element.
 /// @param n          The number of elements.

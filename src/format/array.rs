@@ -109,6 +109,25 @@ impl Geometry {
         (position * self.stride % 8 * 8) as u32
     }
 
+    /// The element in its word. For elements of at most 8 bytes.
+    #[inline(always)]
+    pub(crate) const fn element_in(&self, word: u64, position: u64) -> u64 {
+        if self.element_bytes == 8 {
+            return word;
+        }
+        word >> self.element_shift(position) & self.element_mask()
+    }
+
+    /// The word with another element in it. For elements of at most 8 bytes.
+    #[inline(always)]
+    pub(crate) const fn with_element(&self, word: u64, position: u64, bits: u64) -> u64 {
+        if self.element_bytes == 8 {
+            return bits;
+        }
+        let shift = self.element_shift(position);
+        (word & !(self.element_mask() << shift)) | bits << shift
+    }
+
     /// Which bits of its word an element has, before shifting. For elements of at most 8 bytes.
     #[inline(always)]
     pub(crate) const fn element_mask(&self) -> u64 {

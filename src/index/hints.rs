@@ -1,120 +1,149 @@
-//! Where the entries of some keys of 8 bytes were seen, so that the next lookup needs neither the hash nor the search.
+//! What was seen of some chunks of an array, so that the next lookup needs neither the hash nor the search.
 //!
-//! A hint is private to the process and may be wrong: the entry, the record's lengths and its key are compared
-//! each time, and what is read counts under the same condition as after a lookup by hash. Only one thing has to be
-//! right, that the entry lies in a bucket of the table: therefore a hint is used only under the version of the
-//! roots that it was made under.
+//! A hint is private to the process and may be out of date: the entry that pointed to the chunk and the chunk's key are
+//! compared each time, and what is read counts under the same condition as after a lookup by hash. Only three things
+//! have to be right: that the entry lies in a bucket of the table, that the chunk lies in the object, and what the
+//! array's length is. Therefore a hint is used only under the version of the roots that it was made under.
 
-use super::find::{Found, Seen, Sight};
+use super::find::{Seen, Sight};
 use super::roots::Roots;
 use crate::format::Offset;
+use crate::format::array::KEY_BYTES;
 use crate::format::bucket::{ENTRIES, LINE_BYTES, W_ENTRY, entry_record};
 use crate::format::lock_word::LockWord;
-use crate::format::record::{SHORT_HEADER_BYTES, Shape};
 use crate::segment::Segment;
+use crate::segment::view::{Block, Span, View};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
-/// Keys that are remembered: those that come first. Others of the same place go the way by hash, so that reading
+/// Chunks that are remembered: those that come first. Others of the same place go the way by hash, so that reading
 /// at random stores nothing here, either.
 const HINTS: usize = 256;
 
-/// One hint, alone on half a cache line.
-#[repr(align(32))]
+/// One hint, alone on a cache line.
+#[repr(align(64))]
 struct Hint {
     /// Version of the roots, 0: there is no hint, or it is being written. It never goes back.
     version: AtomicU64,
-    key: AtomicU64,
-    /// Offset of the entry, which lies in the bucket itself, not in an overflow line.
+    chunk: AtomicU64,
+    /// The entry, and its offset. It lies in the bucket itself, not in an overflow line.
+    entry: AtomicU64,
     entry_at: AtomicU64,
+    /// Offset of the chunk's value.
+    value_at: AtomicU64,
+    /// Length of the array.
+    length: AtomicU64,
 }
 
-/// Hints for one table.
+/// Hints for one array.
 pub(crate) struct Hints {
     hints: [Hint; HINTS],
     /// Somebody is writing one. Nobody waits for it: a forked child may find it set for ever, and only loses speed.
     writing: AtomicBool,
 }
 
+/// A chunk as it was seen. It counts under the same condition as a [`Sight`].
+#[derive(Clone, Copy)]
+pub(crate) struct SeenChunk<'a> {
+    pub(crate) view: View<'a>,
+    pub(crate) bucket: Block<'a, 8>,
+    pub(crate) seen: Seen,
+    pub(crate) value_at: Offset,
+    /// The chunk's value.
+    pub(crate) value: Span<'a>,
+    /// Length of the array.
+    pub(crate) length: u64,
+}
+
+impl<'a> SeenChunk<'a> {
+    /// As a lookup gives it.
+    #[inline(always)]
+    pub(crate) fn sight(&self) -> Sight<'a> {
+        Sight { view: self.view, bucket: self.bucket, found: None, seen: self.seen }
+    }
+}
+
 impl Hints {
     pub(crate) fn new() -> Hints {
-        let none = || Hint { version: 0.into(), key: 0.into(), entry_at: 0.into() };
+        let none = || Hint {
+            version: 0.into(),
+            chunk: 0.into(),
+            entry: 0.into(),
+            entry_at: 0.into(),
+            value_at: 0.into(),
+            length: 0.into(),
+        };
         Hints { hints: std::array::from_fn(|_| none()), writing: AtomicBool::new(false) }
     }
 
     #[inline(always)]
-    fn of(&self, key: u64) -> &Hint {
-        &self.hints[key as usize % HINTS]
+    fn of(&self, chunk: u64) -> &Hint {
+        &self.hints[chunk as usize % HINTS]
     }
 
-    /// Looks for a key whose value has this length where it was seen. As `find::quick_lookup`, but none is found
-    /// also if there is no hint or it does not fit.
+    /// Looks for a chunk whose value has `value_words` words. None: there is no hint, or it does not fit.
     #[inline(always)]
     pub(crate) fn lookup<'a>(
         &self,
         segment: &'a Segment,
         roots: &Roots,
-        key: u64,
-        value_len: u64,
-    ) -> Option<Sight<'a>> {
-        let view = segment.view();
+        chunk: u64,
+        value_words: u64,
+    ) -> Option<SeenChunk<'a>> {
         let roots_version = roots.version();
-        let hint = self.of(key);
+        let hint = self.of(chunk);
         if hint.version.load(Ordering::Acquire) != roots_version {
             return None;
         }
+        let entry = hint.entry.load(Ordering::Relaxed);
         let entry_at = hint.entry_at.load(Ordering::Relaxed);
+        let value_at = Offset(hint.value_at.load(Ordering::Relaxed));
+        let length = hint.length.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
         if hint.version.load(Ordering::Relaxed) != roots_version {
             return None;
         }
+        let view = segment.view();
         let at = Offset(entry_at / LINE_BYTES * LINE_BYTES);
         let bucket = view.aligned_line(at)?;
         let word = LockWord(bucket.load_acquire(0));
-        if word.is_writing() {
+        // SAFETY: whoever wrote the hint had the value as a span, and its version was seen before the view was taken.
+        let value = unsafe { view.known_span(value_at, value_words) };
+        // SAFETY: a chunk's key lies right before its value, and where the value is, that is.
+        let key = unsafe { view.known_span(Offset(value_at.0 - KEY_BYTES), 1) };
+        let fits = bucket.load((entry_at / 8 % 8) as usize) == entry && key.load(0) == Some(chunk);
+        if word.is_writing() || !fits {
             return None;
         }
-        let record = entry_record(bucket.load((entry_at / 8 % 8) as usize));
-        let header = view.block::<3>(record)?;
-        let shape = Shape::new(8, value_len);
-        let fits = header.load(1) == shape.lengths_word() && header.load(2) == key && !record.is_none();
-        if !fits || !view.reaches(record, shape.value_at() + value_len) {
-            return None;
-        }
-        let found = Some(Found::new(record, shape));
         // Only those who add an entry ask for the bucket's index.
-        Some(Sight { view, bucket, found, seen: Seen { bucket: at, index: 0, word, roots_version } })
+        let seen = Seen { bucket: at, index: 0, word, roots_version };
+        Some(SeenChunk { view, bucket, seen, value_at, value, length })
     }
 
-    /// Takes note of where a key was found, if its place is not another key's.
-    #[inline]
-    pub(crate) fn remember(&self, key: u64, sight: &Sight) {
-        let hint = self.of(key);
-        let version = hint.version.load(Ordering::Relaxed);
-        if version == sight.seen.roots_version && hint.key.load(Ordering::Relaxed) != key {
-            return;
+    /// Takes note of a chunk that was found by its hash, unless its place is another chunk's.
+    pub(crate) fn remember(&self, chunk: u64, record: Offset, at: &SeenChunk) {
+        let hint = self.of(chunk);
+        let is_taken = hint.version.load(Ordering::Relaxed) == at.seen.roots_version;
+        if !is_taken || hint.chunk.load(Ordering::Relaxed) == chunk {
+            self.write(hint, chunk, record, at);
         }
-        self.write(hint, key, sight);
     }
 
-    #[cold]
-    #[inline(never)]
-    fn write(&self, hint: &Hint, key: u64, sight: &Sight) {
-        let Some(found) = sight.found else { return };
-        let is_it = |n: &usize| entry_record(sight.bucket.load(*n)) == found.record;
-        let entries = W_ENTRY as usize..(W_ENTRY + ENTRIES) as usize;
-        let Some(n) = entries.into_iter().find(is_it) else { return };
+    fn write(&self, hint: &Hint, chunk: u64, record: Offset, at: &SeenChunk) {
+        let mut entries = (W_ENTRY..W_ENTRY + ENTRIES).map(|n| (n, at.bucket.load(n as usize)));
+        let Some((n, entry)) = entries.find(|(_, entry)| entry_record(*entry) == record) else { return };
         if self.writing.swap(true, Ordering::Acquire) {
             return;
         }
-        if hint.version.load(Ordering::Relaxed) <= sight.seen.roots_version {
+        if hint.version.load(Ordering::Relaxed) <= at.seen.roots_version {
             hint.version.store(0, Ordering::Relaxed);
             fence(Ordering::Release);
-            hint.key.store(key, Ordering::Relaxed);
-            hint.entry_at.store(sight.seen.bucket.word(n as u64).0, Ordering::Relaxed);
-            hint.version.store(sight.seen.roots_version, Ordering::Release);
+            hint.chunk.store(chunk, Ordering::Relaxed);
+            hint.entry.store(entry, Ordering::Relaxed);
+            hint.entry_at.store(at.seen.bucket.word(n).0, Ordering::Relaxed);
+            hint.value_at.store(at.value_at.0, Ordering::Relaxed);
+            hint.length.store(at.length, Ordering::Relaxed);
+            hint.version.store(at.seen.roots_version, Ordering::Release);
         }
         self.writing.store(false, Ordering::Release);
     }
 }
-
-const _: () = assert!(SHORT_HEADER_BYTES == 16);

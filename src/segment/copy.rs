@@ -302,6 +302,96 @@ impl Segment {
     }
 }
 
+/// How bytes come to memory that is not read again soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caching {
+    /// As usual: through the caches.
+    Through,
+    /// Past the caches, for so much at once that it would not stay there.
+    Past,
+}
+
+impl Segment {
+    /// Copies private bytes to a place in the object that nobody refers to, without padding. False, and nothing is
+    /// written, if it does not lie inside of the object.
+    #[must_use]
+    pub(crate) fn copy_in_exactly(&self, at: Offset, bytes: &[u8], caching: Caching) -> bool {
+        if !self.contains(at, bytes.len() as u64) {
+            return false;
+        }
+        let to = self.view().address(at).cast_mut();
+        hook();
+        // SAFETY: the range lies inside of the object, and private memory does not overlap it.
+        unsafe {
+            match caching {
+                Caching::Through => copy_long(bytes.as_ptr(), to, bytes.len()),
+                Caching::Past => copy_past_caches(bytes.as_ptr(), to, bytes.len()),
+            }
+        }
+        true
+    }
+
+    /// Copies a range of the object to another one, which nobody refers to. False, and nothing is written, if one of
+    /// them does not lie inside of the object, or if they overlap.
+    #[must_use]
+    pub(crate) fn copy_between(&self, from: Offset, to: Offset, len: u64) -> bool {
+        if from.0.abs_diff(to.0) < len || !self.contains(from, len) || !self.contains(to, len) {
+            return false;
+        }
+        let view = self.view();
+        hook();
+        // SAFETY: both ranges lie inside of the object, and they do not overlap.
+        unsafe { copy_long(view.address(from), view.address(to).cast_mut(), len as usize) };
+        true
+    }
+}
+
+/// Copies private bytes past the caches, and waits until others can see them.
+///
+/// # Safety
+/// Both ranges must be valid and must not overlap.
+unsafe fn copy_past_caches(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let head = to.align_offset(64).min(len);
+        let lines = (len - head) / 64 * 64;
+        // SAFETY: by the caller's promise; stores past the caches begin at a multiple of 16, and the fence orders them
+        // before everything that follows.
+        unsafe {
+            copy_long(from, to, head);
+            if lines != 0 {
+                std::arch::asm!(
+                    "2:",
+                    "movdqu {a}, [{from}]",
+                    "movdqu {b}, [{from} + 16]",
+                    "movdqu {c}, [{from} + 32]",
+                    "movdqu {d}, [{from} + 48]",
+                    "movntdq [{to}], {a}",
+                    "movntdq [{to} + 16], {b}",
+                    "movntdq [{to} + 32], {c}",
+                    "movntdq [{to} + 48], {d}",
+                    "add {from}, 64",
+                    "add {to}, 64",
+                    "sub {left}, 64",
+                    "jnz 2b",
+                    "sfence",
+                    from = inout(reg) from.add(head) => _, to = inout(reg) to.add(head) => _,
+                    left = inout(reg) lines => _,
+                    a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+                    options(nostack),
+                );
+            }
+            let done = head + lines;
+            copy_long(from.add(done), to.add(done), len - done);
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        copy_long(from, to, len);
+    }
+}
+
 /// Stores bytes and pads them with zeros to a whole word.
 ///
 /// # Safety

@@ -5,7 +5,7 @@
 
 use super::{Segment, hook};
 use crate::format::bucket::LINE_BYTES;
-use crate::format::{Offset, UNIT_BYTES, header};
+use crate::format::{Offset, PAGE_BYTES, UNIT_BYTES, header};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +37,10 @@ impl<const N: usize> Pinned<N> {
         Block(unsafe { self.0.as_ref() })
     }
 }
+
+/// Words of the object whose number is not known beforehand.
+#[derive(Clone, Copy)]
+pub(crate) struct Span<'a>(&'a [AtomicU64]);
 
 impl Segment {
     /// Keeps the address of a block, if it lies inside of the object.
@@ -82,12 +86,35 @@ impl<'a> View<'a> {
     /// `N` words at an offset, if they lie inside of what is known of the object.
     #[inline(always)]
     pub(crate) fn block<const N: usize>(&self, at: Offset) -> Option<Block<'a, N>> {
-        if at.0 % 8 != 0 || !self.contains(at, 8 * N as u64) {
+        const { assert!(8 * N as u64 <= header::FIXED_PAGES as u64 * PAGE_BYTES) };
+        // The fixed pages are inside of every object, so that the difference does not go below 0.
+        if at.0 % 8 != 0 || at.0 > self.limit - 8 * N as u64 {
             return None;
         }
         // SAFETY: the range lies inside of the mapping, which lives as long as the segment; the address is a
         // multiple of 8; other processes change the words only in ways that atomics allow.
         Some(Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; N]>() }))
+    }
+
+    /// The same for `words` words.
+    pub(crate) fn span(&self, at: Offset, words: u64) -> Option<Span<'a>> {
+        if at.0 % 8 != 0 || !self.contains(at, 8 * words) {
+            return None;
+        }
+        // SAFETY: the range was just checked.
+        Some(unsafe { self.known_span(at, words) })
+    }
+
+    /// The same for words that are known to lie inside of the object.
+    ///
+    /// # Safety
+    /// `span` must have given them before, to a thread whose later stores this one had seen before it took the view.
+    #[inline(always)]
+    pub(crate) unsafe fn known_span(&self, at: Offset, words: u64) -> Span<'a> {
+        debug_assert!(at.0 % 8 == 0 && self.contains(at, 8 * words));
+        let first = self.base.wrapping_add(at.0 as usize).cast::<AtomicU64>();
+        // SAFETY: by the caller's promise: what is inside stays inside, and views get no smaller. Else as in `block`.
+        Span(unsafe { std::slice::from_raw_parts(first, words as usize) })
     }
 
     /// `N` words at an offset that is a multiple of 16, of which the limit is one, too: `N` is at most 2.
@@ -162,6 +189,23 @@ impl<'a> View<'a> {
     #[inline(always)]
     pub(super) fn address(&self, at: Offset) -> *const u8 {
         self.base.wrapping_add(at.0 as usize)
+    }
+}
+
+impl Span<'_> {
+    /// Word `n`, if there are so many.
+    #[inline(always)]
+    pub(crate) fn load(&self, n: u64) -> Option<u64> {
+        self.0.get(n as usize).map(|word| u64::from_le(word.load(Ordering::Relaxed)))
+    }
+
+    /// As [`Segment::store`], of word `n`, which there is.
+    #[inline(always)]
+    pub(crate) fn store(&self, n: u64, value: u64) {
+        if let Some(word) = self.0.get(n as usize) {
+            hook();
+            word.store(value.to_le(), Ordering::Release);
+        }
     }
 }
 

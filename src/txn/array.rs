@@ -4,19 +4,21 @@
 //! bindings of the same index as a hash table's; an element's lock is that of the bucket of its key, which
 //! covers absent keys as well. The length is covered by the gate.
 
+use super::chunk::{self, NewChunk};
 use super::{TableView, growth, ops};
 use crate::alloc;
 use crate::error::{Damage, Error, Result};
 use crate::format::array::{self, Geometry, KEY_BYTES, Layout, Place};
 use crate::format::bucket::entry_record;
 use crate::format::catalog::text_words;
-use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape};
+use crate::format::record::{self, IN_PLACE_BYTES, Shape};
 use crate::format::root::W_LENGTH;
 use crate::format::{Offset, PAGE_BYTES, header};
 use crate::index::chain::{self, Hit};
 use crate::index::find::{Found, checked_shape};
 use crate::lock::Rank;
 use crate::segment::Segment;
+use crate::segment::copy::Caching;
 use crate::writer::{Words, Writer};
 use std::mem::MaybeUninit;
 
@@ -32,6 +34,13 @@ pub(crate) struct Part {
     pub(crate) count: u64,
     /// Which element of the slice that is.
     pub(crate) at: u64,
+}
+
+impl Part {
+    /// Where its elements lie in the buffer of the slice.
+    pub(crate) fn bytes(&self, g: &Geometry) -> (usize, usize) {
+        ((self.at * g.element_bytes) as usize, ((self.at + self.count) * g.element_bytes) as usize)
+    }
 }
 
 /// The parts of a slice, which lies below `MAX_LENGTH`.
@@ -318,18 +327,6 @@ fn fill_with(value: &[u8], into: &mut [MaybeUninit<u8>]) {
     }
 }
 
-/// Copies all of a chunk's value, with the plans of this transaction.
-fn copy_chunk(w: &Writer, value: Offset, into: &mut [u8]) {
-    // SAFETY: the chunk was found to lie inside of the object, and its value has the buffer's length.
-    unsafe { w.segment.copy_out(value, into.as_mut_ptr(), into.len()) };
-    for (n, word) in into.chunks_exact_mut(8).enumerate() {
-        let at = value.word(n as u64);
-        if let Some(planned) = w.s.planned_word(at) {
-            word.copy_from_slice(&planned.to_le_bytes());
-        }
-    }
-}
-
 /// All words of a chunk's value.
 pub(crate) fn chunk_words<W: Words>(words: &W, g: &Geometry, value: Offset) -> Vec<u64> {
     (0..g.value_bytes / 8).map(|n| words.word(value.word(n))).collect()
@@ -343,59 +340,24 @@ pub(crate) fn write_part(
     g: &Geometry,
     part: Part,
     bytes: &[u8],
+    caching: Caching,
 ) -> Result<()> {
     let key = part.chunk.to_le_bytes();
     let at = ops::at(w, table, &key)?;
     let value = value_at(g, at.hit)?;
-    let elements = || bytes.chunks(g.element_bytes as usize).zip(part.first..);
     if let Some(value) = value.filter(|_| part.count * g.stride <= IN_PLACE_BYTES) {
-        for (element, position) in elements() {
+        for (element, position) in bytes.chunks(g.element_bytes as usize).zip(part.first..) {
             put_element(w, g, value, position, element);
         }
         w.will_change(at.home.bucket);
         return Ok(());
     }
-    let record = if part.count == g.per_chunk && g.stride == g.element_bytes {
-        let older = at.hit.map_or(Offset::NONE, |hit| record::older(w.word(hit.record())));
-        make_full_chunk(w, g, part.chunk, older, bytes)?
-    } else {
-        let mut copy = vec![0; g.value_bytes as usize];
-        if let Some(value) = value {
-            copy_chunk(w, value, &mut copy);
-        }
-        for (element, position) in elements() {
-            set_in_copy(g, &mut copy, position, element);
-        }
-        return at.replace(w, table, &copy).and_then(|()| growth::permit_for_group(w, table));
-    };
-    at.rebind(w, table, record)?;
+    let older = at.hit.map_or(Offset::NONE, |hit| record::older(w.word(hit.record())));
+    let block = alloc::take_block(w, chunk::class_of(g)?)?;
+    let elements = chunk::at_stride(g, bytes);
+    NewChunk { g, part: &part, old: value, older, elements: &elements, caching }.fill(w, block)?;
+    at.rebind(w, table, block)?;
     growth::permit_for_group(w, table)
-}
-
-/// Makes the record of a chunk of which all elements are set, straight from the caller's bytes.
-fn make_full_chunk(
-    w: &mut Writer,
-    g: &Geometry,
-    chunk: u64,
-    older: Offset,
-    elements: &[u8],
-) -> Result<Offset> {
-    let shape = Shape::new(KEY_BYTES, g.value_bytes);
-    let Some(Holder::Block(class)) = shape.holder() else { return Err(Error::TooLarge("a chunk")) };
-    let at = alloc::take_block(w, class)?;
-    let mut words = [u64::MAX; 3 + array::MAX_BITMAP_WORDS as usize];
-    words[..3].copy_from_slice(&[shape.first_word(older), shape.lengths_word(), chunk]);
-    let used = 3 + g.bitmap_words as usize;
-    let in_last = g.per_chunk % 64;
-    if in_last != 0 {
-        words[used - 1] = (1 << in_last) - 1;
-    }
-    // Readers of what the block was before must see that it is gone before they see new bytes.
-    w.segment.fence_release();
-    if !w.segment.fill(at, &words[..used], elements, &[]) {
-        return Err(Error::corrupt(Damage::Truncated, at));
-    }
-    Ok(at)
 }
 
 /// Changes the length. New elements show the default value; those cut off are gone.

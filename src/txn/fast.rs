@@ -329,7 +329,7 @@ pub(super) fn write<const N: usize>(w: &mut Writer, sight: &Sight, changes: &[Ch
 /// then. Whoever gets it stores
 /// COMMITTED next, the commit point of the short way, whose meaning is that of `Writer::commit_from`.
 #[inline(always)]
-fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<LockWord> {
+pub(super) fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<LockWord> {
     let seen = sight.seen;
     if !seen.word.is_free() {
         return None;
@@ -354,7 +354,7 @@ fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<LockWord> {
 
 /// Ends a commit whose changes are made.
 #[inline(always)]
-fn conclude(w: &Writer, slot: Slot, sight: &Sight, mine: LockWord) {
+pub(super) fn conclude(w: &Writer, slot: Slot, sight: &Sight, mine: LockWord) {
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
     // Nobody but a waiter, or somebody who watches, changes the word while it is held.
     if mine.has_sleepers() || sight.bucket.compare_exchange(0, mine.0, mine.released(true).0).is_err() {

@@ -4,114 +4,141 @@
 //! proves what was read, or the compare-and-swap that takes the bucket's lock does. What does not fit goes the
 //! general way; `None` means that nothing has happened.
 
-use super::{TableView, fast};
-use crate::format::Offset;
+use super::fast::{LOG, conclude, lock};
+use super::{TableView, array};
 use crate::format::array::{Geometry, MAX_LENGTH, W_DEFAULT};
 use crate::format::root::W_LENGTH;
+use crate::format::{log_record, slot};
 use crate::index::find::{self, Sight};
-use crate::index::hints::Hints;
+use crate::index::hints::{Hints, SeenChunk};
 use crate::segment::Segment;
+use crate::segment::view::View;
 use crate::writer::Writer;
 
-/// An element, as the short way sees it.
-struct Element<'a> {
-    sight: Sight<'a>,
-    /// The element's bits; those of the default value if it is not set.
-    now: u64,
-    /// Where it lies, if its chunk exists.
-    place: Option<Cell>,
+/// What the short way needs to know of an array.
+#[derive(Clone, Copy)]
+pub(crate) struct ArrayView<'a> {
+    pub(crate) table: &'a TableView,
+    pub(crate) hints: &'a Hints,
+    pub(crate) g: &'a Geometry,
 }
 
-/// Where an element lies.
-struct Cell {
-    /// The word that holds it, that word's value, and how far the element is shifted in it.
-    at: Offset,
-    word: u64,
-    shift: u32,
-    /// The word of the bitmap, its value, and the element's bit.
-    presence_at: Offset,
-    presence: u64,
-    bit: u64,
-}
-
-/// Looks for an element.
+/// The bits of an element that is set, in a chunk for which there is a hint.
 #[inline(always)]
-fn look<'a>(
-    segment: &'a Segment,
-    table: &TableView,
-    hints: &Hints,
-    g: &Geometry,
-    index: u64,
-) -> Option<Element<'a>> {
-    let place = g.place(index);
-    let sight = match hints.lookup(segment, &table.roots, place.chunk, g.value_bytes) {
-        Some(sight) => sight,
-        None => look_by_hash(segment, table, hints, place.chunk)?,
-    };
-    // The root is read after the version of the roots: if that is still the gate's at the end, they belong together.
-    let root = sight.view.block::<8>(table.roots.root())?;
-    if index >= root.load(W_LENGTH as usize).min(MAX_LENGTH) {
+pub(crate) fn get(segment: &Segment, a: ArrayView, index: u64) -> Option<u64> {
+    let place = a.g.place(index);
+    let chunk = a.hints.lookup(segment, &a.table.roots, place.chunk, a.g.value_bytes / 8)?;
+    let (word, bit) = a.g.presence(place.position);
+    if index >= chunk.length || chunk.value.load(word)? & bit == 0 {
         return None;
     }
-    let Some(found) = sight.found else {
-        return Some(Element { sight, now: root.load(W_DEFAULT as usize), place: None });
-    };
-    if found.shape.value_len != g.value_bytes {
-        return None;
-    }
-    let (word, bit) = g.presence(place.position);
-    let presence_at = found.value_at.word(word);
-    let presence = sight.view.block::<1>(presence_at)?.load(0);
-    let at = found.value_at.word(g.element_word(place.position));
-    let word = sight.view.block::<1>(at)?.load(0);
-    let shift = g.element_shift(place.position);
-    let now =
-        if presence & bit == 0 { root.load(W_DEFAULT as usize) } else { word >> shift & g.element_mask() };
-    Some(Element { sight, now, place: Some(Cell { at, word, shift, presence_at, presence, bit }) })
+    let bits = a.g.element_in(chunk.value.load(a.g.element_word(place.position))?, place.position);
+    chunk.sight().is_valid(&a.table.roots).then_some(bits)
 }
 
-/// Looks for a chunk without a hint, and makes one.
-#[inline(never)]
-fn look_by_hash<'a>(segment: &'a Segment, table: &TableView, hints: &Hints, chunk: u64) -> Option<Sight<'a>> {
-    let key = chunk.to_le_bytes();
-    let sight = find::quick_lookup(segment, &table.roots, table.key_hash.hash(&key), &key)?;
+/// The bits of any element.
+pub(crate) fn get_by_hash(segment: &Segment, a: ArrayView, index: u64) -> Option<u64> {
+    let place = a.g.place(index);
+    let key = place.chunk.to_le_bytes();
+    let sight = find::quick_lookup(segment, &a.table.roots, a.table.key_hash.hash(&key), &key)?;
+    let mut bits = root_word(sight.view, a.table, W_DEFAULT)?;
     if sight.found.is_some() {
-        hints.remember(chunk, &sight);
+        let chunk = chunk_of(a, &sight, place.chunk)?;
+        let (word, bit) = a.g.presence(place.position);
+        if chunk.value.load(word)? & bit != 0 {
+            bits = a.g.element_in(chunk.value.load(a.g.element_word(place.position))?, place.position);
+        }
     }
-    Some(sight)
+    let is_inside = index < length(sight.view, a.table)?;
+    (is_inside && sight.is_valid(&a.table.roots)).then_some(bits)
 }
 
-/// The bits of an element.
-#[inline(always)]
-pub(crate) fn get(
-    segment: &Segment,
-    table: &TableView,
-    hints: &Hints,
-    g: &Geometry,
-    index: u64,
-) -> Option<u64> {
-    let element = look(segment, table, hints, g, index)?;
-    element.sight.is_valid(&table.roots).then_some(element.now)
+/// The chunk that was found, with a hint for the next time.
+fn chunk_of<'a>(a: ArrayView, sight: &Sight<'a>, number: u64) -> Option<SeenChunk<'a>> {
+    let found = sight.found?;
+    let value_at = array::value_of_chunk(a.g, found.record, found.shape).ok()?;
+    let value = sight.view.span(value_at, a.g.value_bytes / 8)?;
+    let length = length(sight.view, a.table)?;
+    let chunk =
+        SeenChunk { view: sight.view, bucket: sight.bucket, seen: sight.seen, value_at, value, length };
+    a.hints.remember(number, found.record, &chunk);
+    Some(chunk)
 }
 
-/// Gives an element the bits that `new` makes of the present ones, and gives them back.
+/// The array's length. The root is read after the version of the roots: if that is still the gate's at the end, they
+/// belong together.
+fn length(view: View<'_>, table: &TableView) -> Option<u64> {
+    Some(root_word(view, table, W_LENGTH)?.min(MAX_LENGTH))
+}
+
+fn root_word(view: View<'_>, table: &TableView, n: u64) -> Option<u64> {
+    Some(view.block::<8>(table.roots.root())?.load(n as usize))
+}
+
+/// Gives an element that is set, in a chunk for which there is a hint, the bits that `new` makes of the present ones,
+/// and gives them back.
+///
+/// It hands nothing on to functions that are not part of it, so that all that it knows stays in registers.
 #[inline(always)]
 pub(crate) fn update(
     w: &mut Writer,
-    table: &TableView,
-    hints: &Hints,
-    g: &Geometry,
+    a: ArrayView,
     index: u64,
     new: impl FnOnce(u64) -> Option<u64>,
 ) -> Option<u64> {
-    let element = look(w.segment, table, hints, g, index)?;
-    let cell = element.place?;
-    let new = new(element.now)?;
-    let word = (cell.word & !(g.element_mask() << cell.shift)) | new << cell.shift;
-    let done = if cell.presence & cell.bit != 0 {
-        fast::write(w, &element.sight, &[(cell.at, word)])
-    } else {
-        fast::write(w, &element.sight, &[(cell.at, word), (cell.presence_at, cell.presence | cell.bit)])
-    };
-    done.then_some(new)
+    let place = a.g.place(index);
+    let chunk = a.hints.lookup(w.segment, &a.table.roots, place.chunk, a.g.value_bytes / 8)?;
+    let (word, bit) = a.g.presence(place.position);
+    if index >= chunk.length || chunk.value.load(word)? & bit == 0 {
+        return None;
+    }
+    let at = a.g.element_word(place.position);
+    let before = chunk.value.load(at)?;
+    let bits = new(a.g.element_in(before, place.position))?;
+    write(w, &chunk, [(at, a.g.with_element(before, place.position, bits))]).then_some(bits)
+}
+
+/// The same for any element whose chunk exists.
+pub(crate) fn update_by_hash(
+    w: &mut Writer,
+    a: ArrayView,
+    index: u64,
+    new: impl FnOnce(u64) -> Option<u64>,
+) -> Option<u64> {
+    let place = a.g.place(index);
+    let key = place.chunk.to_le_bytes();
+    let sight = find::quick_lookup(w.segment, &a.table.roots, a.table.key_hash.hash(&key), &key)?;
+    let chunk = chunk_of(a, &sight, place.chunk)?;
+    if index >= chunk.length {
+        return None;
+    }
+    let (word, bit) = a.g.presence(place.position);
+    let at = a.g.element_word(place.position);
+    let (before, presence) = (chunk.value.load(at)?, chunk.value.load(word)?);
+    if presence & bit != 0 {
+        let bits = new(a.g.element_in(before, place.position))?;
+        return write(w, &chunk, [(at, a.g.with_element(before, place.position, bits))]).then_some(bits);
+    }
+    let bits = new(root_word(sight.view, a.table, W_DEFAULT)?)?;
+    let element = (at, a.g.with_element(before, place.position, bits));
+    write(w, &chunk, [element, (word, presence | bit)]).then_some(bits)
+}
+
+/// Logs and makes some changes of words of the chunk, which it has, if the bucket is as it was seen.
+#[inline(always)]
+fn write<const N: usize>(w: &mut Writer, chunk: &SeenChunk, changes: [(u64, u64); N]) -> bool {
+    let Some(slot) = chunk.view.block(w.s.p.base) else { return false };
+    for (i, (at, value)) in changes.iter().enumerate() {
+        slot.store(LOG + 2 * i, log_record::run_header(chunk.value_at.word(*at), 1));
+        slot.store(LOG + 2 * i + 1, *value);
+    }
+    let sight = chunk.sight();
+    let Some(mine) = lock(w, slot, &sight) else { return false };
+    slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, 2 * N as u64));
+    w.segment.fence_release();
+    for (at, value) in changes {
+        chunk.value.store(at, value);
+    }
+    conclude(w, slot, &sight, mine);
+    true
 }

@@ -5,7 +5,8 @@
 //!
 //! - [`ops`]: operations of the hash table, as parts of a transaction.
 //! - [`array`]: operations of arrays.
-//! - [`fast`], [`fast_split`], [`fast_array`], [`in_group`]: the short ways of what happens most.
+//! - [`chunk`]: making a chunk of an array anew.
+//! - [`fast`], [`fast_split`], [`fast_array`], [`fast_slice`], [`in_group`]: the short ways of what happens most.
 //! - [`stack`]: changing any binding of a key, not only the newest.
 //! - [`growth`]: splitting, and memory for buckets.
 //! - [`lifecycle`]: making, emptying and sweeping tables.
@@ -13,10 +14,12 @@
 //! - [`dump`]: its internals as text.
 
 pub(crate) mod array;
+mod chunk;
 pub(crate) mod cursor;
 pub(crate) mod dump;
 pub(crate) mod fast;
 pub(crate) mod fast_array;
+pub(crate) mod fast_slice;
 mod fast_split;
 pub(crate) mod growth;
 pub(crate) mod in_group;

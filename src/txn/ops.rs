@@ -58,7 +58,7 @@ fn find_quickly<'k>(w: &mut Writer, table: &TableView, hash: u64, key: &'k [u8])
 
 /// The entry that points to a record, in a bucket or in its first overflow line.
 #[inline(always)]
-fn hit_in(w: &Writer, bucket: Block<'_, 8>, at: Offset, link: Link, found: &Found) -> Option<Hit> {
+pub(super) fn hit_in(w: &Writer, bucket: Block<'_, 8>, at: Offset, link: Link, found: &Found) -> Option<Hit> {
     let in_line = |line: Block<'_, 8>, at: Offset| {
         for n in W_ENTRY..W_ENTRY + bucket::ENTRIES {
             let entry = line.load(n as usize);
