@@ -164,12 +164,6 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Does a range end inside of what is known of the object? Its end is a number that cannot overflow.
-    #[inline(always)]
-    pub(crate) fn reaches(&self, at: Offset, len: u64) -> bool {
-        at.0 + len <= self.limit
-    }
-
     /// Do so many bytes behind a block that [`block_of_units`](View::block_of_units) gave lie inside, too? Their
     /// number is the sum of two lengths of 32 bits.
     #[inline(always)]
