@@ -25,7 +25,8 @@ SUB = $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC
 .PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
 	test-c-valgrind test-c-sanitizers gates check-symbols check-abi check-soname check-install check-msrv check-msrv-all \
 	lint test-readme test-long test-handover install clean \
-	bench bench-map bench-wake bench-array bench-growth bench-large bench-walk bench-huge bench-sim
+	bench bench-full bench-report bench-peers peers bench-map bench-wake bench-array bench-growth bench-large \
+	bench-walk bench-huge bench-sim
 
 all: build
 
@@ -35,7 +36,9 @@ help:
 	@echo '      test-models'
 	@echo 'test-long: test, and test-tsan (test-tsan-c), check-msrv-all'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
-	@echo 'demo (FILES, KILL), bench (BENCH_KEYS, BENCH_ROUNDS), bench-growth, -large, -walk, -huge, -sim'
+	@echo 'demo (FILES, KILL)'
+	@echo 'bench: bench-peers bench-array bench-wake (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report, bench-map (BENCH_KEYS);'
+	@echo '       bench-growth, -large, -walk, -huge, -sim'
 	@echo 'gates: check-header check-symbols check-abi check-soname check-install check-msrv check-instructions'
 	@echo '       record-instructions (what check-instructions compares with), check-msrv-all'
 
@@ -190,7 +193,24 @@ test-ocaml: lib
 
 # ---- Measuring: figures and goals, beside a private map and the limit. See docs/performance.md.
 
-bench: bench-map bench-array bench-wake
+bench: bench-peers bench-array bench-wake
+
+# Beside every peer, with the goals: `bench` takes some minutes, `bench-full` hours. Figures go to
+# $(BUILD)/peers/results.jsonl as well; `make bench-report` makes a table and charts of them.
+bench-peers: peers
+	$(BUILD)/peers/peers --rounds $(BENCH_ROUNDS) --json $(BUILD)/peers/results.jsonl $(BENCH_ARGS)
+
+bench-full: peers
+	$(BUILD)/peers/peers --full --rounds $(BENCH_ROUNDS) --json $(BUILD)/peers/results.jsonl $(BENCH_ARGS)
+
+bench-report:
+	bench/report $(BUILD)/peers/results.jsonl docs
+
+peers: lib
+	$(CARGO) build --quiet --release --manifest-path bench/map/Cargo.toml --target-dir $(BUILD)/bench-map
+	@mkdir -p $(BUILD)/peers
+	@bench/peers/need.sh $(BUILD)/peers/have.mk
+	@$(MAKE) --no-print-directory -f bench/peers/build.mk BUILD=$(BUILD) LIBDIR=$(LIBDIR) CXX="$(CXX)"
 
 # How long it takes until a waiter is woken.
 bench-wake: lib

@@ -1,6 +1,7 @@
 //! A private map of byte strings behind the same kind of C calls as netshm's.
 
 use hashbrown::HashMap;
+use std::ffi::c_void;
 use std::hash::{BuildHasher, Hasher};
 
 /// XXH3 with a seed, of the key's bytes alone, as netshm hashes.
@@ -98,6 +99,32 @@ pub unsafe extern "C" fn benchmap_increment(map: *mut Map, key: *const u8, key_l
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn benchmap_remove(map: *mut Map, key: *const u8, key_len: usize) -> i32 {
     unsafe { &mut *map }.0.remove(unsafe { slice(key, key_len) }).is_some() as i32
+}
+
+/// Calls `change` with the value of a key, which it may alter in place.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_change(
+    map: *mut Map,
+    key: *const u8,
+    key_len: usize,
+    change: extern "C" fn(*mut u8, usize, *mut c_void),
+    arg: *mut c_void,
+) {
+    if let Some(value) = unsafe { &mut *map }.0.get_mut(unsafe { slice(key, key_len) }) {
+        change(value.as_mut_ptr(), value.len(), arg);
+    }
+}
+
+/// Calls `see` with each key and value.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_iter(
+    map: *const Map,
+    see: extern "C" fn(*const u8, usize, *const u8, usize, *mut c_void),
+    arg: *mut c_void,
+) {
+    for (key, value) in &unsafe { &*map }.0 {
+        see(key.as_ptr(), key.len(), value.as_ptr(), value.len(), arg);
+    }
 }
 
 /// The least that looking up a byte string can be: hash the key, read one line of an index that says where the

@@ -1,0 +1,29 @@
+// Several processes that begin at one moment, each with a script of its own.
+#pragma once
+
+#include <functional>
+
+#include "system.h"
+
+/// `ns` is the time from the common beginning to the last end. The first fifth of each script, 50,000 steps at most,
+/// is performed before the beginning: it brings in pages and caches of the new processes.
+struct Together {
+    double ns = 0;
+    size_t done = 0, done_before = 0;
+};
+
+/// `script_of` is called in each child. `times`, if not NULL, receives those of all processes.
+Together perform_together(System &system, unsigned processes, const std::function<Script(unsigned)> &script_of,
+                          Latencies *times);
+
+/// A child that waits for run(), then runs `work`, whose answer comes back. It knows nothing of what its parent has
+/// done meanwhile.
+class Waiter {
+public:
+    explicit Waiter(const std::function<double()> &work);
+    double run();
+    ~Waiter();
+
+private:
+    int pid_, go_[2], answer_[2];
+};
