@@ -1,6 +1,5 @@
-# Builds the benchmark beside the peers: included by ../../Makefile's targets bench and bench-full through a make of its own,
-# when bench/peers/need.sh has written which peers there are.
-# Variables: BUILD, LIBDIR, CXX.
+# Builds the benchmark beside the peers. The Makefile above calls this one when bench/peers/need.sh has written which
+# peers there are. Variables: BUILD, LIBDIR, CXX.
 
 include $(BUILD)/peers/have.mk
 
@@ -23,19 +22,19 @@ OBJECTS := $(SOURCES:%=$(OUT)/%.o)
 FLAGS := -O2 -std=c++17 -Wall -Wextra -Werror -Iinclude $(foreach p,$(PEERS),-DHAVE_$(call upper,$(p))) \
 	-DOCAMLNET_PROGRAM='"$(abspath $(OUT))/ocamlnet"'
 # Operations on many keys in one call, once the header has them.
-MANY := $(if $(shell grep -l netshm_hashtbl_find_many include/netshm.h),-DHAVE_MANY)
+MANY := $(if $(shell grep -l netshm_hashtbl_find_many_into include/netshm.h),-DHAVE_MANY)
 
 all: $(OUT)/peers $(if $(filter ocamlnet,$(PEERS)),$(OUT)/ocamlnet)
-	@$(if $(MANY),true,echo 'SKIP: the header has no netshm_hashtbl_find_many: batches are not measured for netshm')
+	@$(if $(MANY),true,echo 'SKIP: the header has no netshm_hashtbl_find_many_into: batches are not measured for netshm')
 
 $(OUT)/%.o: $(HERE)/%.cpp $(wildcard $(HERE)/*.h) include/netshm.h bench/benchmap.h $(BUILD)/peers/have.mk
-	$(CXX) $(FLAGS) $(MANY) -c $< -o $@
+	@$(CXX) $(FLAGS) $(MANY) -c $< -o $@
 
 $(OUT)/peers: $(OBJECTS)
-	$(CXX) $(OBJECTS) -o $@ -L$(LIBDIR) -lnetshm $(MAP)/libbenchmap.so $(foreach p,$(PEERS),$(LIBS_$(p))) -lpthread \
+	@$(CXX) $(OBJECTS) -o $@ -L$(LIBDIR) -lnetshm $(MAP)/libbenchmap.so $(foreach p,$(PEERS),$(LIBS_$(p))) -lpthread \
 		-Wl,-rpath,$(abspath $(LIBDIR)) -Wl,-rpath,$(abspath $(MAP))
 
 # ocamlopt leaves its objects beside the source.
 $(OUT)/ocamlnet: $(HERE)/ocamlnet.ml
-	cp $< $(OUT)/ocamlnet.ml
-	cd $(OUT) && ocamlfind ocamlopt -O3 -package netsys,netshm,unix -linkpkg ocamlnet.ml -o ocamlnet 2> ocamlnet.log || { cat ocamlnet.log; exit 1; }
+	@cp $< $(OUT)/ocamlnet.ml
+	@cd $(OUT) && ocamlfind ocamlopt -package netsys,netshm,unix -linkpkg ocamlnet.ml -o ocamlnet

@@ -4,6 +4,7 @@
 //
 // SHAPE is KEY/VALUE/KEYS, for example 16/64/1000000. Rounds are interleaved: in each, every system does all its
 // work, in processes of its own, and ratios are taken within a round. A wrong answer ends the run.
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -79,7 +80,7 @@ public:
         Shape held = shape_;
         held.keys = std::min(held.keys, system->traits().most_keys);
         int ends[2];
-        if (pipe(ends) != 0) throw Failure("bench: pipe");
+        if (pipe2(ends, O_CLOEXEC) != 0) throw Failure("bench: pipe");
         fflush(nullptr);
         pid_t pid = fork();
         if (pid < 0) throw Failure("bench: fork");

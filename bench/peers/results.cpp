@@ -115,13 +115,15 @@ static std::string first_match(const char *file, const std::string &prefix) {
 std::string machine_json() {
     utsname system = {};
     uname(&system);
-    std::string load = first_match("/proc/loadavg", "");
+    std::string load = first_match("/proc/loadavg", ""), name = first_match("/etc/os-release", "PRETTY_NAME=\"");
+    std::string huge = first_match("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "");
+    size_t chosen = huge.find('[') + 1;
     return "\"processor\":" + quoted(first_match("/proc/cpuinfo", "model name")) +
            ",\"processors\":" + std::to_string(sysconf(_SC_NPROCESSORS_ONLN)) + ",\"l2_bytes\":" +
            std::to_string(sysconf(_SC_LEVEL2_CACHE_SIZE)) + ",\"l3_bytes\":" + std::to_string(sysconf(_SC_LEVEL3_CACHE_SIZE)) +
            ",\"memory\":" + quoted(first_match("/proc/meminfo", "MemTotal")) + ",\"system\":" +
            quoted(std::string(system.sysname) + " " + system.release + " " + system.machine) + ",\"distribution\":" +
-           quoted(first_match("/etc/os-release", "PRETTY_NAME=")) + ",\"huge_pages\":" +
-           quoted(first_match("/sys/kernel/mm/transparent_hugepage/shmem_enabled", "")) + ",\"compiler\":" + quoted(__VERSION__) +
-           ",\"load_at_the_end\":" + quoted(load);
+           quoted(name.substr(0, name.find('"'))) + ",\"huge_pages\":" +
+           quoted(huge.substr(chosen, huge.find(']') - chosen)) + ",\"compiler\":" + quoted(__VERSION__) +
+           ",\"load_at_the_end\":" + quoted(load.substr(0, load.find(' ')));
 }

@@ -78,10 +78,9 @@ public:
         for (size_t i = 0; i < n; i++) count(keys[i], static_cast<int64_t>(delta));
     }
     void visit(Visitor visitor, void *arg) override {
-        std::vector<unsigned char> copy(shape_.value_size);
         for (size_t i = 0; i < shape_.keys; i++) {
-            std::memcpy(copy.data(), records_ + *record_of(i) * record_size_ + HEAD, copy.size());
-            visitor({copy.data(), 0}, {copy.data(), copy.size()}, arg);
+            const unsigned char *record = records_ + *record_of(i) * record_size_;
+            visitor({record, shape_.key_size}, {record + HEAD, shape_.value_size}, arg);
         }
     }
     size_t memory_bytes() override { return lines_size_ + shape_.keys * record_size_; }

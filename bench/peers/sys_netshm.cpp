@@ -92,8 +92,16 @@ public:
     }
 
 #ifdef HAVE_MANY
-    void find_many(const Bytes *keys, size_t n, void *into, size_t stride, size_t *lengths) override;
-    void put_many(const Bytes *keys, const Bytes *values, size_t n) override;
+    void find_many(const Bytes *keys, size_t n, void *into, size_t stride, size_t *lengths) override {
+        std::vector<int64_t> found(n);
+        std::vector<netshm_slice> wanted = slices(keys, n);
+        must(netshm_hashtbl_find_many_into(table_, wanted.data(), n, into, stride, found.data()), "find_many_into");
+        for (size_t i = 0; i < n; i++) lengths[i] = found[i] < 0 ? NONE : static_cast<size_t>(found[i]);
+    }
+    void put_many(const Bytes *keys, const Bytes *values, size_t n) override {
+        std::vector<netshm_slice> k = slices(keys, n), v = slices(values, n);
+        must(netshm_hashtbl_replace_many(table_, k.data(), v.data(), n, nullptr), "replace_many");
+    }
 #endif
 
     void visit(Visitor visitor, void *arg) override {
@@ -111,6 +119,13 @@ public:
     size_t memory_bytes() override { return disk_usage("/dev/shm" + memory_); }
 
 private:
+#ifdef HAVE_MANY
+    static std::vector<netshm_slice> slices(const Bytes *bytes, size_t n) {
+        std::vector<netshm_slice> slices(n);
+        for (size_t i = 0; i < n; i++) slices[i] = {bytes[i].data, bytes[i].size};
+        return slices;
+    }
+#endif
     int raise_in_group(Bytes key, uint64_t delta) {
         size_t length;
         int code = netshm_hashtbl_find(table_, key.data, key.size, buffer_.data(), buffer_.size(), &length);

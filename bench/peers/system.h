@@ -34,7 +34,7 @@ struct Traits {
     /// What it can hold, perform in one row, and perform in one row in which several
     /// processes write, all together.
     size_t most_keys = SIZE_MAX, most_operations = SIZE_MAX, most_writes_together = SIZE_MAX;
-    size_t most_groups = SIZE_MAX;
+    size_t most_groups = SIZE_MAX, most_bytes = SIZE_MAX;
     bool groups = true, batches = true, iterates = true;
     /// Single operations can be timed.
     bool timed = true;

@@ -1,5 +1,6 @@
 #include "together.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -81,7 +82,7 @@ Together perform_together(System &system, unsigned processes, const std::functio
 }
 
 Waiter::Waiter(const std::function<double()> &work) {
-    if (pipe(go_) != 0 || pipe(answer_) != 0) throw Failure("bench: pipe");
+    if (pipe2(go_, O_CLOEXEC) != 0 || pipe2(answer_, O_CLOEXEC) != 0) throw Failure("bench: pipe");
     pid_ = fork();
     if (pid_ < 0) throw Failure("bench: fork");
     if (pid_ > 0) return;

@@ -286,14 +286,17 @@ private:
     // ---- How many, and where the figures go
 
     size_t operations() const {
-        return std::min({plan_.operations, traits_.most_operations, std::max<size_t>(plan_.bytes_per_row / shape_.value_size, 100)});
+        return std::min({plan_.operations, traits_.most_operations, most_by_bytes()});
+    }
+    size_t most_by_bytes() const {
+        return std::max<size_t>(std::min(plan_.bytes_per_row, traits_.most_bytes) / shape_.value_size, 100);
     }
     /// Of each process.
     size_t operations_together(unsigned processes, bool writes) const {
         size_t most = traits_.most_operations;
         if (processes > 1 && writes) most = std::min(most, traits_.most_writes_together);
         if (most != SIZE_MAX) most /= processes;
-        return std::min({plan_.mixed_operations, most, std::max<size_t>(plan_.bytes_per_row / shape_.value_size, 100)});
+        return std::min({plan_.mixed_operations, most, most_by_bytes()});
     }
 
     /// `per`: steps that make one operation.
