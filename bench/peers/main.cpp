@@ -53,8 +53,8 @@ std::vector<Cells> cells_of(bool full) {
 
 Plan plan_of(bool full, const Cells &cells) {
     Plan plan;
-    plan.operations = full ? 1000000 : 200000;
-    plan.mixed_operations = full ? 500000 : 150000;
+    plan.operations = full ? 1000000 : 150000;
+    plan.mixed_operations = full ? 500000 : 100000;
     plan.slow_operations = full ? 20000 : 3000;
     plan.bytes_per_row = full ? size_t{1} << 30 : size_t{256} << 20;
     plan.all_rows = cells.all_rows;
@@ -78,7 +78,7 @@ public:
     void run(Maker maker, Job job, size_t round) {
         std::unique_ptr<System> system = maker();
         Shape held = shape_;
-        held.keys = std::min(held.keys, system->traits().most_keys);
+        held.keys = std::min({held.keys, system->traits().most_keys, system->traits().most_bytes / held.value_size});
         int ends[2];
         if (pipe2(ends, O_CLOEXEC) != 0) throw Failure("bench: pipe");
         fflush(nullptr);
@@ -157,18 +157,14 @@ void run_cells(const Cells &cells, const Options &options, const std::vector<Mak
     Plan plan = plan_of(options.full, cells);
     Runner runner(results, cells.shape, plan);
     for (size_t round = 0; round < options.rounds; round++) {
-        double start = now_ns();
-        std::string times;
+        fprintf(stderr, "bench: %s: round %zu of %zu, seconds:", text_of(cells.shape).c_str(), round + 1, options.rounds);
         for (size_t i = 0; i < makers.size(); i++) {
             Maker maker = makers[(i + round) % makers.size()];
-            double before = now_ns();
+            double start = now_ns();
             for (int job = 0; job < static_cast<int>(Job::count); job++) runner.run(maker, static_cast<Job>(job), round);
-            char part[64];
-            snprintf(part, sizeof part, " %s %.1f", maker()->name(), (now_ns() - before) / 1e9);
-            times += part;
+            fprintf(stderr, " %s %.1f", maker()->name(), (now_ns() - start) / 1e9);
         }
-        fprintf(stderr, "bench: %s: round %zu of %zu, %.0f s:%s\n", text_of(cells.shape).c_str(), round + 1, options.rounds,
-                (now_ns() - start) / 1e9, times.c_str());
+        fprintf(stderr, "\n");
     }
 }
 

@@ -10,7 +10,7 @@ public:
     Traits traits() const override {
         Traits traits;
         traits.judged = false;
-        traits.groups = traits.batches = traits.iterates = false;
+        traits.only_timed = true;
         traits.setup = "spins 200 ns on the clock instead of an operation";
         return traits;
     }

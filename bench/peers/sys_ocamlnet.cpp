@@ -21,7 +21,7 @@ public:
         traits.presizes = true;
         traits.most_keys = traits.most_operations = 20000;
         traits.most_writes_together = 2000;
-        traits.most_bytes = 4 << 20;  // it copies values word by word
+        traits.most_bytes = 8 << 20;  // it copies values word by word
         traits.batches = traits.timed = false;
         traits.setup = "Netshm_hashtbl of strings from OCaml, record locking, a file in /dev/shm; at most 20000 keys";
         return traits;

@@ -34,10 +34,12 @@ struct Traits {
     /// What it can hold, perform in one row, and perform in one row in which several
     /// processes write, all together.
     size_t most_keys = SIZE_MAX, most_operations = SIZE_MAX, most_writes_together = SIZE_MAX;
-    size_t most_groups = SIZE_MAX, most_bytes = SIZE_MAX;
-    bool groups = true, batches = true, iterates = true;
-    /// Single operations can be timed.
-    bool timed = true;
+    size_t most_groups = SIZE_MAX;
+    /// Bytes of values that it can hold, and read or write in one row.
+    size_t most_bytes = SIZE_MAX;
+    bool groups = true, batches = true;
+    /// Single operations can be timed. `only_timed`: it is there for the rows that do so, and for no others.
+    bool timed = true, only_timed = false;
     /// Counters are raised by a group as well, in a row of its own.
     bool counts_in_groups = false;
     /// What the report says about how it was set up.

@@ -33,6 +33,7 @@ public:
     }
 
     void all_else() {
+        if (traits_.only_timed) return only_timed();
         Waiter opener([this] { return time_to_open(); });
         system_.create(shape_, false);
         load("load", nullptr);
@@ -52,6 +53,16 @@ public:
     }
 
 private:
+    void only_timed() {
+        if (!plan_.all_rows) return;
+        system_.create(shape_, false);
+        latencies();
+        for (unsigned processes : plan_.processes) {
+            if (processes > 1) mixed({'A', Distribution::zipfian}, processes, true);
+        }
+        system_.destroy();
+    }
+
     // ---- One process
 
     /// Slow systems load a part in the timed way, and the rest as they can.
@@ -80,7 +91,7 @@ private:
         Script misses = new_script(n);
         for (size_t i = 0; i < n; i++) misses.push(Step::miss, ABSENT_KEYS + i);
         perform("find miss", misses);
-        if (traits_.iterates) iterate();
+        iterate();
         Script replaces = new_script(n);
         replaces.version = 1;
         for (size_t i = 0; i < n; i++) replaces.push(Step::replace, some(i));
@@ -289,7 +300,7 @@ private:
         return std::min({plan_.operations, traits_.most_operations, most_by_bytes()});
     }
     size_t most_by_bytes() const {
-        return std::max<size_t>(std::min(plan_.bytes_per_row, traits_.most_bytes) / shape_.value_size, 100);
+        return std::max<size_t>(std::min(plan_.bytes_per_row, traits_.most_bytes) / shape_.value_size, 10);
     }
     /// Of each process.
     size_t operations_together(unsigned processes, bool writes) const {
