@@ -99,8 +99,8 @@ private:
     [[noreturn]] void work(Maker maker, Job job, const Shape &held, int out) {
         FILE *lines = fdopen(out, "w");
         auto sink = [&](const Cell &c, double value, size_t operations) {
-            fprintf(lines, "%s\t%u\t%s\t%s\t%.9g\t%zu\n", c.work.c_str(), c.processes, c.distribution.c_str(), c.measure.c_str(), value,
-                    operations);
+            fprintf(lines, "%s\t%u\t%s\t%s\t%.9g\t%zu\n", c.work.c_str(), c.processes, c.distribution.c_str(),
+                    c.measure.c_str(), value, operations);
             fflush(lines);
         };
         try {

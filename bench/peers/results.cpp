@@ -59,8 +59,8 @@ void Results::print(FILE *out) const {
         bool new_shape = !last || std::tie(cell.key_size, cell.value_size, cell.keys) !=
                                       std::tie(last->key_size, last->value_size, last->keys);
         if (new_shape) {
-            fprintf(out, "\n==== %zu keys of %zu bytes, values of %zu bytes: ns per operation of all processes, median (least to most)\n",
-                    cell.keys, cell.key_size, cell.value_size);
+            fprintf(out, "\n==== %zu keys of %zu bytes, values of %zu bytes", cell.keys, cell.key_size, cell.value_size);
+            fprintf(out, ": ns per operation of all processes, median (least to most)\n");
         }
         if (new_shape || title(*last) != title(cell)) fprintf(out, "%s\n", title(cell).c_str());
         last = &cell;

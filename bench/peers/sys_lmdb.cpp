@@ -104,7 +104,8 @@ private:
         shape_ = shape;
         buffer_.resize(shape.value_size);
         must(mdb_env_create(&env_), "create");
-        must(mdb_env_set_mapsize(env_, shape.keys * (shape.key_size + shape.value_size + 4096) * 2 + (size_t{1} << 30)), "mapsize");
+        size_t room = shape.keys * (shape.key_size + shape.value_size + 4096) * 2 + (size_t{1} << 30);
+        must(mdb_env_set_mapsize(env_, room), "mapsize");
         must(mdb_env_open(env_, path_.c_str(), MDB_NOSYNC | MDB_WRITEMAP, 0600), "open");
         MDB_txn *txn = begin();
         must(mdb_dbi_open(txn, nullptr, 0, &dbi_), "dbi");

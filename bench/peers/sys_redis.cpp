@@ -16,7 +16,7 @@ public:
     Traits traits() const override {
         Traits traits;
         traits.most_operations = traits.most_writes_together = 20000;
-        traits.setup = "server on a Unix socket without persistence, hiredis; batches by MGET and MSET, groups by WATCH and MULTI";
+        traits.setup = "Unix socket, no persistence, hiredis; batches by MGET and MSET, groups by WATCH and MULTI";
         return traits;
     }
 

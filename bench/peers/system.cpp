@@ -37,9 +37,9 @@ public:
         case Step::add: return system_.add(script_.key(i), value_.with(script_.stamp(i)));
         case Step::replace: return system_.replace(script_.key(i), value_.with(script_.stamp(i)));
         case Step::remove: return demand(system_.remove(script_.key(i)), i);
-        case Step::count: sum += static_cast<uint64_t>(system_.count(script_.key(i), static_cast<int64_t>(script_.delta))); return;
+        case Step::count: return count(i);
         case Step::update: return system_.update(script_.key(i), script_.delta);
-        case Step::group: collect_keys(i); return system_.raise_together(batch_keys_.data(), script_.width, script_.delta);
+        case Step::group: return group(i);
         case Step::find_many: return find_many(i);
         case Step::put_many: return put_many(i);
         }
@@ -57,6 +57,13 @@ private:
     }
     void collect_keys(size_t i) {
         for (size_t k = 0; k < script_.width; k++) batch_keys_[k] = script_.key(i * script_.width + k);
+    }
+    void count(size_t i) {
+        sum += static_cast<uint64_t>(system_.count(script_.key(i), static_cast<int64_t>(script_.delta)));
+    }
+    void group(size_t i) {
+        collect_keys(i);
+        system_.raise_together(batch_keys_.data(), script_.width, script_.delta);
     }
     void find_many(size_t i) {
         collect_keys(i);

@@ -13,7 +13,9 @@ class Works {
 public:
     Works(System &system, const Shape &shape, const Plan &plan, const std::vector<uint32_t> &order, const Sink &sink)
         : system_(system), traits_(system.traits()), shape_(shape), plan_(plan), order_(order), sink_(sink) {
-        if (traits_.most_operations != SIZE_MAX) traits_.most_operations = std::min(traits_.most_operations, plan.slow_operations);
+        if (traits_.most_operations != SIZE_MAX) {
+            traits_.most_operations = std::min(traits_.most_operations, plan.slow_operations);
+        }
     }
 
     void presized_load() {
@@ -105,7 +107,7 @@ private:
         Outcome outcome = system_.iterate();
         uint64_t expected = shape_.keys * (shape_.keys - 1) / 2;
         if (traits_.judged && (outcome.done != shape_.keys || outcome.sum != expected)) {
-            throw Failure(std::string(system_.name()) + ": iteration saw " + std::to_string(outcome.done) + " bindings, or wrong ones");
+            throw Failure(std::string(system_.name()) + ": iteration saw wrong bindings, " + std::to_string(outcome.done));
         }
         emit("iteration", "ns", outcome.ns / static_cast<double>(outcome.done), outcome.done);
     }
@@ -216,7 +218,8 @@ private:
         auto script_of = [&](unsigned p) { return mixed_script(mix, shape_, n, p, processes, fresh + (uint64_t{p} << 28)); };
         Together all = perform_together(system_, processes, script_of, timed ? &times : nullptr);
         std::string name = mix.letter == 'O' ? "half replaces of own keys" : std::string("YCSB ") + mix.letter;
-        const char *distribution = mix.letter == 'D' ? "latest" : mix.distribution == Distribution::zipfian ? "zipfian" : "uniform";
+        bool uniform = mix.distribution == Distribution::uniform;
+        const char *distribution = uniform ? "uniform" : mix.letter == 'D' ? "latest" : "zipfian";
         if (timed) emit_latencies(("latency of " + name).c_str(), times, processes, distribution, all.done);
         else emit_together(name, all, processes, distribution);
     }
