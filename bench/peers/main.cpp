@@ -212,17 +212,15 @@ bool parse(int argc, char **argv, Options &options) {
 void run(const Options &options) {
     std::vector<Maker> makers = wanted_systems(options.systems);
     Results results;
-    bool any = false;
     for (const Cells &cells : cells_of(options.full)) {
         if (!options.only.empty() && text_of(cells.shape) != options.only) continue;
         run_cells(cells, options, makers, results);
-        any = true;
+        // After each shape: a run that is ended early leaves what it has.
+        if (!options.json.empty()) write_json(options.json, options, makers, results, ratios_of(results));
     }
-    if (!any) throw Failure("bench: there is no such shape in this form of the run");
-    std::vector<Ratio> ratios = ratios_of(results);
+    if (results.rows().empty()) throw Failure("there is no such shape in this form of the run");
     results.print(stdout);
-    print_ratios(stdout, ratios);
-    if (!options.json.empty()) write_json(options.json, options, makers, results, ratios);
+    print_ratios(stdout, ratios_of(results));
 }
 
 }  // namespace
@@ -235,7 +233,7 @@ int main(int argc, char **argv) {
         ns_per_tick();
         run(options);
     } catch (const std::exception &e) {
-        fprintf(stderr, "bench: FAILED: %s\n", e.what());
+        fprintf(stderr, "\nbench: FAILED: %s\n", e.what());
         remove_leftovers();
         return 1;
     }
