@@ -162,7 +162,8 @@ void remove_leftovers() {
             std::string name = entry.path().filename();
             if (name.rfind("netshm-peers-", 0) != 0) continue;
             int pid = std::atoi(name.c_str() + name.rfind('-') + 1);
-            if (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH) remove_tree(entry.path());
+            std::error_code ignored;  // another run may be doing the same
+            if (pid > 0 && kill(pid, 0) != 0 && errno == ESRCH) std::filesystem::remove_all(entry.path(), ignored);
         }
     }
 }
