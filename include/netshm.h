@@ -1780,6 +1780,9 @@ int netshm_array_read(netshm_array *a,
 /**
  * Sets a slice of elements in one transaction: others see all of them or none.
  *
+ * The new values are written beside the old ones, and the two take turns: up to 1 MB of the object's memory stays
+ * with the calling thread for its next slice.
+ *
  * @param a          The array; safe to use from several threads.
  * @param first      Index of the first element.
  * @param n          The number of elements.
@@ -1788,7 +1791,11 @@ int netshm_array_read(netshm_array *a,
  *
  * @return As netshm_array_read(), and the codes of netshm_array_set_int64(). Nothing has changed then.
  */
-int netshm_array_write(netshm_array *a, uint64_t first, size_t n, const void *buf, size_t elem_size);
+int netshm_array_write(netshm_array *a,
+                       uint64_t first,
+                       size_t n,
+                       const void *buf,
+                       size_t elem_size);
 
 /**
  * Calls a callback with every element that is set, in any order.
