@@ -68,15 +68,16 @@ pub(super) fn split(w: &mut Writer, table: &TableView, index: u64, level: u32) -
         kept.renew(view, table.key_hash, level + 1)?;
         moved.renew(view, table.key_hash, level + 1)?;
     }
-    let mut log = DirectLog::new(slot_of(w)?);
+    // Making room for the freed line may be a transaction of its own, which needs the log: so that comes first.
+    let cell = if freed.is_none() { Offset::NONE } else { custody::empty_cell(w, LINE_CLASS)? };
+    let slot = slot_of(w)?;
+    let mut log = DirectLog::new(slot);
     kept.log(&mut log);
     moved.log(&mut log);
-    let cell = if freed.is_none() { Offset::NONE } else { custody::empty_cell(w, LINE_CLASS)? };
     if !freed.is_none() {
         log.push(cell, freed.0);
     }
 
-    let slot = slot_of(w)?;
     slot.store(LIST, home_at.0);
     slot.store(LIST + 1, partner_at.0);
     slot.store(slot::W_LIST_LEN as usize, 2);
