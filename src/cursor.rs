@@ -36,8 +36,19 @@ impl<'t> Cursor<'t> {
     /// Reads the next bucket that is not empty.
     fn fill(&mut self) -> Result<()> {
         while self.bindings.is_used_up() && !self.position.is_end() {
-            self.position =
-                if self.table.table.group_is_open()? { self.read_in_group()? } else { self.read_alone()? };
+            let read = match self.table.table.group_is_open() {
+                Ok(true) => self.read_in_group(),
+                Ok(false) => self.read_alone(),
+                Err(e) => Err(e),
+            };
+            match read {
+                Ok(position) => self.position = position,
+                Err(e) => {
+                    // What a reading that failed has left was not validated.
+                    self.bindings.clear();
+                    return Err(e);
+                }
+            }
         }
         Ok(())
     }

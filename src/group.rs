@@ -460,8 +460,14 @@ impl DetachedTransaction {
         let this = std::mem::ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped and not used again.
         let transaction = unsafe { std::ptr::read(&this.0) };
-        transaction.join_thread()?;
-        Ok(transaction)
+        match transaction.join_thread() {
+            Ok(()) => Ok(transaction),
+            Err(e) => {
+                // It is nobody's still, and ends as such.
+                drop(DetachedTransaction(transaction));
+                Err(e)
+            }
+        }
     }
 }
 

@@ -124,6 +124,29 @@ fn one_group_covers_all_tables() {
     assert_eq!(assert_sound(&scratch).bindings, 2999);
 }
 
+/// A table that was dropped, and one that got its buckets: who holds a lock of the second one by a group does not see it
+/// through a handle of the first one.
+#[test]
+fn a_group_takes_no_table_for_one_that_is_gone() {
+    let scratch = Scratch::posix("roots");
+    let object = open(&scratch);
+    let gone = table(&object, "gone");
+    gone.add(b"k", b"old").expect("adds");
+    object.drop_table("gone").expect("drops");
+    let there = table(&object, "there");
+    there.add(b"k", b"new").expect("adds");
+    let outcome = there.table().group(|| {
+        assert_eq!(there.find(b"k")?.as_deref(), Some(&b"new"[..]));
+        assert_eq!(gone.find(b"k"), Err(Error::Stale));
+        assert_eq!(gone.replace(b"k", b"bad"), Err(Error::Stale));
+        there.replace(b"k", b"set")
+    });
+    assert_eq!(outcome, Ok(()));
+    assert_eq!(there.find(b"k").expect("finds").as_deref(), Some(&b"set"[..]));
+    drop((gone, there, object));
+    assert_sound(&scratch);
+}
+
 #[test]
 fn growth_of_two_tables_by_turns() {
     let scratch = Scratch::posix("roots-grow");

@@ -153,10 +153,10 @@ pub unsafe extern "C" fn netshm_hashtbl_wait_v(
     guard_wait(&["t", "key", "nk", "stamp", "timeout_ns"], || {
         // SAFETY: the header asks for a handle, for readable cells, and for a stamp.
         unsafe {
-            let (table, types) = live(t)?;
+            // The handle may be closed meanwhile, also by a type's callback.
+            let (table, types) = live(t).map(|(table, types)| (table.clone(), types.clone()))?;
             let key = encoded(2, &types.key, key, nk)?;
-            // The handle may be closed meanwhile.
-            wait(&table.clone(), key.as_ref(), stamp, timeout_ns)
+            wait(&table, key.as_ref(), stamp, timeout_ns)
         }
     })
 }

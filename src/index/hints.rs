@@ -11,6 +11,7 @@ use crate::format::Offset;
 use crate::format::array::KEY_BYTES;
 use crate::format::bucket::{ENTRIES, LINE_BYTES, W_ENTRY, entry_record};
 use crate::format::lock_word::LockWord;
+use crate::format::record::SHORT_HEADER_BYTES;
 use crate::segment::Segment;
 use crate::segment::view::{Block, Span, View};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -28,8 +29,6 @@ struct Hint {
     /// The entry, and its offset. It lies in the bucket itself, not in an overflow line.
     entry: AtomicU64,
     entry_at: AtomicU64,
-    /// Offset of the chunk's value.
-    value_at: AtomicU64,
     /// Length of the array.
     length: AtomicU64,
 }
@@ -69,7 +68,6 @@ impl Hints {
             chunk: 0.into(),
             entry: 0.into(),
             entry_at: 0.into(),
-            value_at: 0.into(),
             length: 0.into(),
         };
         Hints { hints: std::array::from_fn(|_| none()), writing: AtomicBool::new(false) }
@@ -96,7 +94,9 @@ impl Hints {
         }
         let entry = hint.entry.load(Ordering::Relaxed);
         let entry_at = hint.entry_at.load(Ordering::Relaxed);
-        let value_at = Offset(hint.value_at.load(Ordering::Relaxed));
+        // Not kept by itself: the version tells hints of different roots apart, but not two that were made under the
+        // same ones, and the entry may have changed in between.
+        let value_at = entry_record(entry).add(SHORT_HEADER_BYTES + KEY_BYTES);
         let length = hint.length.load(Ordering::Relaxed);
         fence(Ordering::Acquire);
         if hint.version.load(Ordering::Relaxed) != roots_version {
@@ -106,7 +106,7 @@ impl Hints {
         let at = Offset(entry_at / LINE_BYTES * LINE_BYTES);
         let bucket = view.aligned_line(at)?;
         let word = LockWord(bucket.load_acquire(0));
-        // SAFETY: whoever wrote the hint had the value as a span, and its version was seen before the view was taken.
+        // SAFETY: whoever wrote the entry had its value as a span, and the version was seen before the view was taken.
         let value = unsafe { view.known_span(value_at, value_words) };
         // SAFETY: a chunk's key lies right before its value, and where the value is, that is.
         let key = unsafe { view.known_span(Offset(value_at.0 - KEY_BYTES), 1) };
@@ -140,7 +140,6 @@ impl Hints {
             hint.chunk.store(chunk, Ordering::Relaxed);
             hint.entry.store(entry, Ordering::Relaxed);
             hint.entry_at.store(at.seen.bucket.word(n).0, Ordering::Relaxed);
-            hint.value_at.store(at.value_at.0, Ordering::Relaxed);
             hint.length.store(at.length, Ordering::Relaxed);
             hint.version.store(at.seen.roots_version, Ordering::Release);
         }

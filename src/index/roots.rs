@@ -123,24 +123,29 @@ impl Roots {
 
     /// Takes note of a bucket count that was heard of; it must be at most `ready`.
     pub(crate) fn expect(&self, buckets: u64) {
-        if buckets <= self.ready() && buckets > self.expected() {
-            self.set_expected(buckets);
+        if buckets > self.expected() {
+            // A refresh that comes in between may find another table, which does not have so many.
+            let _turn = self.refreshing.take();
+            if buckets <= self.ready() && buckets > self.expected() {
+                self.set_expected(buckets);
+            }
         }
     }
 
     fn set_expected(&self, buckets: u64) {
         let mask = buckets.next_power_of_two() - 1;
-        self.mask.store(mask, Ordering::Relaxed);
-        self.half_mask.store(mask >> 1, Ordering::Relaxed);
-        self.expected.store(buckets, Ordering::Relaxed);
+        self.mask.store(mask, Ordering::Release);
+        self.half_mask.store(mask >> 1, Ordering::Release);
+        self.expected.store(buckets, Ordering::Release);
     }
 
     /// The bucket where a hash is probably at home.
     #[inline(always)]
     pub(crate) fn guess(&self, hash: u64) -> u64 {
-        let i = hash & self.mask.load(Ordering::Relaxed);
-        let lower = i & self.half_mask.load(Ordering::Relaxed);
-        if i >= self.expected.load(Ordering::Relaxed) { lower } else { i }
+        // What is read afterwards is not older than these.
+        let i = hash & self.mask.load(Ordering::Acquire);
+        let lower = i & self.half_mask.load(Ordering::Acquire);
+        if i >= self.expected.load(Ordering::Acquire) { lower } else { i }
     }
 
     /// What `guess` goes by, read once for several keys.
@@ -150,8 +155,8 @@ impl Roots {
         let version = self.version();
         Hint {
             version,
-            mask: self.mask.load(Ordering::Relaxed),
-            expected: self.expected.load(Ordering::Relaxed),
+            mask: self.mask.load(Ordering::Acquire),
+            expected: self.expected.load(Ordering::Acquire),
             base_level: self.base_level(),
         }
     }

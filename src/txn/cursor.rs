@@ -41,7 +41,7 @@ pub(crate) struct Batch {
 const KEPT_BYTES: usize = 1 << 20;
 
 impl Batch {
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = Vec::new();
         }

@@ -39,6 +39,10 @@ pub(super) fn look<'a>(
 #[inline(always)]
 fn held(w: &Writer, sight: &Sight) -> Option<usize> {
     let bucket = sight.seen.bucket;
+    // The bucket may be that of another table by now, which this group holds it for.
+    if Roots::version_of(LockWord(sight.view.gate().load_acquire(0))) != sight.seen.roots_version {
+        return None;
+    }
     if !w.s.has_no_plan() && !has_plain_lines(w, bucket, Link(sight.bucket.load(W_LINK as usize))) {
         return None;
     }
