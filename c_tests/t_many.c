@@ -179,13 +179,16 @@ static void half_way(const place *p)
 {
     static char big[MOST * 20][16], value[4000];
     static netshm_slice many[MOST * 20], values[MOST * 20];
-    netshm_options options = NETSHM_OPTIONS_INIT;
-    netshm_hashtbl *t;
+    netshm_options options = locking_options();
+    netshm_object *o = NULL;
+    netshm_hashtbl *t = NULL;
     size_t done = 99, i, wrong = 0;
     uint64_t n = 0;
+    /* The largest size is settled together with the locking method. */
     options.max_bytes = 2 << 20;
-    t = place_table(p, &options);
-    ok(t != NULL);
+    good(netshm_open(NETSHM_POSIX, p->file, p->mem, CREATE, 0600, &o));
+    good(netshm_hashtbl_manage(o, NULL, NULL, &options, &t));
+    good(netshm_close(o));
     for (i = 0; i < MOST * 20; i++) {
         snprintf(big[i], sizeof big[i], "big %d", (int)i);
         many[i].data = big[i], many[i].len = strlen(big[i]);
