@@ -87,6 +87,30 @@ __attribute__((noinline)) void measured_group8(int n) {
     }
 }
 
+/* Tables from 8 bytes to 8 bytes: typed as integers, and raw. The keys are the same. */
+static netshm_hashtbl *integers(const char *name, const char *type, netshm_object *object) {
+    netshm_hashtbl *t;
+    netshm_options options = NETSHM_OPTIONS_INIT;
+    options.root = name;
+    must(netshm_hashtbl_manage_as(object, type, type, &options, &t), "manage_as");
+    for (int64_t i = 0; i < KEYS; i++) {
+        netshm_value v = netshm_int(i);
+        must(*type == 'i' ? netshm_hashtbl_add_v(t, &v, 1, &v, 1) : netshm_hashtbl_add(t, &i, 8, &i, 8), "add");
+    }
+    return t;
+}
+__attribute__((noinline)) void measured_words(int n) {
+    size_t len;
+    for (int64_t i = 0; i < n; i++) must(netshm_hashtbl_find(table, &i, 8, value, 8, &len), "find");
+}
+static netshm_result *result;
+__attribute__((noinline)) void measured_typed(int n) {
+    for (int64_t i = 0; i < n; i++) {
+        netshm_value k = netshm_int(i);
+        must(netshm_hashtbl_find_v(table, &k, 1, result), "find_v");
+    }
+}
+
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "find";
     char path[64], memory[64];
@@ -116,6 +140,15 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "count")) measured_count(MEASURED);
     else if (!strcmp(what, "group")) measured_group(MEASURED);
     else if (!strcmp(what, "group8")) measured_group8(MEASURED);
+    else if (!strcmp(what, "words") || !strcmp(what, "typed")) {
+        int typed = !strcmp(what, "typed");
+        must(netshm_hashtbl_close(table), "close");
+        table = integers(what, typed ? "int64" : "bytes", object);
+        must(netshm_result_new(&result), "result");
+        if (typed) measured_typed(MEASURED);
+        else measured_words(MEASURED);
+        netshm_result_free(result);
+    }
     else return 2;
     netshm_hashtbl_close(table);
     netshm_close(object);

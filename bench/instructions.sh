@@ -51,6 +51,8 @@ find 220 netshm_hashtbl_find 20000
 miss - netshm_hashtbl_find 20000
 replace 320 netshm_hashtbl_replace 20000
 add 850 netshm_hashtbl_add 270000
+words - netshm_hashtbl_find 20000
+typed - netshm_hashtbl_find_v 20000
 find_16 - netshm_hashtbl_find_many_into 20000
 replace_16 - netshm_hashtbl_replace_many 20000
 remove - netshm_hashtbl_remove 20000
