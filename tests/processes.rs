@@ -857,6 +857,26 @@ fn threads_open_and_close_at_once() {
     assert_eq!((summary.bindings, summary.slots_active), (1, 1));
 }
 
+/// A group that was detached and cannot be attached again, since another one is open on the thread: it is rolled back,
+/// and its locks are free.
+#[test]
+fn a_group_that_cannot_be_attached_is_rolled_back() {
+    let _alone = alone();
+    let s = Scratch::posix("detached");
+    stage(30, || {
+        let t = open_wide(&s.0);
+        t.replace(b"k", b"before").expect("replaces");
+        let first = t.table().begin().expect("begins");
+        t.replace(b"k", b"lost").expect("replaces");
+        let detached = first.detach().expect("detaches");
+        let second = t.table().begin().expect("begins");
+        assert!(matches!(detached.attach().err(), Some(Error::InGroup(_))));
+        second.commit().expect("commits");
+        assert_eq!(t.find(b"k").expect("finds").as_deref(), Some(&b"before"[..]));
+        t.replace(b"k", b"after").expect("replaces");
+    });
+}
+
 /// Goal: a thread begins a group, detaches it and ends; another attaches and commits; one is dropped.
 #[test]
 fn a_detached_group_outlives_its_thread() {
