@@ -186,10 +186,22 @@ impl WriteSet {
         2 * self.entries.len() as u64
     }
 
+    /// Is it the change of one word?
+    #[inline(always)]
+    pub(crate) fn is_single(&self) -> bool {
+        self.entries.len() == 1
+    }
+
+    /// Does the log fit into the slot?
+    #[inline(always)]
+    pub(crate) fn fits_inline(&self) -> bool {
+        self.log_words_at_most() <= slot::LOG.inline_len
+    }
+
     /// Writes the set into the slot's log and gives the number of log words. Room has been made before.
     #[inline(always)]
     pub(crate) fn seal(&self, segment: &Segment, p: &Participant, slot: SlotBlock<'_>) -> Result<u64> {
-        if self.log_words_at_most() <= slot::LOG.inline_len {
+        if self.fits_inline() {
             return Ok(self.seal_inline(slot));
         }
         self.seal_beyond(segment, p)
@@ -227,8 +239,13 @@ impl WriteSet {
 
     /// The same for a set that fits into the slot.
     #[inline(always)]
-    fn seal_inline(&self, slot: SlotBlock<'_>) -> u64 {
+    pub(crate) fn seal_inline(&self, slot: SlotBlock<'_>) -> u64 {
         const LOG: usize = slot::LOG.inline_word as usize;
+        if let [(at, value)] = self.entries[..] {
+            slot.store(LOG, log_record::run_header(at, 1));
+            slot.store(LOG + 1, value);
+            return 2;
+        }
         let mut n = 0;
         let mut rest = &self.entries[..];
         while let Some((first, _)) = rest.first() {

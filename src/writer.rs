@@ -12,11 +12,11 @@ use crate::lock::attachment::{Attachment, Life, all_slots, slot_base};
 use crate::lock::participant::Participant;
 use crate::lock::wait::{Acquired, acquire, wait_for_empty_list};
 use crate::lock::{Patience, Rank};
-use crate::log::WriteSet;
+use crate::log::{SlotBlock, WriteSet};
 use crate::os::{process, time};
 use crate::recovery;
 use crate::segment::Segment;
-use crate::segment::view::View;
+use crate::segment::view::Pinned;
 use smallvec::SmallVec;
 use std::time::Duration;
 
@@ -62,12 +62,22 @@ pub(crate) struct Session {
     pub(crate) pending: u32,
     /// Blocks and runs that what is planned makes pending.
     pub(crate) newly_pending: u32,
-    /// The slot's counter line in the table with the root that it was looked up for.
-    pub(crate) counter: (Offset, Offset),
+    /// The slot's counter in the table that it changed last.
+    pub(crate) counter: Option<Counter>,
     /// Reserve cells below this one are known to be in use.
     pub(crate) reserve_cursor: u64,
     /// What the group has looked up last, until something may be different; see `txn::in_group`.
     pub(crate) known: Known,
+}
+
+/// A slot's count of the bindings of a table.
+#[derive(Clone, Copy)]
+pub(crate) struct Counter {
+    /// The table's root.
+    pub(crate) root: Offset,
+    pub(crate) at: Offset,
+    /// The word there.
+    pub(crate) word: Pinned<1>,
 }
 
 /// A key's binding under a lock that a group holds.
@@ -108,7 +118,7 @@ impl Session {
             net_added: NetAdded::new(),
             pending: u32::MAX,
             newly_pending: 0,
-            counter: (Offset::NONE, Offset::NONE),
+            counter: None,
             reserve_cursor: 0,
             known: Known::NOTHING,
         }
@@ -162,7 +172,7 @@ impl Words for Writer<'_> {
     }
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
     /// Plans a change. The word's cover is held, or the slot owned.
     #[inline]
     pub(crate) fn put(&mut self, at: Offset, value: u64) {
@@ -344,30 +354,70 @@ impl Writer<'_> {
     /// Commits the planned changes and releases the locks from position `from` of the list on. There is
     /// room for the log.
     pub(crate) fn commit_from(&mut self, from: usize) -> Result<()> {
-        let segment = self.segment;
         if self.s.set.is_empty() {
-            self.s.p.release_from(segment, from);
+            self.s.p.release_from(self.segment, from);
             return Ok(());
         }
-        let Some(slot) = segment.block(self.s.p.base) else {
+        let Some(slot) = self.slot() else {
             return Err(Error::corrupt(Damage::Truncated, self.s.p.base));
         };
-        let log_words = self.s.set.seal(segment, &self.s.p, slot)?;
+        let log_words = self.s.set.seal(self.segment, &self.s.p, slot)?;
+        self.commit_sealed(slot, log_words, from);
+        Ok(())
+    }
+
+    /// The same for all locks, and for changes whose log fits into the slot. False, and nothing has happened, if it
+    /// does not.
+    #[inline(always)]
+    pub(crate) fn commit_briefly(&mut self) -> bool {
+        let Some(slot) = self.slot().filter(|_| self.s.set.fits_inline()) else { return false };
+        if self.s.set.is_empty() {
+            self.s.p.release_from(self.segment, 0);
+        } else {
+            let log_words = self.s.set.seal_inline(slot);
+            self.commit_sealed(slot, log_words, 0);
+        }
+        true
+    }
+
+    /// Commits what is in the slot's log.
+    #[inline(always)]
+    fn commit_sealed(&mut self, slot: SlotBlock<'_>, log_words: u64, from: usize) {
         // The commit point. Before this store nothing has happened; after it, everything has.
         slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, log_words));
-        let view = segment.view();
-        for held in &self.s.p.held[from..] {
-            if held.changes {
-                mark_writing(view, held.at, self.s.p.slot);
-            }
+        // A single word needs no mark: whoever reads meanwhile sees it as it was or as it will be.
+        if !self.s.set.is_single() {
+            self.mark_writing(from);
         }
-        segment.fence_release();
-        self.s.set.apply(segment);
+        self.segment.fence_release();
+        self.s.set.apply(self.segment);
         slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
-        self.s.p.release_from(segment, from);
+        self.s.p.release_from(self.segment, from);
         slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));
         self.s.set.clear();
-        Ok(())
+    }
+
+    /// Tells readers that what the locks from position `from` of the list on cover is changing.
+    #[inline(always)]
+    fn mark_writing(&self, from: usize) {
+        let (view, owner) = (self.segment.view(), self.s.p.slot);
+        for held in self.s.p.held[from..].iter().filter(|held| held.changes) {
+            let Some(lock) = view.block::<1>(held.at) else { continue };
+            let mut word = LockWord(lock.load(0));
+            while word.owner() == owner && !word.is_writing() {
+                match lock.compare_exchange(0, word.0, word.with(WRITING).0) {
+                    Ok(()) => break,
+                    Err(now) => word = LockWord(now),
+                }
+            }
+        }
+    }
+
+    /// The words of this session's slot.
+    #[inline(always)]
+    pub(crate) fn slot(&self) -> Option<SlotBlock<'a>> {
+        // SAFETY: a session's participant is one of the segment that it writes to.
+        unsafe { self.s.p.words(self.segment) }
     }
 
     /// Has the process forked since the session began? Then the slot is the parent's.
@@ -392,18 +442,5 @@ impl Writer<'_> {
         self.s.p.release_from(self.segment, 0);
         self.s.set.clear();
         self.s.net_added.clear();
-    }
-}
-
-/// Tells readers that what a lock covers is changing, if `owner` holds it.
-#[inline(always)]
-fn mark_writing(view: View<'_>, at: Offset, owner: SlotIndex) {
-    let Some(lock) = view.block::<1>(at) else { return };
-    let mut word = LockWord(lock.load(0));
-    while word.owner() == owner && !word.is_writing() {
-        match lock.compare_exchange(0, word.0, word.with(WRITING).0) {
-            Ok(()) => return,
-            Err(now) => word = LockWord(now),
-        }
     }
 }

@@ -11,6 +11,8 @@ use crate::format::pages::Purpose;
 use crate::format::size_class::{self, CLASSES};
 use crate::format::slot::{self, MAGAZINE_CELLS, magazine_word};
 use crate::format::{Offset, PAGE_BYTES};
+use crate::log::SlotBlock;
+use crate::segment::view::Block;
 use crate::writer::{Words, Writer};
 use smallvec::SmallVec;
 
@@ -378,21 +380,29 @@ pub(crate) fn flush(w: &mut Writer) -> Result<()> {
 /// An empty cell of the magazine, for an operation that plans nothing else and will fill it. Blocks are returned
 /// first if there is none.
 #[inline(always)]
-pub(crate) fn empty_cell(w: &mut Writer, class: u32) -> Option<Offset> {
+pub(crate) fn empty_cell<'a>(
+    w: &mut Writer<'a>,
+    slot: SlotBlock<'a>,
+    class: u32,
+) -> Option<(Offset, Block<'a, 1>)> {
     let i = next_cell(w, class);
-    let cell = w.slot_word(magazine_word(class, i));
-    if w.segment.load(cell) == 0 { Some(cell) } else { find_empty_cell(w, class) }
+    let cell = ready_at(w, slot, class, i);
+    if cell.block.is_none() { Some((cell.cell, cell.word)) } else { find_empty_cell(w, slot, class) }
 }
 
 /// The cell behind the one that probably holds a block.
 #[inline(always)]
-fn next_cell(w: &Writer, class: u32) -> u64 {
-    (w.s.p.full_cell[class as usize] as u64 + 1) % MAGAZINE_CELLS
+fn next_cell(w: &Writer, class: u32) -> u8 {
+    (w.s.p.full_cell[class as usize] + 1) % MAGAZINE_CELLS as u8
 }
 
 #[cold]
 #[inline(never)]
-fn find_empty_cell(w: &mut Writer, class: u32) -> Option<Offset> {
+fn find_empty_cell<'a>(
+    w: &mut Writer<'a>,
+    slot: SlotBlock<'a>,
+    class: u32,
+) -> Option<(Offset, Block<'a, 1>)> {
     let found = match search(w, class, 1, |block| block.is_none()) {
         Some(found) => found,
         None => {
@@ -401,7 +411,8 @@ fn find_empty_cell(w: &mut Writer, class: u32) -> Option<Offset> {
         }
     };
     w.s.p.full_cell[class as usize] = (found.wrapping_sub(1) % MAGAZINE_CELLS) as u8;
-    Some(w.slot_word(magazine_word(class, found)))
+    let cell = ready_at(w, slot, class, found as u8);
+    Some((cell.cell, cell.word))
 }
 
 /// Looks for a cell, from the one that probably holds a block on, in steps of `step`.
@@ -424,7 +435,7 @@ const CELLS: usize = MAGAZINE_CELLS as usize;
 /// Takes note that the cell given by `empty_cell` has been filled.
 #[inline(always)]
 pub(crate) fn note_freed(w: &mut Writer, class: u32) {
-    w.s.p.full_cell[class as usize] = next_cell(w, class) as u8;
+    w.s.p.full_cell[class as usize] = next_cell(w, class);
 }
 
 /// Takes note that the cell given by `ready_block` has been emptied.
@@ -434,13 +445,28 @@ pub(crate) fn note_taken(w: &mut Writer, class: u32) {
     *hint = hint.wrapping_sub(1) % MAGAZINE_CELLS as u8;
 }
 
-/// A block of the magazine, which is filled first if it is empty, and its cell, for an operation that plans
-/// nothing else. Nothing is planned yet. Whether the block lies in the object is found when it is filled.
+/// A block in a cell of the magazine.
+#[derive(Clone, Copy)]
+pub(crate) struct Ready<'a> {
+    pub(crate) cell: Offset,
+    /// The cell's word.
+    pub(crate) word: Block<'a, 1>,
+    pub(crate) block: Offset,
+}
+
+/// A block of the magazine, which is filled first if it is empty, for an operation that plans nothing else. Nothing
+/// is planned yet. Whether the block lies in the object is found when it is filled.
 #[inline(always)]
-pub(crate) fn ready_block(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
-    let cell = w.slot_word(magazine_word(class, w.s.p.full_cell[class as usize] as u64));
-    let block = Offset(w.segment.load(cell));
-    if may_be_block(block) { Some((cell, block)) } else { find_ready_block(w, class) }
+pub(crate) fn ready_block<'a>(w: &mut Writer<'a>, slot: SlotBlock<'a>, class: u32) -> Option<Ready<'a>> {
+    let ready = ready_at(w, slot, class, *w.s.p.full_cell.get(class as usize)?);
+    if may_be_block(ready.block) { Some(ready) } else { find_ready_block(w, slot, class) }
+}
+
+#[inline(always)]
+fn ready_at<'a>(w: &Writer<'a>, slot: SlotBlock<'a>, class: u32, i: u8) -> Ready<'a> {
+    let n = magazine_word(class, u64::from(i) % MAGAZINE_CELLS);
+    let word = slot.word(n as usize);
+    Ready { cell: w.slot_word(n), word, block: Offset(word.load(0)) }
 }
 
 #[inline(always)]
@@ -450,7 +476,7 @@ fn may_be_block(block: Offset) -> bool {
 
 #[cold]
 #[inline(never)]
-fn find_ready_block(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
+fn find_ready_block<'a>(w: &mut Writer<'a>, slot: SlotBlock<'a>, class: u32) -> Option<Ready<'a>> {
     let backwards = MAGAZINE_CELLS - 1;
     let found = match search(w, class, backwards, may_be_block) {
         Some(found) => found,
@@ -461,8 +487,7 @@ fn find_ready_block(w: &mut Writer, class: u32) -> Option<(Offset, Offset)> {
         }
     };
     w.s.p.full_cell[class as usize] = found as u8;
-    let cell = w.slot_word(magazine_word(class, found));
-    Some((cell, Offset(w.segment.load(cell))))
+    Some(ready_at(w, slot, class, found as u8))
 }
 
 /// Cells that hold blocks of a class, and the blocks, for an operation that plans nothing else and will put another

@@ -44,8 +44,8 @@ enum Next {
     Record(Offset),
     /// An overflow line.
     Line(Offset),
-    /// Nothing: the key has no binding.
-    Absent,
+    /// Nothing: the key has no binding. With the level of its bucket.
+    Absent(u32),
     /// It is for a single lookup to say.
     Unusual,
 }
@@ -160,12 +160,13 @@ impl<'k, 'a, T: Copy + Default> Batch<'k, 'a, T> {
             Next::Record(record) if is_short_key(lookup.key.len()) => {
                 Some(quick_match(view, record, lookup.key)?)
             }
-            Next::Absent => None,
+            Next::Absent(_) => None,
             _ => return None,
         };
+        let level = if let Next::Absent(level) = lookup.next { level } else { 0 };
         let (bucket, index) = (lookup.bucket, self.hint.index(lookup.hash));
         let seen = Seen { bucket, index, word: lookup.word, roots_version: self.hint.version };
-        Some(Sight { view, bucket: view.aligned_line(bucket)?, found, seen })
+        Some(Sight { view, bucket: view.aligned_line(bucket)?, found, seen, level })
     }
 }
 
@@ -188,7 +189,7 @@ fn after_bucket(hint: &Hint, hash: u64, link: Link) -> Next {
     }
     let index = hint.index(hash);
     match level_of(index, link, hint.base_level) {
-        Some(level) if level <= bucket::MAX_LEVEL && hash & mask(level) == index => Next::Absent,
+        Some(level) if level <= bucket::MAX_LEVEL && hash & mask(level) == index => Next::Absent(level),
         _ => Next::Unusual,
     }
 }

@@ -64,6 +64,8 @@ pub(crate) struct Sight<'a> {
     pub(crate) bucket: Block<'a, 8>,
     pub(crate) found: Option<Found>,
     pub(crate) seen: Seen,
+    /// The bucket's level, if nothing was found.
+    pub(crate) level: u32,
 }
 
 impl Sight<'_> {
@@ -101,20 +103,20 @@ pub(crate) fn quick_lookup<'a>(
         // The mask keeps the index inside of the block for the compiler's sake.
         let entry = bucket.load((W_ENTRY as usize + candidates.trailing_zeros() as usize) & 7);
         let found = quick_match(view, entry_record(entry), key)?;
-        return Some(Sight { view, bucket, found: Some(found), seen });
+        return Some(Sight { view, bucket, found: Some(found), seen, level: 0 });
     }
     let link = Link(bucket.load(W_LINK as usize));
     if !link.next().is_none() {
         let in_lines = overflow(view, link.next(), hash, key).ok()?;
         if in_lines.is_some() {
-            return Some(Sight { view, bucket, found: in_lines, seen });
+            return Some(Sight { view, bucket, found: in_lines, seen, level: 0 });
         }
     }
     let level = level_of(index, link, roots.base_level())?;
     if level > bucket::MAX_LEVEL || hash & mask(level) != index {
         return None;
     }
-    Some(Sight { view, bucket, found: None, seen })
+    Some(Sight { view, bucket, found: None, seen, level })
 }
 
 /// Is a key of so many bytes looked for on the short way?

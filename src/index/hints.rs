@@ -57,7 +57,7 @@ impl<'a> SeenChunk<'a> {
     /// As a lookup gives it.
     #[inline(always)]
     pub(crate) fn sight(&self) -> Sight<'a> {
-        Sight { view: self.view, bucket: self.bucket, found: None, seen: self.seen }
+        Sight { view: self.view, bucket: self.bucket, found: None, seen: self.seen, level: 0 }
     }
 }
 

@@ -153,7 +153,11 @@ impl Participant {
         }
         self.releases += 1;
         self.held.truncate(from);
-        segment.store(self.base.word(slot::W_LIST_LEN), from as u64);
+        // SAFETY: the segment is that of the slot.
+        match unsafe { self.words(segment) } {
+            Some(slot) => slot.store(slot::W_LIST_LEN as usize, from as u64),
+            None => segment.store(self.base.word(slot::W_LIST_LEN), from as u64),
+        }
     }
 
     /// A group begins: it gets an age when it first has to wait, and keeps that however often it is restarted.

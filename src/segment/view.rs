@@ -141,14 +141,6 @@ impl<'a> View<'a> {
         Some(Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; 8]>() }))
     }
 
-    /// As [`Segment::store`], of a word at a multiple of 8 in what is known of the object; else nothing is stored.
-    #[inline(always)]
-    pub(crate) fn store(&self, at: Offset, value: u64) {
-        if let Some(word) = self.block::<1>(at) {
-            word.store(0, value);
-        }
-    }
-
     /// As [`Segment::store`], of words in a row, which are those of another place; nothing is stored if not all of
     /// them lie in what is known of the object.
     #[inline(always)]
@@ -203,7 +195,13 @@ impl Span<'_> {
     }
 }
 
-impl<const N: usize> Block<'_, N> {
+impl<'a, const N: usize> Block<'a, N> {
+    /// Word `n` alone.
+    #[inline(always)]
+    pub(crate) fn word(&self, n: usize) -> Block<'a, 1> {
+        Block(std::array::from_ref(&self.0[n]))
+    }
+
     #[inline(always)]
     pub(crate) fn load(&self, n: usize) -> u64 {
         u64::from_le(self.0[n].load(Ordering::Relaxed))

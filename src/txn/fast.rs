@@ -7,7 +7,7 @@
 
 use super::{TableView, growth, ops};
 use crate::alloc::custody;
-use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, entry_with, level_of};
+use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, entry_with};
 use crate::format::lock_word::{LockWord, WRITING};
 use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape};
 use crate::format::size_class::LINE_CLASS;
@@ -16,11 +16,14 @@ use crate::index::find::{self, Found, Sight};
 use crate::index::roots::Roots;
 use crate::lock::release;
 use crate::segment::Segment;
-use crate::segment::view::Block;
+use crate::segment::view::{Block, View};
 use crate::writer::Writer;
 
-/// One word, and what it is to become.
-pub(super) type Change = (Offset, u64);
+/// A word: where it is, and the word there.
+type At<'a> = (Offset, Block<'a, 1>);
+
+/// A word, and what it is to become.
+pub(super) type Change<'a> = (At<'a>, u64);
 
 /// The slot's words, checked once.
 pub(super) type Slot<'a> = Block<'a, { slot::SLOT_WORDS }>;
@@ -97,21 +100,22 @@ pub(crate) fn remove(w: &mut Writer, table: &TableView, key: &[u8]) -> Option<bo
         find::checked_shape(w.segment, older).ok()?;
         entry_with(place.entry, older)
     };
-    let counter = ops::counter_line(w, table).ok()?;
-    let count = w.segment.load(counter);
-    let freed = (custody::empty_cell(w, class)?, found.record.0);
+    let slot = w.slot()?;
+    let counter = ops::counter(w, table)?;
+    let count = counter.1.load(0);
+    let freed = (custody::empty_cell(w, slot, class)?, found.record.0);
     let counted = (counter, count.wrapping_sub(1));
     if left == 0 && place.is_last {
         // The line that becomes empty is freed. Its cell is another one if its class is.
         let (link_at, link) = place.before.filter(|_| class != LINE_CLASS)?;
-        let line_cell = custody::empty_cell(w, LINE_CLASS)?;
-        let next = Link(sight.view.block::<8>(place.line)?.load(W_LINK as usize)).next();
+        let line_cell = custody::empty_cell(w, slot, LINE_CLASS)?;
+        let next = Link(place.line.1.load(W_LINK as usize)).next();
         let unlinked = (link_at, link.with_next(next).0);
-        if !write(w, &sight, &[unlinked, (line_cell, place.line.0), freed, counted]) {
+        if !write(w, slot, &sight, &[unlinked, (line_cell, place.line.0.0), freed, counted]) {
             return None;
         }
         custody::note_freed(w, LINE_CLASS);
-    } else if !write(w, &sight, &[(place.line.word(place.word), left), freed, counted]) {
+    } else if !write(w, slot, &sight, &[(word_of(place.line, place.word), left), freed, counted]) {
         return None;
     }
     custody::note_freed(w, class);
@@ -119,41 +123,50 @@ pub(crate) fn remove(w: &mut Writer, table: &TableView, key: &[u8]) -> Option<bo
     Some(true)
 }
 
+/// A line: where it is, and its words.
+type Line<'a> = (Offset, Block<'a, 8>);
+
+/// A word of a line.
+#[inline(always)]
+fn word_of(line: Line<'_>, n: usize) -> At<'_> {
+    (line.0.word(n as u64), line.1.word(n))
+}
+
 /// Where a key's entry is: in the bucket, or in an overflow line.
-struct Place {
-    line: Offset,
-    word: u64,
+struct Place<'a> {
+    line: Line<'a>,
+    word: usize,
     entry: u64,
     /// Is it the only entry of an overflow line?
     is_last: bool,
     /// For an overflow line: the word that links to it, and its value.
-    before: Option<(Offset, Link)>,
+    before: Option<(At<'a>, Link)>,
 }
 
 /// Finds the entry that points to a record, in the bucket or one of its first overflow lines.
 #[inline(always)]
-fn place_of(sight: &Sight, record: Offset) -> Option<Place> {
-    let at = sight.seen.bucket;
-    for n in W_ENTRY..W_LINK {
-        let entry = sight.bucket.load(n as usize);
+fn place_of<'a>(sight: &Sight<'a>, record: Offset) -> Option<Place<'a>> {
+    let line = (sight.seen.bucket, sight.bucket);
+    for word in ENTRIES {
+        let entry = line.1.load(word);
         if entry_record(entry) == record {
-            return Some(Place { line: at, word: n, entry, is_last: false, before: None });
+            return Some(Place { line, word, entry, is_last: false, before: None });
         }
     }
     place_in_lines(sight, record)
 }
 
 #[inline(never)]
-fn place_in_lines(sight: &Sight, record: Offset) -> Option<Place> {
-    let mut link_at = sight.seen.bucket.word(W_LINK);
-    let mut link = Link(sight.bucket.load(W_LINK as usize));
+fn place_in_lines<'a>(sight: &Sight<'a>, record: Offset) -> Option<Place<'a>> {
+    let mut link_at = word_of((sight.seen.bucket, sight.bucket), LINK);
+    let mut link = Link(sight.bucket.load(LINK));
     for _ in 0..LINES_SEARCHED {
         let at = link.next();
-        let line = sight.view.block::<8>(at).filter(|_| !at.is_none())?;
+        let line = (at, sight.view.block::<8>(at).filter(|_| !at.is_none())?);
         let mut others = 0;
         let mut found = None;
-        for n in W_ENTRY..W_LINK {
-            let entry = line.load(n as usize);
+        for n in ENTRIES {
+            let entry = line.1.load(n);
             if entry != 0 && entry_record(entry) == record {
                 found = Some((n, entry));
             } else {
@@ -161,19 +174,16 @@ fn place_in_lines(sight: &Sight, record: Offset) -> Option<Place> {
             }
         }
         if let Some((word, entry)) = found {
-            return Some(Place {
-                line: at,
-                word,
-                entry,
-                is_last: others == 0,
-                before: Some((link_at, link)),
-            });
+            return Some(Place { line, word, entry, is_last: others == 0, before: Some((link_at, link)) });
         }
-        link_at = at.word(W_LINK);
-        link = Link(line.load(W_LINK as usize));
+        link_at = word_of(line, LINK);
+        link = Link(line.1.load(LINK));
     }
     None
 }
+
+const ENTRIES: std::ops::Range<usize> = W_ENTRY as usize..W_LINK as usize;
+const LINK: usize = W_LINK as usize;
 
 /// Overflow lines of a bucket that the short way of a removal knows.
 const LINES_SEARCHED: u32 = 3;
@@ -184,19 +194,14 @@ pub(crate) fn increment(w: &mut Writer, table: &TableView, key: &[u8], delta: i6
     let hash = table.key_hash.hash(key);
     let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
     let at = sight.found.filter(|f| f.shape.value_len == 8)?.value_at;
-    let sum = (sight.view.block::<1>(at)?.load(0) as i64).checked_add(delta)?;
-    write(w, &sight, &[(at, sum as u64)]).then_some(sum)
+    let word = sight.view.block::<1>(at)?;
+    let sum = (word.load(0) as i64).checked_add(delta)?;
+    write(w, w.slot()?, &sight, &[((at, word), sum as u64)]).then_some(sum)
 }
 
 #[inline(always)]
 fn can_overwrite(found: &Found, len: usize) -> bool {
     (len as u64).wrapping_sub(1) < IN_PLACE_BYTES && found.shape.value_len == len as u64
-}
-
-#[inline(always)]
-pub(super) fn slot_of<'a>(w: &Writer<'a>) -> Option<Slot<'a>> {
-    // SAFETY: a session's participant is one of the segment that it writes to.
-    unsafe { w.s.p.words(w.segment) }
 }
 
 /// Changes a value in place, which is not empty.
@@ -205,7 +210,7 @@ fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<
     // The lookup has read the beginning of the record, and giving back the lock waits for every store before it.
     sight.view.prefetch_for_writing(at.add(value.len() as u64 - 1));
     let words = value.len().div_ceil(8) as u64;
-    let slot = slot_of(w)?;
+    let slot = w.slot()?;
     slot.store(LOG, log_record::run_header(at, words));
     slot.store_bytes(LOG + 1, &value[..value.len().min(IN_PLACE_BYTES as usize)]);
     let mine = lock(w, slot, sight)?;
@@ -227,27 +232,28 @@ fn bind_new(
     key: &[u8],
     value: &[u8],
 ) -> Option<()> {
-    let segment = w.segment;
     let (shape, class) = Shape::of_short(key.len(), value.len())?;
-    let (bucket, seen) = (sight.bucket, sight.seen);
-    let link = Link(bucket.load(W_LINK as usize));
-    let level = level_of(seen.index, link, table.roots.base_level())?;
-    let counter = ops::counter_line(w, table).ok()?;
-    let (cell, block) = custody::ready_block(w, class)?;
-    let entry = bucket::entry(hash, level, block);
-    let count = segment.load(counter);
+    let slot = w.slot()?;
+    let counter = ops::counter(w, table)?;
+    let ready = custody::ready_block(w, slot, class)?;
+    let entry = bucket::entry(hash, sight.level, ready.block);
+    let count = counter.1.load(0);
+    let taken = ((ready.cell, ready.word), 0);
     let counted = (counter, count.wrapping_add(1));
-    if !ops::fill_record(w, block, shape, key, value, Offset::NONE) {
+    if !ops::fill_record(w, ready.block, shape, key, value, Offset::NONE) {
         return None;
     }
-    let done = match hole_in(segment, bucket, seen.bucket, link) {
-        Some(hole) => write(w, &sight, &[(hole, entry), (cell, 0), counted]),
+    let bucket = (sight.seen.bucket, sight.bucket);
+    let link = Link(sight.bucket.load(LINK));
+    let done = match hole_in(sight.view, bucket, link) {
+        Some(hole) => write(w, slot, &sight, &[(hole, entry), taken, counted]),
         None => {
             // A new line goes between the bucket and its other lines. Its cell is another one if its class is.
-            let (line_cell, line) = custody::ready_block(w, LINE_CLASS).filter(|_| class != LINE_CLASS)?;
-            fill_line(segment, line, entry, link.next())?;
-            let linked = (seen.bucket.word(W_LINK), link.with_next(line).0);
-            let done = write(w, &sight, &[linked, (line_cell, 0), (cell, 0), counted]);
+            let line = custody::ready_block(w, slot, LINE_CLASS).filter(|_| class != LINE_CLASS)?;
+            fill_line(w.segment, line.block, entry, link.next())?;
+            let linked = (word_of(bucket, LINK), link.with_next(line.block).0);
+            let line_taken = ((line.cell, line.word), 0);
+            let done = write(w, slot, &sight, &[linked, line_taken, taken, counted]);
             if done {
                 custody::note_taken(w, LINE_CLASS);
             }
@@ -269,24 +275,24 @@ fn fill_line(segment: &Segment, at: Offset, entry: u64, next: Offset) -> Option<
     segment.fence_release();
     line.store(0, 0);
     line.store(W_ENTRY as usize, entry);
-    for n in W_ENTRY as usize + 1..W_LINK as usize {
+    for n in W_ENTRY as usize + 1..LINK {
         line.store(n, 0);
     }
-    line.store(W_LINK as usize, Link(0).with_next(next).0);
+    line.store(LINK, Link(0).with_next(next).0);
     Some(())
 }
 
 /// A free entry of the bucket or of its first overflow line.
 #[inline(always)]
-fn hole_in(segment: &Segment, bucket: Block<'_, 8>, at: Offset, link: Link) -> Option<Offset> {
-    if let Some(n) = empty_entry(bucket) {
-        return Some(at.word(n as u64));
+fn hole_in<'a>(view: View<'a>, bucket: Line<'a>, link: Link) -> Option<At<'a>> {
+    if let Some(n) = empty_entry(bucket.1) {
+        return Some(word_of(bucket, n));
     }
     if link.next().is_none() {
         return None;
     }
-    let line = segment.block::<8>(link.next())?;
-    empty_entry(line).map(|n| link.next().word(n as u64))
+    let line = (link.next(), view.block::<8>(link.next())?);
+    empty_entry(line.1).map(|n| word_of(line, n))
 }
 
 #[inline(always)]
@@ -305,21 +311,16 @@ fn empty_entry(line: Block<'_, 8>) -> Option<usize> {
 
 /// Logs and makes some changes, if the bucket is as it was seen.
 #[inline(always)]
-pub(super) fn write<const N: usize>(w: &mut Writer, sight: &Sight, changes: &[Change; N]) -> bool {
-    let Some(slot) = slot_of(w) else { return false };
-    // Once it is committed, nothing may be in the way of a store.
-    if changes.iter().any(|(at, _)| sight.view.block::<1>(*at).is_none()) {
-        return false;
-    }
-    for (i, (at, value)) in changes.iter().enumerate() {
+pub(super) fn write<const N: usize>(w: &Writer, slot: Slot, sight: &Sight, changes: &[Change; N]) -> bool {
+    for (i, ((at, _), value)) in changes.iter().enumerate() {
         slot.store(LOG + 2 * i, log_record::run_header(*at, 1));
         slot.store(LOG + 2 * i + 1, *value);
     }
     let Some(mine) = lock(w, slot, sight) else { return false };
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, 2 * N as u64));
     w.segment.fence_release();
-    for (at, value) in changes {
-        sight.view.store(*at, *value);
+    for ((_, word), value) in changes {
+        word.store(0, *value);
     }
     conclude(w, slot, sight, mine);
     true

@@ -8,7 +8,7 @@
 
 use super::array::{self, Part};
 use super::chunk::{self, NewChunk};
-use super::fast::{LIST, LOG, Slot, slot_of};
+use super::fast::{LIST, LOG, Slot};
 use super::{TableView, ops};
 use crate::alloc::custody::{self, Held};
 use crate::format::array::{Geometry, MAX_LENGTH};
@@ -51,7 +51,7 @@ pub(crate) fn write(w: &mut Writer, table: &TableView, g: &Geometry, first: u64,
     if count / g.per_chunk + 2 > MOST_CHUNKS {
         return None;
     }
-    let slot = slot_of(w)?;
+    let slot = w.slot()?;
     let version = table.roots.version();
     let mut targets = Targets::new();
     for part in array::parts(g, first, count) {

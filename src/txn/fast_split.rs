@@ -6,7 +6,7 @@
 //! happened.
 
 use super::TableView;
-use super::fast::{LIST, slot_of};
+use super::fast::LIST;
 use crate::alloc::custody;
 use crate::format::bucket::{self, ENTRIES, Link, W_ENTRY, W_LINK, entry_moves, entry_record, level_of};
 use crate::format::lock_word::{LockWord, WRITING};
@@ -69,12 +69,12 @@ pub(super) fn split(w: &mut Writer, table: &TableView, index: u64, level: u32) -
         moved.renew(view, table.key_hash, level + 1)?;
     }
     // Making room for the freed line may be a transaction of its own, which needs the log: so that comes first.
-    let cell = if freed.is_none() { Offset::NONE } else { custody::empty_cell(w, LINE_CLASS)? };
-    let slot = slot_of(w)?;
+    let slot = w.slot()?;
+    let cell = if freed.is_none() { None } else { Some(custody::empty_cell(w, slot, LINE_CLASS)?) };
     let mut log = DirectLog::new(slot);
     kept.log(&mut log);
     moved.log(&mut log);
-    if !freed.is_none() {
+    if let Some((cell, _)) = cell {
         log.push(cell, freed.0);
     }
 
@@ -93,8 +93,8 @@ pub(super) fn split(w: &mut Writer, table: &TableView, index: u64, level: u32) -
         log.commit(w.segment, |_| {
             kept.apply();
             moved.apply();
-            if !freed.is_none() {
-                w.segment.store(cell, freed.0);
+            if let Some((_, cell)) = cell {
+                cell.store(0, freed.0);
             }
         });
     }

@@ -5,7 +5,7 @@
 //! has plans, other lengths, every error) goes the general way, which gives the same result: `None` means that
 //! nothing has happened but that the bucket may be locked, as the general way would lock it as well.
 
-use super::fast::{LIST, slot_of};
+use super::fast::LIST;
 use super::{TableView, ops};
 use crate::format::Offset;
 use crate::format::bucket::{Link, W_LINK};
@@ -74,7 +74,7 @@ fn lock(w: &mut Writer, sight: &Sight) -> Option<usize> {
     if !seen.word.is_free() || place + ROOM >= LOCK_LIST.inline_len as usize {
         return None;
     }
-    let slot = slot_of(w)?;
+    let slot = w.slot()?;
     slot.store(LIST + place, seen.bucket.0);
     slot.store(slot::W_LIST_LEN as usize, place as u64 + 1);
     let mine = seen.word.locked_by(w.s.p.slot, 0);

@@ -74,9 +74,8 @@ pub(crate) fn commit(w: &mut Writer) -> Result<()> {
 /// The same if that cannot fail, and nothing is left to be done afterwards. False: nothing has happened.
 #[inline(always)]
 pub(crate) fn commit_quickly(w: &mut Writer) -> bool {
-    let fits = w.s.set().log_words_at_most() <= slot::LOG.inline_len;
     let is_over_then = w.s.net_added.is_empty() && custody::is_settled(w) && !custody::is_drain_due(w);
-    fits && is_over_then && w.s.newly_pending == 0 && w.commit_from(0).is_ok()
+    is_over_then && w.s.newly_pending == 0 && w.commit_briefly()
 }
 
 /// Forgets what a session has planned and releases all of its locks.

@@ -13,7 +13,7 @@ use crate::index::chain::{self, Hit};
 use crate::index::find::{Found, checked_shape};
 use crate::lock::Rank;
 use crate::segment::view::Block;
-use crate::writer::{Words, Writer};
+use crate::writer::{Counter, Words, Writer};
 
 /// A key's bucket, locked.
 #[derive(Debug, Clone, Copy)]
@@ -173,7 +173,7 @@ pub(super) fn free_record(w: &mut Writer, record: Offset, shape: Shape) -> Resul
 
 /// Plans a change of the number of bindings.
 pub(super) fn count(w: &mut Writer, table: &TableView, delta: i64) -> Result<()> {
-    let line = counter_line(w, table)?;
+    let line = counter_of(w, table)?.at;
     let now = w.word(line);
     w.put(line, now.wrapping_add_signed(delta));
     let root = table.roots.root();
@@ -184,29 +184,39 @@ pub(super) fn count(w: &mut Writer, table: &TableView, delta: i64) -> Result<()>
     Ok(())
 }
 
-/// This slot's counter line, made if it is the first of its chunk.
+/// This slot's counter, made if it is the first of its chunk.
 #[inline(always)]
-pub(super) fn counter_line(w: &mut Writer, table: &TableView) -> Result<Offset> {
-    let (root, line) = w.s.counter;
-    if root == table.roots.root() && !root.is_none() { Ok(line) } else { find_counter_line(w, table) }
+fn counter_of(w: &mut Writer, table: &TableView) -> Result<Counter> {
+    match w.s.counter {
+        Some(counter) if counter.root == table.roots.root() => Ok(counter),
+        _ => find_counter(w, table),
+    }
+}
+
+/// Where this slot's counter is, and the word there.
+#[inline(always)]
+pub(super) fn counter<'a>(w: &mut Writer<'a>, table: &TableView) -> Option<(Offset, Block<'a, 1>)> {
+    let counter = counter_of(w, table).ok()?;
+    // SAFETY: the session's counters are of the segment that it writes to.
+    Some((counter.at, unsafe { counter.word.block(w.segment) }))
 }
 
 #[cold]
 #[inline(never)]
-fn find_counter_line(w: &mut Writer, table: &TableView) -> Result<Offset> {
+fn find_counter(w: &mut Writer, table: &TableView) -> Result<Counter> {
+    let root = table.roots.root();
     let (chunk, distance) = root::counter_place(w.s.p.slot);
-    let at = table.roots.root().word(root::W_COUNTERS + chunk as u64);
-    let base = Offset(w.segment.load_acquire(at));
+    let chunk_at = root.word(root::W_COUNTERS + chunk as u64);
+    let base = Offset(w.segment.load_acquire(chunk_at));
     if base.is_none() {
         growth::make_counter_chunk(w, table, chunk)?;
-        return find_counter_line(w, table);
+        return find_counter(w, table);
     }
-    let line = base.add(distance);
-    if base.0 % crate::format::PAGE_BYTES != 0 || !w.segment.contains(line, 8) {
-        return Err(Error::corrupt(Damage::Root, at));
-    }
-    w.s.counter = (table.roots.root(), line);
-    Ok(line)
+    let at = base.add(distance);
+    let word = w.segment.pin(at).filter(|_| base.0 % crate::format::PAGE_BYTES == 0);
+    let counter = Counter { root, at, word: word.ok_or(Error::corrupt(Damage::Root, chunk_at))? };
+    w.s.counter = Some(counter);
+    Ok(counter)
 }
 
 impl<'k> At<'k> {
@@ -380,12 +390,22 @@ pub(crate) fn read_value(w: &Writer, at: Offset, len: u64, into: &mut [u8]) {
 ///
 /// # Safety
 /// `into` must be valid for writing `len` bytes.
+#[inline(always)]
 pub(crate) unsafe fn read_value_raw(w: &Writer, at: Offset, len: u64, into: *mut u8) {
     // SAFETY: the record was checked to lie inside of the object, and the buffer has `len` bytes.
     unsafe { w.segment.copy_out(at, into, len as usize) };
-    if len > IN_PLACE_BYTES || w.s.has_no_plan() {
-        return;
+    if len <= IN_PLACE_BYTES && !w.s.has_no_plan() {
+        // SAFETY: the caller's promise.
+        unsafe { put_planned_words(w, at, len, into) };
     }
+}
+
+/// Puts what is planned for a value over its bytes.
+///
+/// # Safety
+/// As for [`read_value_raw`].
+#[inline(never)]
+unsafe fn put_planned_words(w: &Writer, at: Offset, len: u64, into: *mut u8) {
     for (n, from) in (0..len).step_by(8).enumerate() {
         if let Some(word) = w.s.planned_word(at.word(n as u64)) {
             let bytes = word.to_le_bytes();

@@ -9,4 +9,8 @@ test-models:
 		for fault in no-recheck clear-late wake-one keep-on-release; do \
 			python3 tests/models/watch_wakeup.py $$fault WCL > $(BUILD)/model.out; test $$? = 1 || \
 			{ cat $(BUILD)/model.out; echo "watch_wakeup.py does not see the fault $$fault"; exit 1; }; done && \
-		echo 'watch_wakeup.py sees each of four faults' && python3 tests/models/watch_wakeup.py; fi
+		echo 'watch_wakeup.py sees each of four faults' && python3 tests/models/watch_wakeup.py; \
+		for fault in keep-version no-log; do \
+			python3 tests/models/single_word.py $$fault GSS > $(BUILD)/model.out; test $$? = 1 || \
+			{ cat $(BUILD)/model.out; echo "single_word.py does not see the fault $$fault"; exit 1; }; done && \
+		echo 'single_word.py sees each of two faults' && python3 tests/models/single_word.py; fi
