@@ -3,8 +3,9 @@
  * usage: bench [keys [rounds]]
  *
  * The systems: the limit (hash, two dependent random cache misses and the copy of the value, in a shared mapping),
- * a hashbrown map in private memory without locks (bench/map), and netshm through libnetshm.so with default
- * locking. Keys of 16 bytes, values of 64 bytes. Every operation is a function call into a shared library.
+ * a hashbrown map in private memory without locks, the same with two compare-and-swaps around each change (both in
+ * bench/map), and netshm through libnetshm.so with default locking. Keys of 16 bytes, values of 64 bytes. Every
+ * operation is a function call into a shared library.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -211,6 +212,27 @@ static void map_count(const unsigned char *key) {
     if (benchmap_increment(map, key, KEY, 1) == INT64_MIN) benchmap_add(map, key, KEY, zero, 8);
 }
 
+/* The same map with a lock in each value, before its bytes. */
+static void locked_load(const unsigned char *key, const unsigned char *value) {
+    unsigned char bytes[8 + VALUE] = {0};
+    memcpy(bytes + 8, value, VALUE);
+    benchmap_add(map, key, KEY, bytes, sizeof bytes);
+}
+static int locked_find(const unsigned char *key, unsigned char *into) {
+    unsigned char bytes[8 + VALUE];
+    size_t len;
+    int code = benchmap_find(map, key, KEY, bytes, sizeof bytes, &len);
+    if (code == 0) memcpy(into, bytes + 8, VALUE);
+    return code;
+}
+static void locked_replace(const unsigned char *key, const unsigned char *value) {
+    benchmap_put_locked(map, key, KEY, value, VALUE);
+}
+static void locked_count(const unsigned char *key) {
+    static const unsigned char zero[16];
+    if (benchmap_increment_locked(map, key, KEY, 1) == INT64_MIN) benchmap_add(map, key, KEY, zero, sizeof zero);
+}
+
 static netshm_object *object;
 static netshm_hashtbl *table;
 static char path[64], memory[64];
@@ -247,6 +269,12 @@ static void shm_count_in_group(const unsigned char *key) {
     must(netshm_hashtbl_find(table, key, KEY, &n, sizeof n, &len), "find");
     n++;
     must(netshm_hashtbl_replace(table, key, KEY, &n, sizeof n), "replace");
+    must(netshm_group_commit(group), "commit");
+}
+
+static void shm_group_of_nothing(void) {
+    netshm_txn *group;
+    must(netshm_group_begin(netshm_hashtbl_table(table), &group), "begin");
     must(netshm_group_commit(group), "commit");
 }
 
@@ -305,17 +333,20 @@ static void adds(const unsigned char *query, size_t n) {
     for (size_t i = 0; i < n; i++) shm_load(query + KEY * i, value);
 }
 
-static struct system systems[2] = {
+enum { MAP, NETSHM, LOCKED_MAP, SYSTEMS };
+static struct system systems[SYSTEMS] = {
     {"hashbrown (private, no locks)", map_open, map_close, map_load, map_find, map_replace, map_count, NULL},
     {"netshm", shm_open_table, shm_close_table, shm_load, shm_find, shm_replace, shm_count, shm_count_in_group},
+    {"hashbrown, a lock in each value", map_open, map_close, locked_load, locked_find, locked_replace, locked_count, NULL},
 };
 
 enum { LIMIT, LOAD, HIT, MISS, REPLACE, COUNT, GROUP_COUNT, ROWS };
 static const char *row_names[ROWS] = {"limit", "load", "find hit", "find miss", "replace", "counter (incr)",
                                       "counter (group)"};
-static double figures[2][ROWS][MAX_ROUNDS];
-static double turns[3][MAX_ROUNDS], first_use[MAX_ROUNDS], speedup_limit[MAX_ROUNDS];
+static double figures[SYSTEMS][ROWS][MAX_ROUNDS];
+static double turns[1 + SYSTEMS][MAX_ROUNDS], first_use[MAX_ROUNDS], speedup_limit[MAX_ROUNDS];
 static double limit_busy[MAX_ROUNDS], limit_miss[MAX_ROUNDS], limit_replace[MAX_ROUNDS], limit_count[MAX_ROUNDS];
+static double warm[SYSTEMS][MAX_ROUNDS], empty_group[MAX_ROUNDS];
 static double speedup_reads[MAX_ROUNDS], speedup_writes[MAX_ROUNDS], bytes_per_entry;
 
 static double finds(const struct system *s, const unsigned char *query, size_t n, int expected) {
@@ -350,7 +381,7 @@ static void run_system(int which, size_t round) {
     double start = now_ns();
     for (size_t i = 0; i < keys; i++) s->load(in_order + KEY * i, value);
     figures[which][LOAD][round] = (now_ns() - start) / (double)keys;
-    if (which == 1) {
+    if (which == NETSHM) {
         /* Memory really taken, not the file's nominal length. */
         int fd;
         struct stat status;
@@ -368,13 +399,36 @@ static void run_system(int which, size_t round) {
     figures[which][REPLACE][round] = (now_ns() - start) / (double)keys;
     for (size_t i = 0; i < COUNTERS; i++) s->count(counter_keys + KEY * i);
     start = now_ns();
+    for (size_t i = 0; i < keys; i++) s->find(counter_keys + KEY * (order[i] % COUNTERS), value);
+    warm[which][round] = (now_ns() - start) / (double)keys;
+    start = now_ns();
     for (size_t i = 0; i < keys; i++) s->count(counter_keys + KEY * (order[i] % COUNTERS));
     figures[which][COUNT][round] = (now_ns() - start) / (double)keys;
     if (s->count_in_group) {
         start = now_ns();
         for (size_t i = 0; i < keys; i++) s->count_in_group(counter_keys + KEY * (order[i] % COUNTERS));
         figures[which][GROUP_COUNT][round] = (now_ns() - start) / (double)keys;
+        start = now_ns();
+        for (size_t i = 0; i < keys; i++) shm_group_of_nothing();
+        empty_group[round] = (now_ns() - start) / (double)keys;
     }
+}
+
+/* In a process of its own, so that the heap of the others stays as it is. */
+static void run_locked_map(size_t round) {
+    double(*rows)[ROWS] = shared("rows", sizeof *rows);
+    pid_t pid = fork();
+    if (pid < 0) fail("fork", NETSHM_E_SYSTEM);
+    if (pid == 0) {
+        run_system(LOCKED_MAP, round);
+        for (int row = 0; row < ROWS; row++) (*rows)[row] = figures[LOCKED_MAP][row][round];
+        _exit(0);
+    }
+    int status;
+    wait(&status);
+    if (status != 0) fail("the process with the map under locks", NETSHM_E_SYSTEM);
+    for (int row = 0; row < ROWS; row++) figures[LOCKED_MAP][row][round] = (*rows)[row];
+    munmap(rows, sizeof *rows);
 }
 
 /* Work of one forked process: all keys from `from` on, in a circle; writes to every second one if asked. */
@@ -503,9 +557,9 @@ int main(int argc, char **argv) {
         limit_miss[r] = limit_miss_run();
         limit_replace[r] = limit_write_run(keys, VALUE);
         limit_count[r] = limit_write_run(COUNTERS, 8);
-        run_system(0, r);
+        run_system(MAP, r);
         map_close();
-        run_system(1, r);
+        run_system(NETSHM, r);
         run_many(r);
         double one = forked_rate(1, READS), two = forked_rate(2, READS);
         speedup_reads[r] = two / one;
@@ -518,6 +572,7 @@ int main(int argc, char **argv) {
         first_use[r] = first_use_run(bytes_per_entry * (double)keys);
         shm_close_table();
         load_by_many(r);
+        run_locked_map(r);
         fprintf(stderr, "bench: round %zu of %zu done\n", r + 1, rounds);
     }
     printf("%zu keys of %d bytes, values of %d bytes; %zu rounds; median (least to most)\n", keys, KEY, VALUE, rounds);
@@ -528,14 +583,22 @@ int main(int argc, char **argv) {
     print_figure("  one miss: an absent key", limit_miss);
     print_figure("  a change under two CAS", limit_replace);
     print_figure("  a counter under two CAS", limit_count);
-    for (int which = 0; which < 2; which++) {
+    for (int which = 0; which < SYSTEMS; which++) {
         printf("%s\n", systems[which].name);
+        if (which == LOCKED_MAP) {
+            print_figure(row_names[REPLACE], figures[which][REPLACE]);
+            print_figure(row_names[COUNT], figures[which][COUNT]);
+            continue;
+        }
         for (int row = LOAD; row < ROWS; row++) {
-            if (row == GROUP_COUNT && which == 0) continue;
+            if (row == GROUP_COUNT && which == MAP) continue;
             print_figure(row_names[row], figures[which][row]);
         }
+        print_figure("find of a counter", warm[which]);
+        if (which == NETSHM) print_figure("group of nothing", empty_group);
         print_figure("find hit, one after the other", turns[1 + which]);
     }
+    printf("netshm besides\n");
     print_figure("first use of as much shared memory", first_use);
     print_figure("find hit, 16 at once", hit_pair.many);
     print_figure("find miss, 16 at once", miss_pair.many);
@@ -564,6 +627,12 @@ int main(int argc, char **argv) {
     print_ratio("find hit, 16 at once / limit, 16 at once", hit_pair.many, limit_pair.many, 0, 0);
     print_ratio("find miss / find miss, 16 at once", miss_pair.single, miss_pair.many, 0, 0);
     print_ratio("load / load, 16 at once", load_pair.single, load_pair.many, 0, 0);
+    print_ratio("replace / replace under a lock in each value", figures[NETSHM][REPLACE], figures[LOCKED_MAP][REPLACE], 0, 0);
+    print_ratio("  that / map", figures[LOCKED_MAP][REPLACE], figures[MAP][REPLACE], 0, 0);
+    print_ratio("counter by incr / under a lock in each value", figures[NETSHM][COUNT], figures[LOCKED_MAP][COUNT], 0, 0);
+    print_ratio("  that / map", figures[LOCKED_MAP][COUNT], figures[MAP][COUNT], 0, 0);
+    print_ratio("find of a counter / map's counter", warm[NETSHM], figures[MAP][COUNT], 0, 0);
+    print_ratio("empty group / map's counter", empty_group, figures[MAP][COUNT], 0, 0);
     print_ratio("find miss / one miss", figures[1][MISS], limit_miss, 0, 0);
     print_ratio("replace / change under two CAS", figures[1][REPLACE], limit_replace, 0, 0);
     print_ratio("counter by incr / counter under two CAS", figures[1][COUNT], limit_count, 0, 0);

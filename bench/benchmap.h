@@ -10,6 +10,8 @@ void benchmap_add(benchmap *map, const void *key, size_t key_len, const void *va
 void benchmap_put(benchmap *map, const void *key, size_t key_len, const void *value, size_t len);
 int benchmap_find(const benchmap *map, const void *key, size_t key_len, void *into, size_t capacity, size_t *len);
 int64_t benchmap_increment(benchmap *map, const void *key, size_t key_len, int64_t delta);
+void benchmap_put_locked(benchmap *map, const void *key, size_t key_len, const void *value, size_t len);
+int64_t benchmap_increment_locked(benchmap *map, const void *key, size_t key_len, int64_t delta);
 void benchmap_change(benchmap *map, const void *key, size_t key_len, void (*change)(void *value, size_t len, void *arg),
                      void *arg);
 void benchmap_iter(const benchmap *map,

@@ -101,6 +101,46 @@ pub unsafe extern "C" fn benchmap_remove(map: *mut Map, key: *const u8, key_len:
     unsafe { &mut *map }.0.remove(unsafe { slice(key, key_len) }).is_some() as i32
 }
 
+/// The same map with a lock in each value, as its first word: what a change costs that others may see half-way, with
+/// nothing else that sharing needs. A value is stored with a word before it.
+fn under_lock<R>(value: &mut [u8], change: impl FnOnce(&mut [u8]) -> R) -> R {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    let (word, bytes) = value.split_at_mut(8);
+    // SAFETY: boxes of bytes of this size are aligned to words by every allocator that this is run with.
+    let lock = unsafe { &*word.as_ptr().cast::<AtomicU64>() };
+    let seen = lock.load(Ordering::Relaxed);
+    let _ = lock.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed);
+    let result = change(bytes);
+    let _ = lock.compare_exchange(seen + 1, seen + 2, Ordering::Release, Ordering::Relaxed);
+    result
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_put_locked(
+    map: *mut Map,
+    key: *const u8,
+    key_len: usize,
+    value: *const u8,
+    len: usize,
+) {
+    let (key, value) = unsafe { (slice(key, key_len), slice(value, len)) };
+    if let Some(old) = unsafe { &mut *map }.0.get_mut(key) {
+        under_lock(old, |old| old.copy_from_slice(value));
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchmap_increment_locked(map: *mut Map, key: *const u8, key_len: usize, delta: i64) -> i64 {
+    let Some(value) = unsafe { &mut *map }.0.get_mut(unsafe { slice(key, key_len) }) else { return i64::MIN };
+    under_lock(value, |value| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&value[..8]);
+        let sum = i64::from_le_bytes(bytes) + delta;
+        value.copy_from_slice(&sum.to_le_bytes());
+        sum
+    })
+}
+
 /// Calls `change` with the value of a key, which it may alter in place.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn benchmap_change(
