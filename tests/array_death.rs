@@ -4,7 +4,7 @@
 //! Method: as in tests/death.rs. For each operation a template is made once, and what it holds is noted before and
 //! after. For k = 0, 1, 2, ... a child gets a copy and dies before its k-th shared store, until it survives; a second
 //! process, with a watchdog, judges: the contents, the checker's verdict, and whether it can go on. It comes after
-//! the death, or was at work before. The short form strides through the longest; `NETSHM_LONG=1` takes every k.
+//! the death, or was at work before. The short form strides through the longest, each time from another store on; `NETSHM_LONG=1` takes every k.
 
 mod support;
 
@@ -12,6 +12,7 @@ use netshm::{Array, ManageOptions, Name, OpenOptions, inject};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use support::process::{Exit, Pipe, Shared, fork, leave, watchdog};
+use support::random::Random;
 use support::scratch::{Scratch, Snapshot, assert_object_sound};
 
 const STUCK_SECONDS: u32 = 10;
@@ -90,7 +91,7 @@ fn scenarios() -> Vec<Scenario> {
         Scenario {
             name: "slice over many chunks that exist",
             step: |a| a.write(60 * CHUNK - 7, &slice(1, MANY * CHUNK)).expect("writes"),
-            stride: 17,
+            stride: 5,
         },
         Scenario { name: "growing", step: |a| a.resize(1 << 40).expect("resizes"), stride: 1 },
         Scenario {
@@ -215,6 +216,7 @@ fn one_death(p: &Prepared, live: bool, k: u64) -> Option<u64> {
 
 fn operations() {
     let only = std::env::var("NETSHM_DEATH_ONLY").ok();
+    let mut random = Random::from_environment("operations");
     for scenario in scenarios() {
         if only.as_ref().is_some_and(|o| !scenario.name.contains(o.as_str())) {
             continue;
@@ -222,8 +224,9 @@ fn operations() {
         let p = Prepared::new(scenario);
         let start = Instant::now();
         let stride = if support::long() { 1 } else { p.scenario.stride };
+        let phase = random.below(stride);
         let last = [false, true].map(|live| {
-            (0..).step_by(stride as usize).find_map(|k| one_death(&p, live, k)).expect("survives")
+            (phase..).step_by(stride as usize).find_map(|k| one_death(&p, live, k)).expect("survives")
         });
         let seconds = start.elapsed().as_secs_f32();
         println!(

@@ -8,7 +8,7 @@
 //! same keys must work. The second process comes after the death ("cold"), or was at work on the object before
 //! ("live", so that it has to find out by itself that somebody died). For recovery itself, a second process dies
 //! before its k-th store while it recovers the first, and a third one is the judge. The short form strides through
-//! the longest operations; `NETSHM_LONG=1` takes every k.
+//! the longest operations, each time from another store on (`NETSHM_SEED` repeats a run); `NETSHM_LONG=1` takes every k.
 
 mod support;
 
@@ -16,6 +16,7 @@ use netshm::{Locking, ManageOptions, Update, inject};
 use std::time::Instant;
 use support::model::{Actor, Bytes, Model, Op, Outcome, difference, do_on_table, keys_of};
 use support::process::{Exit, Pipe, Shared, fork, leave, watchdog};
+use support::random::Random;
 use support::scratch::{Scratch, Snapshot, assert_object_sound};
 
 /// Seconds after which a process counts as stuck.
@@ -199,7 +200,7 @@ fn singles() -> Vec<Scenario> {
                 0
             }),
             steps: |_| (0..250).map(remove).collect(),
-            stride: 53,
+            stride: 13,
             ..PLAIN
         },
         Scenario {
@@ -394,7 +395,7 @@ fn memory() -> Vec<Scenario> {
                 let spread = (0..24).map(|i| remove(200 + 10 * (i % 6) + i / 6));
                 spread.chain((300..330).map(|n| add(n, 6000))).collect()
             },
-            stride: 29,
+            stride: 7,
             ..PLAIN
         },
         Scenario {
@@ -482,7 +483,7 @@ fn growth() -> Vec<Scenario> {
             template: Some(left_behind),
             warm: live_needs_more,
             steps: |_| (4000..4009).map(|n| add(n, 8)).collect(),
-            stride: 17,
+            stride: 3,
             ..PLAIN
         },
         Scenario {
@@ -497,7 +498,7 @@ fn growth() -> Vec<Scenario> {
             warm: nothing,
             steps: |_| (40_000..40_006).map(|n| add(n, 8)).collect(),
             live: false,
-            stride: 11,
+            stride: 3,
         },
         Scenario {
             name: "growth of ready",
@@ -510,7 +511,7 @@ fn growth() -> Vec<Scenario> {
             warm: nothing,
             steps: |_| (30_000..30_003).map(|n| add(n, 8)).collect(),
             live: false,
-            stride: 17,
+            stride: 3,
         },
         Scenario {
             name: "more slots",
@@ -563,11 +564,11 @@ fn groups() -> Vec<Scenario> {
         Scenario {
             name: "group, big: log, lock list and reserve grow",
             steps: |_| vec![Op::Group(big())],
-            stride: 9,
+            stride: 2,
             ..PLAIN
         },
         Scenario { name: "abort", steps: |_| vec![Op::Abort(several())], ..PLAIN },
-        Scenario { name: "abort, big", steps: |_| vec![Op::Abort(big())], stride: 9, ..PLAIN },
+        Scenario { name: "abort, big", steps: |_| vec![Op::Abort(big())], stride: 2, ..PLAIN },
         Scenario {
             name: "nested groups, inner abort and commit",
             steps: |_| {
@@ -993,15 +994,15 @@ fn one_death(p: &Prepared, live: bool, k: u64) -> Option<u64> {
     survived.then(|| shared.get(STORES))
 }
 
-/// Shares out the numbers that are multiples of `stride` among processes, until `one` says that the end is reached.
-fn for_every_k(stride: u64, one: impl Fn(u64) -> Option<u64>) -> u64 {
+/// Shares out every `stride`-th number among processes, until `one` says that the end is reached.
+fn for_every_k((phase, stride): (u64, u64), one: impl Fn(u64) -> Option<u64>) -> u64 {
     let shared = Shared::new(1);
     let workers: Vec<_> = (0..WORKERS)
         .map(|w| {
             fork(|| {
                 let first = support::setting("NETSHM_DEATH_FROM").unwrap_or(0) / stride + w;
                 for k in (first..).step_by(WORKERS as usize) {
-                    if let Some(stores) = one(k * stride) {
+                    if let Some(stores) = one(phase + k * stride) {
                         shared.set(0, stores);
                         return;
                     }
@@ -1014,7 +1015,13 @@ fn for_every_k(stride: u64, one: impl Fn(u64) -> Option<u64>) -> u64 {
     shared.get(0)
 }
 
-fn run(scenarios: Vec<Scenario>) {
+/// Which stores the short form takes: the first, and then every so many-th.
+fn strided(stride: u64, random: &mut Random) -> (u64, u64) {
+    if support::long() { (0, 1) } else { (random.below(stride), stride) }
+}
+
+fn run(test: &str, scenarios: Vec<Scenario>) {
+    let mut random = Random::from_environment(test);
     let only = std::env::var("NETSHM_DEATH_ONLY").ok();
     for scenario in scenarios {
         if only.as_ref().is_some_and(|o| !scenario.name.contains(o.as_str())) {
@@ -1022,11 +1029,11 @@ fn run(scenarios: Vec<Scenario>) {
         }
         let p = Prepared::new(scenario);
         let start = Instant::now();
-        let stride = if support::long() { 1 } else { p.scenario.stride };
-        let cold = for_every_k(stride, |k| one_death(&p, false, k));
-        let live = p.scenario.live.then(|| for_every_k(stride, |k| one_death(&p, true, k)));
+        let (phase, stride) = strided(p.scenario.stride, &mut random);
+        let cold = for_every_k((phase, stride), |k| one_death(&p, false, k));
+        let live = p.scenario.live.then(|| for_every_k((phase, stride), |k| one_death(&p, true, k)));
         let live_text = live.map_or(String::new(), |n| format!(", live {n}"));
-        let every = if stride > 1 { format!(", every {stride}th") } else { String::new() };
+        let every = if stride > 1 { format!(", every {stride}th from {phase}") } else { String::new() };
         let seconds = start.elapsed().as_secs_f32();
         println!("  {}: {cold} stores{live_text}{every} ({seconds:.1} s)", p.scenario.name);
     }
@@ -1111,29 +1118,35 @@ fn for_every_k_alone(one: impl Fn(u64) -> Option<u64>) -> u64 {
     (0..).find_map(one).unwrap_or(0)
 }
 
-fn run_recovery(scenario: Scenario, live: bool, stride: u64) {
+fn run_recovery(scenario: Scenario, live: bool, stride: u64, random: &mut Random) {
     let p = Prepared::new(scenario);
     let start = Instant::now();
-    let stride = if support::long() { 1 } else { stride };
-    let last = for_every_k(stride, |k| deaths_in_recovery(&p, live, k));
+    let (phase, stride) = strided(stride, random);
+    let last = for_every_k((phase, stride), |k| deaths_in_recovery(&p, live, k));
     let seconds = start.elapsed().as_secs_f32();
     println!(
-        "  recovery of {}, live {live}: deaths at every {stride}. of {last} stores ({seconds:.1} s)",
+        "  recovery of {}, live {live}: deaths at every {stride}. of {last} stores, from {phase} ({seconds:.1} s)",
         p.scenario.name
     );
 }
 
 /// Who recovers may die as well, at each of its stores; a third process judges.
 fn recovery() {
+    let mut random = Random::from_environment("recovery");
     for live in [false, true] {
-        run_recovery(Scenario { name: "add, new key", steps: |_| vec![add(500, 8)], ..PLAIN }, live, 2);
-        run_recovery(Scenario { name: "remove, stack", steps: |_| vec![remove(2)], ..PLAIN }, live, 3);
-        run_recovery(Scenario { name: "group", steps: |_| vec![Op::Group(several())], ..PLAIN }, live, 13);
+        let mut of = |name, steps, stride| {
+            run_recovery(Scenario { name, steps, ..PLAIN }, live, stride, &mut random);
+        };
+        of("add, new key", |_| vec![add(500, 8)], 1);
+        of("remove, stack", |_| vec![remove(2)], 1);
+        of("group of two", |_| vec![Op::Group(vec![replace(1, 30), replace(10, 8)])], 1);
+        of("group", |_| vec![Op::Group(several())], 7);
     }
     run_recovery(
         Scenario { name: "check", steps: |_| vec![Op::Check, Op::Touch(key(3))], ..PLAIN },
         false,
         1,
+        &mut random,
     );
 }
 
@@ -1154,14 +1167,14 @@ fn the_judge_can_fail() {
 fn main() {
     support::main(&[
         ("the_judge_can_fail", the_judge_can_fail),
-        ("single_operations", || run(singles())),
-        ("many_keys", || run(many())),
-        ("stacks", || run(stacks())),
-        ("memory", || run(memory())),
-        ("growth", || run(growth())),
-        ("groups", || run(groups())),
-        ("whole_object", || run(whole())),
-        ("named_tables", || run(named_tables())),
+        ("single_operations", || run("single_operations", singles())),
+        ("many_keys", || run("many_keys", many())),
+        ("stacks", || run("stacks", stacks())),
+        ("memory", || run("memory", memory())),
+        ("growth", || run("growth", growth())),
+        ("groups", || run("groups", groups())),
+        ("whole_object", || run("whole_object", whole())),
+        ("named_tables", || run("named_tables", named_tables())),
         ("recovery", recovery),
     ]);
 }
