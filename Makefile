@@ -81,6 +81,8 @@ test: test-rust test-c gates lint test-readme test-handover
 
 # Once as users get it, once with the hooks that let a process die at its k-th store. The stepping test drives the
 # release library.
+RECORD_TESTS = array primitive array_death array_slices growth space forks read_only roots roots_processes typed
+
 test-rust: lib
 	$(CARGO) test --lib --target-dir $(TARGET)
 	NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so $(CARGO) test --features inject --tests --target-dir $(TARGET)/inject
@@ -91,8 +93,10 @@ test-rust: lib
 	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test model -- among
 	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test processes \
 		-- at_once eight_threads many_threads stopped in_the_middle
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test death -- whole_object
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test array --test primitive
+	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject \
+		--test death -- whole_object groups recovery
+	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject \
+		$(addprefix --test ,$(RECORD_TESTS))
 	$(CARGO) test --doc --target-dir $(TARGET)
 
 test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers

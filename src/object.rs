@@ -246,6 +246,15 @@ pub fn best_locking(_kind: Kind) -> Locking {
     Locking::Futex
 }
 
+/// The locking method of a new object for which none is asked.
+fn default_locking(kind: Kind) -> Locking {
+    #[cfg(feature = "inject")]
+    if crate::inject::prefers_record_locking() {
+        return Locking::Record;
+    }
+    best_locking(kind)
+}
+
 /// What a new object is made with, and how an existing one is looked at.
 #[derive(Debug, Clone)]
 pub struct ManageOptions {
@@ -358,7 +367,7 @@ impl ManageOptions {
             u64::from_le_bytes(bytes)
         };
         Ok(Header {
-            locking: self.locking.unwrap_or_else(|| best_locking(kind)) as u64,
+            locking: self.locking.unwrap_or_else(|| default_locking(kind)) as u64,
             hash: self.hashing.unwrap_or_default() as u64,
             seed: [word(0), word(1)],
             page_hint: self.page_size as u64,

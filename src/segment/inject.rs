@@ -1,4 +1,4 @@
-//! Test builds only: dying before the k-th shared store of this process.
+//! Test builds only: dying before the k-th shared store of this process, and other settings of tests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -32,6 +32,11 @@ pub fn set_longest_sleep_ms(ms: u64) {
 pub(crate) fn longest_sleep() -> Option<std::time::Duration> {
     let ms = LONGEST_SLEEP_MS.load(Ordering::Relaxed);
     (ms != 0).then(|| std::time::Duration::from_millis(ms))
+}
+
+/// Are objects for which no locking method is asked to have record locks? So says `NETSHM_LOCKING=record`.
+pub(crate) fn prefers_record_locking() -> bool {
+    std::env::var_os("NETSHM_LOCKING").is_some_and(|method| method == "record")
 }
 
 #[inline]
