@@ -298,7 +298,7 @@ pub extern "C" fn netshm_strerror(code: c_int) -> *const c_char {
 /// @param block  The block, or NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_free(block: *mut c_void) {
-    // SAFETY: blocks come from `block_of`, which is malloc.
+    // SAFETY: blocks come from `allocate`, which is malloc.
     unsafe { libc::free(block) };
 }
 
@@ -307,6 +307,29 @@ pub(super) fn allocate(bytes: usize) -> Result<*mut u8, Error> {
     // SAFETY: any size can be asked for.
     let block: *mut u8 = unsafe { libc::malloc(bytes.max(1)) }.cast();
     if block.is_null() { Err(Error::NoMemory) } else { Ok(block) }
+}
+
+/// A block on its way to the caller.
+pub(super) struct Block {
+    pub(super) data: *mut u8,
+    pub(super) size: usize,
+}
+
+impl Block {
+    pub(super) fn new(size: usize) -> Result<Block, Error> {
+        Ok(Block { data: allocate(size)?, size })
+    }
+
+    pub(super) fn give(self) -> *mut c_void {
+        std::mem::ManuallyDrop::new(self).data.cast()
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated for netshm_free, and has not been given away.
+        unsafe { netshm_free(self.data.cast()) };
+    }
 }
 
 const fn version_part(text: &str) -> u32 {

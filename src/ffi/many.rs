@@ -1,8 +1,8 @@
 //! Hash tables: several keys in one call.
 
 use super::call::{Fault, Outcome, guard, out, out_or_null};
-use super::error::NETSHM_E_NOT_FOUND;
-use super::hashtbl::{Block, live_raw, netshm_hashtbl, netshm_slice};
+use super::error::{Block, NETSHM_E_NOT_FOUND};
+use super::hashtbl::{live_raw, netshm_hashtbl, netshm_slice};
 use crate::error::Error;
 use crate::hashtbl::many::{Places, Stopped, Strided};
 use std::ffi::{c_int, c_void};

@@ -3,11 +3,13 @@
 //! Owns the choice of the way for each key. What is unusual about one of them (a long value, a writer in the way,
 //! a group, a table that has grown) goes the way of the single call, for this key alone.
 
-use super::{Copied, HashTable, Quick};
+use super::copies::Copied;
+use super::{HashTable, Quick};
 use crate::error::{Error, Result};
 use crate::format::record::PUNCHABLE_BYTES;
 use crate::index::ahead::Batch;
 use crate::index::find::Sight;
+use crate::txn::cursor::buffer;
 use crate::txn::{TableView, fast};
 use crate::writer::Writer;
 
@@ -326,10 +328,10 @@ unsafe impl Places for Vectors {
             return Ok(false);
         };
         if len > self.scratch.len() as u64 {
-            self.scratch = super::buffer(len)?;
+            self.scratch = buffer(len)?;
             return Ok(true);
         }
-        let mut copy = super::buffer(len)?;
+        let mut copy = buffer(len)?;
         copy.copy_from_slice(&self.scratch[..len as usize]);
         self.found.push(Some(copy));
         Ok(false)

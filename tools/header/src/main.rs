@@ -1,18 +1,20 @@
 //! Writes the C header: `netshm-header ROOT OUTPUT`.
 //!
-//! The header tells its story in sections, one for each file of src/ffi, in the order of [`SECTIONS`]. cbindgen
+//! The header tells its story in sections, one for each noun of src/ffi, in the order of [`SECTIONS`]. cbindgen
 //! makes each section; this program puts them together and fills in the version.
 
 use std::path::Path;
 use std::{env, fs, process};
 
-/// File of src/ffi, heading, text that follows its declarations.
+/// File of src/ffi, heading, text that follows its declarations. Without a heading, the section above goes on.
 const SECTIONS: &[(&str, &str, &str)] = &[
     ("error", "Errors, versions, memory", ""),
     ("object", "Objects", ""),
     ("options", "Options", OPTIONS_INIT),
     ("roots", "The tables of an object", ""),
     ("hashtbl", "Hash tables", ""),
+    ("hashtbl/changes", "", ""),
+    ("hashtbl/finds", "", ""),
     ("many", "Several keys in one call", ""),
     ("update", "One binding by callback", ""),
     ("cursor", "Walking over a table", ""),
@@ -151,8 +153,11 @@ fn assemble(root: &Path) -> String {
          {versions}\n\n#ifdef __cplusplus\nextern \"C\" {{\n#endif\n"
     );
     for (file, heading, more) in SECTIONS {
-        let rule = "-".repeat(100 - heading.len());
-        header += &format!("\n/* ---- {heading} {rule} */\n\n");
+        if !heading.is_empty() {
+            let rule = "-".repeat(100 - heading.len());
+            header += &format!("\n/* ---- {heading} {rule} */\n");
+        }
+        header += "\n";
         header += &section(&config, &root.join(format!("src/ffi/{file}.rs")));
         header += more;
     }

@@ -1,0 +1,64 @@
+//! What the short ways of the hot calls share.
+//!
+//! These calls (find, add, replace, remove, incr) try the short way first, outside of the guard against panics: it has
+//! nothing that could panic, and setting up the guard would cost as much as a tenth of a find. What is unusual about
+//! the arguments is left to the general way, which says what is wrong with them.
+
+use super::super::call::guard;
+use super::super::handle;
+use super::netshm_hashtbl;
+use crate::hashtbl::HashTable;
+use crate::index::find::is_short_key;
+use std::ffi::{c_int, c_void};
+
+/// The table and the key, if there is nothing to complain about.
+///
+/// # Safety
+/// As for `handle::body` and `call::bytes`.
+#[inline(always)]
+pub(super) unsafe fn quick_arguments<'a>(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+) -> Option<(&'a HashTable, &'a [u8])> {
+    // The short ways have nothing that can panic, and no guard.
+    #[cfg(feature = "inject")]
+    if crate::ffi::inject::is_armed() {
+        return None;
+    }
+    if key.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let table = unsafe { &handle::peek(t)?.table };
+    if !is_short_key(key_len) {
+        return None;
+    }
+    // SAFETY: the caller's promise; the length was just checked.
+    Some((table, unsafe { std::slice::from_raw_parts(key.cast(), key_len) }))
+}
+
+/// What an operation has left to be done.
+#[cold]
+pub(super) fn chores(t: &HashTable) -> c_int {
+    guard(&[], || {
+        t.do_chores();
+        Ok(())
+    })
+}
+
+/// Bytes of an argument, if there is nothing to complain about.
+///
+/// # Safety
+/// As for `call::bytes`.
+#[inline(always)]
+pub(super) unsafe fn quick_bytes<'a>(data: *const c_void, len: usize) -> Option<&'a [u8]> {
+    if data.is_null() {
+        return None;
+    }
+    if len > isize::MAX as usize {
+        return None;
+    }
+    // SAFETY: the caller's promise; the length was just checked.
+    Some(unsafe { std::slice::from_raw_parts(data.cast(), len) })
+}
