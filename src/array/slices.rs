@@ -1,0 +1,207 @@
+//! Slices of arrays.
+//!
+//! Owns that a slice is of one moment, read without locks or under them, and which way one is written.
+
+use super::Array;
+use crate::error::{Error, Result};
+use crate::format::array::{Geometry, Layout, MAX_LENGTH};
+use crate::format::lock_word::LockWord;
+use crate::format::root;
+use crate::hashtbl::Quick;
+use crate::index::find::{self, Obstacle};
+use crate::segment::copy::Caching;
+use crate::txn::{TableView, array, fast_slice, ops};
+use crate::writer::Writer;
+use smallvec::SmallVec;
+use std::mem::MaybeUninit;
+
+/// From so many chunks on a slice makes the index grow before it is written.
+const MANY_CHUNKS: u64 = 32;
+
+/// A slice of so many bytes is written past the caches: it would only drive out what is in them.
+const PAST_CACHES: usize = 8 << 20;
+
+impl Array {
+    /// Copies a slice of elements, each as its encoding, into a buffer whose length says how many: all of them
+    /// as they were at one moment.
+    ///
+    /// A slice is read without locks and read again if somebody changes it meanwhile; if that happens time
+    /// after time, its locks are taken. Beside the buffer it needs 16 bytes of memory for each 4 KiB.
+    ///
+    /// # Errors
+    /// [`Error::Range`] if not all of the slice is inside of the array; [`Error::Type`] if elements are not of a
+    /// fixed size of at most 256 bytes, [`Error::Invalid`] if the buffer is not for whole elements; else those
+    /// of [`get`](Array::get).
+    pub fn read(&self, first: u64, into: &mut [u8]) -> Result<()> {
+        // SAFETY: bytes that are initialised are valid as bytes that need not be, and `read_raw` writes bytes only.
+        let into = unsafe { &mut *(std::ptr::from_mut(into) as *mut [MaybeUninit<u8>]) };
+        self.read_raw(first, into)
+    }
+
+    /// As [`read`](Array::read), into memory that may be uninitialised; if it succeeds, all of it is initialised.
+    ///
+    /// # Errors
+    /// Those of [`read`](Array::read).
+    pub fn read_raw(&self, first: u64, into: &mut [MaybeUninit<u8>]) -> Result<()> {
+        let (g, count) = self.slice_of(into.len())?;
+        if count == 0 || first.saturating_add(count) > MAX_LENGTH {
+            return if first <= self.length()? && count == 0 { Ok(()) } else { Err(Error::Range) };
+        }
+        if self.cells.table.group_is_open()? {
+            return self.cells.in_group(|w, table| read_locked(w, table, g, first, count, into));
+        }
+        let (engine, patience) = (&*self.cells.table.engine, self.cells.table.patience());
+        // How often a slice is read in vain before its locks are taken: about as often as a small value.
+        let most = (2000 / (1 + count / g.per_chunk)).clamp(4, 2000) as u32;
+        let mut rounds = 0;
+        loop {
+            let obstacle = match self.read_attempt(g, first, count, into) {
+                Ok(result) => return result,
+                Err(obstacle) => obstacle,
+            };
+            if rounds > most && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
+                return self.transact(|w, table| read_locked(w, table, g, first, count, into));
+            }
+            engine.overcome(self.view(), obstacle, &mut rounds, patience)?;
+        }
+    }
+
+    /// Copies a slice once, without a lock.
+    fn read_attempt(
+        &self,
+        g: &Geometry,
+        first: u64,
+        count: u64,
+        into: &mut [MaybeUninit<u8>],
+    ) -> std::result::Result<Result<()>, Obstacle> {
+        let (segment, table) = (self.segment(), self.view());
+        let version = table.roots.version();
+        let default = array::check_range(segment, table, first, count)
+            .and_then(|()| array::default_value(segment, table, &self.layout));
+        if !table.roots.is_current(segment, version) {
+            return Err(Obstacle::Stale);
+        }
+        let default = match default {
+            Ok(default) => default,
+            Err(e) => return Ok(Err(e)),
+        };
+        let mut all_seen = SmallVec::<[_; 8]>::new();
+        for part in array::parts(g, first, count) {
+            let key = part.chunk.to_le_bytes();
+            let (from, to) = part.bytes(g);
+            let hash = table.key_hash.hash(&key);
+            let (result, seen) = find::attempt(segment, &table.roots, hash, &key, |_, found| {
+                let value = array::value_found(g, found)?;
+                array::copy_part(segment, g, value, part, &default, &mut into[from..to]);
+                Ok(())
+            })?;
+            if seen.roots_version != version {
+                return Err(Obstacle::Stale);
+            }
+            if result.is_err() {
+                return Ok(result);
+            }
+            all_seen.push((seen.bucket, seen.word));
+        }
+        // All parts were unchanged from when they were read until here: so they are of one moment.
+        let unchanged =
+            |&(bucket, word): &(_, LockWord)| word.unchanged_for_readers(LockWord(segment.load(bucket)));
+        if all_seen.len() > 1 && !all_seen.iter().all(unchanged) {
+            return Err(Obstacle::Changed);
+        }
+        if !table.roots.is_current(segment, version) {
+            return Err(Obstacle::Stale);
+        }
+        Ok(Ok(()))
+    }
+
+    /// Sets a slice of elements, whose encodings lie one after the other, in one transaction.
+    ///
+    /// It takes the locks of the whole slice, in an order common to all slices. The new values are written
+    /// beside the old ones, whose memory is free afterwards; about 1 MB of it stays with this thread for its next
+    /// slice. Beside that it needs about 100 bytes for each 4 KiB.
+    ///
+    /// # Errors
+    /// Those of [`read`](Array::read) and [`set`](Array::set); nothing is changed then.
+    pub fn write(&self, first: u64, values: &[u8]) -> Result<()> {
+        let (g, count) = self.slice_of(values.len())?;
+        if count == 0 || first.saturating_add(count) > MAX_LENGTH {
+            return if first <= self.length()? && count == 0 { Ok(()) } else { Err(Error::Range) };
+        }
+        if self.write_quickly(g, first, values) {
+            return Ok(());
+        }
+        let chunks = count / g.per_chunk;
+        if chunks >= MANY_CHUNKS {
+            let all = self.length()? / g.per_chunk + 1;
+            let now = self.segment().load(self.view().roots.root().word(root::W_ROUGH_COUNT));
+            self.cells.grow_for(all.min(now.saturating_add(chunks)))?;
+        }
+        let caching = if values.len() >= PAST_CACHES { Caching::Past } else { Caching::Through };
+        self.transact(|w, table| {
+            let mut checked = false;
+            for part in array::parts_in_lock_order(table, g, first, count) {
+                let (from, to) = part.bytes(g);
+                array::write_part(w, table, g, part, &values[from..to], caching)?;
+                if !std::mem::replace(&mut checked, true) {
+                    // The first part's lock keeps the length as it is.
+                    array::check_range(w, table, first, count)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The short way of `write` alone.
+    fn write_quickly(&self, g: &Geometry, first: u64, values: &[u8]) -> bool {
+        let done = self.cells.change_quickly(|w, table| fast_slice::write(w, table, g, first, values));
+        if let Quick::DoneWithChores(()) = done {
+            self.do_chores();
+        }
+        !matches!(done, Quick::NotDone)
+    }
+
+    /// How many elements a buffer is for.
+    fn slice_of(&self, bytes: usize) -> Result<(&Geometry, u64)> {
+        let g = self.chunks()?;
+        if bytes as u64 % g.element_bytes != 0 {
+            return Err(Error::Invalid { argument: "buf", reason: "it is not for whole elements" });
+        }
+        Ok((g, bytes as u64 / g.element_bytes))
+    }
+
+    /// Bytes of an element in a slice.
+    ///
+    /// # Errors
+    /// [`Error::Type`] if the elements cannot be read in slices.
+    pub(crate) fn element_bytes(&self) -> Result<u64> {
+        self.chunks().map(|g| g.element_bytes)
+    }
+}
+
+/// Copies a slice with its locks held, and with the plans of this transaction.
+fn read_locked(
+    w: &mut Writer,
+    table: &TableView,
+    g: &Geometry,
+    first: u64,
+    count: u64,
+    into: &mut [MaybeUninit<u8>],
+) -> Result<()> {
+    let mut default = None;
+    for part in array::parts_in_lock_order(table, g, first, count) {
+        let key = part.chunk.to_le_bytes();
+        let at = ops::at(w, table, &key)?;
+        let value = array::value_at(g, at.hit)?;
+        let default = match &default {
+            Some(default) => default,
+            None => {
+                array::check_range(w, table, first, count)?;
+                default.insert(array::default_value(w, table, &Layout::Chunks(*g))?)
+            }
+        };
+        let (from, to) = part.bytes(g);
+        array::copy_planned_part(w, g, value, part, default, &mut into[from..to]);
+    }
+    Ok(())
+}
