@@ -541,14 +541,6 @@ typedef struct netshm_table netshm_table;
 /** The type of keys or values: immutable. See "Types". Closed by netshm_type_close(). */
 typedef struct netshm_type netshm_type;
 
-/** Bytes somewhere. */
-typedef struct netshm_slice {
-    /** The first byte. */
-    const void *data;
-    /** Their number. */
-    size_t len;
-} netshm_slice;
-
 /**
  * Views an object as a hash table. An empty object becomes one.
  *
@@ -648,6 +640,56 @@ int netshm_hashtbl_insert(netshm_hashtbl *t,
 int netshm_hashtbl_remove(netshm_hashtbl *t, const void *key, size_t key_len, int *was_there);
 
 /**
+ * Adds to the integer that is bound to a key, atomically. The value is 8 bytes, little-endian.
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param delta    What to add; may be negative.
+ * @param initial  What a key without binding counts from: it gets initial + delta.
+ * @param now      Receives the sum; may be NULL.
+ *
+ * @return NETSHM_OK; NETSHM_E_OVERFLOW; NETSHM_E_TYPE, the value is not of 8 bytes; else the codes of
+ *         netshm_hashtbl_add(). Nothing has changed then.
+ */
+int netshm_hashtbl_incr(netshm_hashtbl *t,
+                        const void *key,
+                        size_t key_len,
+                        int64_t delta,
+                        int64_t initial,
+                        int64_t *now);
+
+/**
+ * Replaces the newest binding of a key if it equals the expected value ("compare and swap").
+ *
+ * @param t        The table.
+ * @param key      The key; may be NULL only if key_len is 0.
+ * @param key_len  Its length in bytes.
+ * @param old      The expected value; may be NULL only if old_len is 0.
+ * @param old_len  Its length in bytes.
+ * @param val      The new value; may be NULL only if val_len is 0.
+ * @param val_len  Its length in bytes.
+ *
+ * @return NETSHM_OK; NETSHM_E_CHANGED, it is another value; NETSHM_E_NOT_FOUND, there is none; else the codes of
+ *         netshm_hashtbl_add().
+ */
+int netshm_hashtbl_cas(netshm_hashtbl *t,
+                       const void *key,
+                       size_t key_len,
+                       const void *old,
+                       size_t old_len,
+                       const void *val,
+                       size_t val_len);
+
+/** Bytes somewhere. */
+typedef struct netshm_slice {
+    /** The first byte. */
+    const void *data;
+    /** Their number. */
+    size_t len;
+} netshm_slice;
+
+/**
  * Copies the newest binding of a key into the caller's buffer.
  *
  * This takes no lock and makes no system call, unless a process has died in the middle of a change.
@@ -726,48 +768,6 @@ int netshm_hashtbl_mem(netshm_hashtbl *t, const void *key, size_t key_len, int *
  *         netshm_hashtbl_find().
  */
 int netshm_hashtbl_length(netshm_hashtbl *t, uint64_t *n);
-
-/**
- * Adds to the integer that is bound to a key, atomically. The value is 8 bytes, little-endian.
- *
- * @param t        The table.
- * @param key      The key; may be NULL only if key_len is 0.
- * @param key_len  Its length in bytes.
- * @param delta    What to add; may be negative.
- * @param initial  What a key without binding counts from: it gets initial + delta.
- * @param now      Receives the sum; may be NULL.
- *
- * @return NETSHM_OK; NETSHM_E_OVERFLOW; NETSHM_E_TYPE, the value is not of 8 bytes; else the codes of
- *         netshm_hashtbl_add(). Nothing has changed then.
- */
-int netshm_hashtbl_incr(netshm_hashtbl *t,
-                        const void *key,
-                        size_t key_len,
-                        int64_t delta,
-                        int64_t initial,
-                        int64_t *now);
-
-/**
- * Replaces the newest binding of a key if it equals the expected value ("compare and swap").
- *
- * @param t        The table.
- * @param key      The key; may be NULL only if key_len is 0.
- * @param key_len  Its length in bytes.
- * @param old      The expected value; may be NULL only if old_len is 0.
- * @param old_len  Its length in bytes.
- * @param val      The new value; may be NULL only if val_len is 0.
- * @param val_len  Its length in bytes.
- *
- * @return NETSHM_OK; NETSHM_E_CHANGED, it is another value; NETSHM_E_NOT_FOUND, there is none; else the codes of
- *         netshm_hashtbl_add().
- */
-int netshm_hashtbl_cas(netshm_hashtbl *t,
-                       const void *key,
-                       size_t key_len,
-                       const void *old,
-                       size_t old_len,
-                       const void *val,
-                       size_t val_len);
 
 /* ---- Several keys in one call ---------------------------------------------------------------------------- */
 
