@@ -33,8 +33,8 @@ all: build
 help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
 	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-reference test-ocaml test-examples test-runtimes'
-	@echo '      test-models'
-	@echo 'test-long: test, and test-tsan (test-tsan-c), check-msrv-all'
+	@echo '      test-models test-tsan-c'
+	@echo 'test-long: test, and the long forms, test-tsan, check-msrv-all'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL)'
 	@echo 'bench: bench-peers bench-array bench-wake (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report, bench-map (BENCH_KEYS);'

@@ -1,4 +1,5 @@
-# Data races, by ThreadSanitizer: in C programs, and in the Rust tests that have threads; part of make test-long.
+# Data races, by ThreadSanitizer: in C programs, part of make test, and in the Rust tests that have threads, part of make
+# test-long.
 # All shared memory is accessed by atomics or by assembly, which it does not judge; it looks at the private memory: handles,
 # sessions, caches, registries. Included by the Makefile.
 
@@ -9,6 +10,7 @@ TSAN_RUST_TESTS := eight_threads_on_one_handle threads_open_and_close_at_once a_
 	a_small_reservation_is_extended_under_threads_at_work os:: pmanage::
 
 .PHONY: test-tsan test-tsan-c
+test: test-tsan-c
 
 test-tsan-c:
 	@if tests/need_rust.sh nightly rust-src; then \
