@@ -22,6 +22,7 @@ use crate::types::Type;
 use std::ffi::c_int;
 
 pub use finds::netshm_slice;
+pub(super) use quick::settled;
 
 /// Any managed table: what groups are about. Borrowed from its hash table and never closed; or a primitive table from
 /// netshm_table_manage(), closed by netshm_table_close().

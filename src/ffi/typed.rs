@@ -6,14 +6,14 @@
 use super::call::{Fault, Outcome, guard, out, out_or_null};
 use super::error::{NETSHM_E_NOT_FOUND, NETSHM_OK};
 use super::handle::{self, magic};
-use super::hashtbl::{self, netshm_hashtbl};
+use super::hashtbl::{self, netshm_hashtbl, settled};
 use super::object::netshm_object;
 use super::options::{self, netshm_options};
 use super::result::{self, netshm_result};
 use super::types;
 use super::value::{NETSHM_V_INT, cells, netshm_value};
 use crate::error::Error;
-use crate::hashtbl::{HashTable, Quick, QuickCopy};
+use crate::hashtbl::{HashTable, QuickCopy};
 use crate::typed::{self, Types};
 use crate::types::{Encoded, Type};
 use std::ffi::{c_char, c_int};
@@ -122,15 +122,6 @@ unsafe fn quick_arguments<'a>(
     unsafe { Some((quick_table(t)?, quick_word(key, nk)?, quick_word(val, nv)?)) }
 }
 
-/// What is left to do after the short way.
-#[cold]
-fn chores(t: &HashTable) -> c_int {
-    guard(&[], || {
-        t.do_chores();
-        Ok(())
-    })
-}
-
 /// Puts a binding on top of those that the key has. They are hidden, not removed.
 ///
 /// @param t    The table; safe to use from several threads.
@@ -152,17 +143,15 @@ pub unsafe extern "C" fn netshm_hashtbl_add_v(
 ) -> c_int {
     // SAFETY: the header asks for a handle and for readable cells.
     if let Some((t, key, val)) = unsafe { quick_arguments(t, key, nk, val, nv) } {
-        match t.add_quickly(&key, &val) {
-            Quick::Done(()) => return NETSHM_OK,
-            Quick::DoneWithChores(()) => return chores(t),
-            Quick::NotDone => {}
+        if let Some(code) = settled(t, t.add_quickly(&key, &val)) {
+            return code;
         }
     }
     // SAFETY: as above.
-    guard(&["t", "key", "nk", "val", "nv"], || unsafe { change(t, key, nk, val, nv, HashTable::add) })
+    unsafe { change(t, key, nk, val, nv, HashTable::add) }
 }
 
-/// Makes a change of a key and a value.
+/// A change of a key and a value, by the general way.
 ///
 /// # Safety
 /// As for `handle::body` and `value::cells`.
@@ -173,13 +162,13 @@ unsafe fn change(
     val: *const netshm_value,
     nv: usize,
     change: impl FnOnce(&HashTable, &[u8], &[u8]) -> Result<(), Error>,
-) -> Outcome {
+) -> c_int {
     // SAFETY: the caller's promise.
-    unsafe {
+    guard(&["t", "key", "nk", "val", "nv"], || unsafe {
         let (table, types) = live(t)?;
         let (key, val) = (encoded(2, &types.key, key, nk)?, encoded(4, &types.value, val, nv)?);
         Ok(change(table, key.as_ref(), val.as_ref())?)
-    }
+    })
 }
 
 /// Replaces the newest binding of the key, or adds one if there is none.
@@ -195,14 +184,12 @@ pub unsafe extern "C" fn netshm_hashtbl_replace_v(
 ) -> c_int {
     // SAFETY: the header asks for a handle and for readable cells.
     if let Some((t, key, val)) = unsafe { quick_arguments(t, key, nk, val, nv) } {
-        match t.replace_quickly(&key, &val) {
-            Quick::Done(()) => return NETSHM_OK,
-            Quick::DoneWithChores(()) => return chores(t),
-            Quick::NotDone => {}
+        if let Some(code) = settled(t, t.replace_quickly(&key, &val)) {
+            return code;
         }
     }
     // SAFETY: as above.
-    guard(&["t", "key", "nk", "val", "nv"], || unsafe { change(t, key, nk, val, nv, HashTable::replace) })
+    unsafe { change(t, key, nk, val, nv, HashTable::replace) }
 }
 
 /// Binds a key that has no binding yet.
@@ -219,7 +206,7 @@ pub unsafe extern "C" fn netshm_hashtbl_insert_v(
     nv: usize,
 ) -> c_int {
     // SAFETY: the header asks for a handle and for readable cells.
-    guard(&["t", "key", "nk", "val", "nv"], || unsafe { change(t, key, nk, val, nv, HashTable::insert) })
+    unsafe { change(t, key, nk, val, nv, HashTable::insert) }
 }
 
 /// Removes the newest binding of the key, so that the one before it shows again.

@@ -2,9 +2,10 @@
 
 use super::super::call::{bytes, guard, out_or_null};
 use super::super::error::NETSHM_OK;
-use super::quick::{chores, quick_arguments, quick_bytes};
+use super::quick::{chores, quick_arguments, quick_bytes, settled};
 use super::{live_counter, live_key, live_raw, netshm_hashtbl};
-use crate::hashtbl::Quick;
+use crate::error::Error;
+use crate::hashtbl::{HashTable, Quick};
 use std::ffi::{c_int, c_void};
 
 /// Puts a binding on top of those that the key has. They are hidden, not removed.
@@ -31,34 +32,33 @@ pub unsafe extern "C" fn netshm_hashtbl_add(
     if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
         // SAFETY: as above.
         if let Some(val) = unsafe { quick_bytes(val, val_len) } {
-            match t.add_quickly(key, val) {
-                Quick::Done(()) => return NETSHM_OK,
-                Quick::DoneWithChores(()) => return chores(t),
-                Quick::NotDone => {}
+            if let Some(code) = settled(t, t.add_quickly(key, val)) {
+                return code;
             }
         }
     }
     // SAFETY: as above.
-    unsafe { add_slowly(t, key, key_len, val, val_len) }
+    unsafe { change(t, key, key_len, val, val_len, HashTable::add) }
 }
 
-/// The same where something is unusual.
+/// A change of a key and a value, where something is unusual.
 ///
 /// # Safety
 /// As for the export.
 #[cold]
 #[inline(never)]
-unsafe fn add_slowly(
+unsafe fn change(
     t: *mut netshm_hashtbl,
     key: *const c_void,
     key_len: usize,
     val: *const c_void,
     val_len: usize,
+    change: impl FnOnce(&HashTable, &[u8], &[u8]) -> Result<(), Error>,
 ) -> c_int {
     guard(&["t", "key", "key_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.
         let (t, key, val) = unsafe { (live_raw(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
-        Ok(t.add(key, val)?)
+        Ok(change(t, key, val)?)
     })
 }
 
@@ -77,35 +77,13 @@ pub unsafe extern "C" fn netshm_hashtbl_replace(
     if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
         // SAFETY: as above.
         if let Some(val) = unsafe { quick_bytes(val, val_len) } {
-            match t.replace_quickly(key, val) {
-                Quick::Done(()) => return NETSHM_OK,
-                Quick::DoneWithChores(()) => return chores(t),
-                Quick::NotDone => {}
+            if let Some(code) = settled(t, t.replace_quickly(key, val)) {
+                return code;
             }
         }
     }
     // SAFETY: as above.
-    unsafe { replace_slowly(t, key, key_len, val, val_len) }
-}
-
-/// The same where something is unusual.
-///
-/// # Safety
-/// As for the export.
-#[cold]
-#[inline(never)]
-unsafe fn replace_slowly(
-    t: *mut netshm_hashtbl,
-    key: *const c_void,
-    key_len: usize,
-    val: *const c_void,
-    val_len: usize,
-) -> c_int {
-    guard(&["t", "key", "key_len", "val", "val_len"], || {
-        // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key, val) = unsafe { (live_raw(t)?, bytes(2, key, key_len)?, bytes(4, val, val_len)?) };
-        Ok(t.replace(key, val)?)
-    })
+    unsafe { change(t, key, key_len, val, val_len, HashTable::replace) }
 }
 
 /// Binds a key that has no binding yet.

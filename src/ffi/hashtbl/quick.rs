@@ -5,9 +5,10 @@
 //! the arguments is left to the general way, which says what is wrong with them.
 
 use super::super::call::guard;
+use super::super::error::NETSHM_OK;
 use super::super::handle;
 use super::netshm_hashtbl;
-use crate::hashtbl::HashTable;
+use crate::hashtbl::{HashTable, Quick};
 use crate::index::find::is_short_key;
 use std::ffi::{c_int, c_void};
 
@@ -36,6 +37,16 @@ pub(super) unsafe fn quick_arguments<'a>(
     }
     // SAFETY: the caller's promise; the length was just checked.
     Some((table, unsafe { std::slice::from_raw_parts(key.cast(), key_len) }))
+}
+
+/// The code of a change that was made by the short way; none if the general way is to be taken.
+#[inline(always)]
+pub(in crate::ffi) fn settled(t: &HashTable, quick: Quick<()>) -> Option<c_int> {
+    match quick {
+        Quick::Done(()) => Some(NETSHM_OK),
+        Quick::DoneWithChores(()) => Some(chores(t)),
+        Quick::NotDone => None,
+    }
 }
 
 /// What an operation has left to be done.
