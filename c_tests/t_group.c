@@ -1,6 +1,7 @@
 /* Goal: groups are all or nothing. Method: callbacks and begin/commit/abort, nested, moved between threads,
  * inherited by a forked child, and two processes that deadlock. */
 #include "support.h"
+#include <sched.h>
 
 static place *p;
 static netshm_hashtbl *t;
@@ -172,6 +173,69 @@ static void threads(void)
     is(has(t, "a", "begun elsewhere"), 1);
     good(netshm_group_commit(x));
     is(has(t, "a", "begun elsewhere"), 1);
+}
+
+/* Threads that abort the same detached groups at once: each group is ended by one of them, and the other is told so. The
+ * groups are the last to keep their object. */
+enum { GROUPS = 24, ROUNDS = 100 };
+static struct { int arrived; netshm_txn *x[GROUPS]; int codes[2][GROUPS]; } at_once;
+
+/* Two threads meet for the n-th time, and go on in the same moment if two processors are free. */
+static void meet(int n)
+{
+    int looks = 0;
+    __sync_fetch_and_add(&at_once.arrived, 1);
+    while (__sync_fetch_and_add(&at_once.arrived, 0) < 2 * n)
+        if (++looks % 10000 == 0) sched_yield();
+}
+
+static void abort_all(int *codes)
+{
+    int i;
+    for (i = 0; i < GROUPS; i++) codes[i] = netshm_group_abort(at_once.x[i]);
+}
+
+static void *abort_too(void *arg)
+{
+    int round;
+    (void)arg;
+    for (round = 0; round < ROUNDS; round++) {
+        meet(3 * round + 1);
+        meet(3 * round + 2);
+        abort_all(at_once.codes[1]);
+        meet(3 * round + 3);
+    }
+    return NULL;
+}
+
+static void aborts_at_once(void)
+{
+    place *own = place_new();
+    pthread_t thread;
+    int round, i, once = 0, told = 0;
+    is(pthread_create(&thread, NULL, abort_too, NULL), 0);
+    for (round = 0; round < ROUNDS; round++) {
+        netshm_hashtbl *last = place_table(own, NULL);
+        for (i = 0; i < GROUPS; i++) {
+            netshm_group_begin(netshm_hashtbl_table(last), &at_once.x[i]);
+            netshm_group_detach(at_once.x[i]);
+        }
+        netshm_hashtbl_close(last);
+        meet(3 * round + 1);
+        meet(3 * round + 2);
+        abort_all(at_once.codes[0]);
+        meet(3 * round + 3);
+        for (i = 0; i < GROUPS; i++) {
+            int mine = at_once.codes[0][i], other = at_once.codes[1][i];
+            once += (mine == NETSHM_OK) + (other == NETSHM_OK) == 1;
+            if (mine == NETSHM_OK) mine = other;
+            told += mine == NETSHM_E_BUSY || mine == NETSHM_E_CLOSED;
+        }
+    }
+    pthread_join(thread, NULL);
+    is(once, GROUPS * ROUNDS);
+    is(told, GROUPS * ROUNDS);
+    is(place_check(own), NETSHM_OK);
 }
 
 typedef struct inside { netshm_txn *x; int codes[5]; } inside;
@@ -392,6 +456,7 @@ int main(void)
     nesting();
     good(netshm_group(table, other_handles, NULL));
     threads();
+    aborts_at_once();
     in_an_operation();
     forks();
     deadlock();

@@ -42,7 +42,8 @@ impl Groups {
     #[cold]
     fn take_over(&self) -> bool {
         let more = |word: u64| (word != 0).then(|| word + ONE_LEFT);
-        self.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, more).is_ok()
+        // Acquire also if the last group has ended meanwhile: the caller then goes on to end the engine.
+        self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).is_ok()
     }
 
     /// Ends a group if it is the only one, and nothing was left to it.

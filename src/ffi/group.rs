@@ -223,9 +223,10 @@ unsafe fn usable<'a>(x: *mut netshm_txn) -> Outcome<(&'a Body, &'a mut Transacti
     }
     // Acquire pairs with the Release in `netshm_group_attach`.
     let owner = body.owner.load(Ordering::Acquire);
+    // A group in other hands may be over at any moment, and its engine with it.
     // SAFETY: the handle keeps the group.
-    let is_here = body.place.as_ref().is_some_and(|place| unsafe { place.is_here() });
-    if owner != ATTACHED || !is_here {
+    let is_here = || body.place.as_ref().is_some_and(|place| unsafe { place.is_here() });
+    if owner != ATTACHED || !is_here() {
         return Err(Fault::Core(match owner {
             LENT => Error::InCallback,
             TAKEN => Error::Busy("another thread is using the group's handle"),
@@ -245,13 +246,18 @@ unsafe fn usable<'a>(x: *mut netshm_txn) -> Outcome<(&'a Body, &'a mut Transacti
 /// # Safety
 /// As for `handle::close`.
 unsafe fn end(x: *mut netshm_txn, commit: bool) -> Outcome {
+    // A detached group first: of several threads that abort it one gets it, and the others see that it is taken.
     // SAFETY: the caller's promise.
-    let forked = match unsafe { usable(x) } {
-        Ok(_) => false,
+    let in_hand = unsafe {
+        match !commit && take_detached(x)? {
+            true => Ok(()),
+            false => usable(x).map(drop),
+        }
+    };
+    let forked = match in_hand {
+        Ok(()) => false,
         // A child only forgets what its parent has.
         Err(Fault::Core(Error::Forked)) => true,
-        // SAFETY: as above.
-        Err(_) if !commit && unsafe { take_detached(x) }? => false,
         Err(fault) => return Err(fault),
     };
     // SAFETY: as above.
@@ -268,14 +274,15 @@ unsafe fn end(x: *mut netshm_txn, commit: bool) -> Outcome {
     Ok(group.end(commit)?)
 }
 
-/// Takes a detached group into this call's hands, if it is one.
+/// Takes a detached group of this process into this call's hands, if it is one.
 ///
 /// # Safety
 /// As for `handle::body`.
 unsafe fn take_detached(x: *mut netshm_txn) -> Outcome<bool> {
     // SAFETY: the caller's promise.
     let body = unsafe { handle::body(1, x) }?;
-    Ok(body.owner.compare_exchange(DETACHED, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok())
+    Ok(body.epoch == process::fork_epoch()
+        && body.owner.compare_exchange(DETACHED, TAKEN, Ordering::AcqRel, Ordering::Acquire).is_ok())
 }
 
 /// Makes the changes of a group permanent, all at once; those of an inner group as part of the enclosing one.
