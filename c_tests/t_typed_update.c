@@ -333,6 +333,42 @@ static void waiting(void)
     is(netshm_hashtbl_cas_v(t, key, 2, key, 2, key, 2), NETSHM_E_CLOSED);
 }
 
+/* A key's conversion that closes the handle which it converts for. Nothing else keeps the object open. */
+static int encode_and_close(const void *object, netshm_update *out, void *arg)
+{
+    netshm_hashtbl **closes = (netshm_hashtbl **)arg;
+    int code = netshm_update_set(out, object, 4);
+    if (netshm_hashtbl_close(*closes) != NETSHM_OK) return -1001;
+    return code;
+}
+
+static void waiting_with_a_closed_handle(void)
+{
+    netshm_custom c;
+    netshm_type *number = NULL;
+    netshm_object *own = NULL;
+    netshm_value k[1];
+    place *p = place_new();
+    uint64_t stamp = 1;
+    int five = 5;
+    memset(&c, 0, sizeof c);
+    c.size = sizeof c;
+    c.name = "number";
+    c.arg = &t;
+    c.encode = encode_and_close;
+    c.decode = decode;
+    c.drop = drop;
+    good(netshm_type_custom(&c, &number));
+    good(place_open(p, CREATE, &own));
+    good(netshm_hashtbl_manage(own, number, NULL, NULL, &t));
+    good(netshm_type_close(number));
+    good(netshm_close(own));
+    k[0] = netshm_custom_object(&five);
+    good(netshm_hashtbl_wait_v(t, k, 1, &stamp, 0));
+    is(netshm_hashtbl_wait_v(t, k, 1, &stamp, 0), NETSHM_E_CLOSED);
+    is(place_check(p), NETSHM_OK);
+}
+
 int main(void)
 {
     good(netshm_result_new(&r));
@@ -343,6 +379,7 @@ int main(void)
     raw_and_custom();
     comparing();
     waiting();
+    waiting_with_a_closed_handle();
     good(netshm_check(o, 0, NULL, NULL));
     good(netshm_close(o));
     good(netshm_result_free(r));
