@@ -4,7 +4,7 @@
 //! panics, as those of hash tables do.
 
 use super::call::{Fault, Outcome, guard, out, out_or_null};
-use super::cursor::NETSHM_CONTINUE;
+use super::callback::{call_back, goes_on};
 use super::error::NETSHM_OK;
 use super::handle::{self, Handle, Noun, magic};
 use super::hashtbl::{netshm_slice, netshm_table};
@@ -364,7 +364,7 @@ pub unsafe extern "C" fn netshm_array_write(
 /// @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the call stops and fails with it (see "Callbacks"
 ///         at the top).
 pub type netshm_array_iter_fn =
-    Option<unsafe extern "C" fn(i: u64, encoded: netshm_slice, arg: *mut c_void) -> c_int>;
+    Option<unsafe extern "C-unwind" fn(i: u64, encoded: netshm_slice, arg: *mut c_void) -> c_int>;
 
 /// Calls a callback with every element that is set, in any order.
 ///
@@ -391,10 +391,8 @@ pub unsafe extern "C" fn netshm_array_iter(
             let (i, bytes) = element?;
             let encoded = netshm_slice { data: bytes.as_ptr().cast(), len: bytes.len() };
             // SAFETY: the header asks for a function that can be called with these.
-            match unsafe { visit(i, encoded, arg) } {
-                NETSHM_CONTINUE => {}
-                answer if answer < 0 => return Err(Fault::Answer(answer)),
-                _ => break,
+            if !goes_on(call_back(|| unsafe { visit(i, encoded, arg) }))? {
+                break;
             }
         }
         Ok(())

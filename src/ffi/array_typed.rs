@@ -2,7 +2,7 @@
 
 use super::array::{self, netshm_array};
 use super::call::{Fault, guard, out};
-use super::cursor::NETSHM_CONTINUE;
+use super::callback::{call_back, goes_on};
 use super::handle;
 use super::hashtbl::netshm_type;
 use super::object::netshm_object;
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn netshm_array_default(a: *mut netshm_array, r: *mut nets
 ///
 /// @return As of netshm_array_iter_fn.
 pub type netshm_array_iter_v_fn =
-    Option<unsafe extern "C" fn(i: u64, v: *const netshm_value, n: usize, arg: *mut c_void) -> c_int>;
+    Option<unsafe extern "C-unwind" fn(i: u64, v: *const netshm_value, n: usize, arg: *mut c_void) -> c_int>;
 
 /// Calls a callback with every element that is set; else it is like netshm_array_iter().
 ///
@@ -155,10 +155,8 @@ pub unsafe extern "C" fn netshm_array_iter_v(
             decoded.settle();
             let cells = decoded.value(0).unwrap_or_default();
             // SAFETY: the header asks for a function that can be called with these.
-            match unsafe { visit(i, cells.as_ptr(), cells.len(), arg) } {
-                NETSHM_CONTINUE => {}
-                answer if answer < 0 => return Err(Fault::Answer(answer)),
-                _ => break,
+            if !goes_on(call_back(|| unsafe { visit(i, cells.as_ptr(), cells.len(), arg) }))? {
+                break;
             }
         }
         Ok(())

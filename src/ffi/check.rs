@@ -1,6 +1,7 @@
 //! Verifying an object.
 
 use super::call::{Fault, guard};
+use super::callback::call_back;
 use super::cursor::NETSHM_CONTINUE;
 use super::handle;
 use super::object::netshm_object;
@@ -82,8 +83,9 @@ fn number_of(damage: Damage) -> c_int {
 ///
 /// @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the check stops and the call fails with it (see
 ///         "Callbacks" at the top).
-pub type netshm_damage_fn =
-    Option<unsafe extern "C" fn(what: c_int, offset: i64, text: *const c_char, arg: *mut c_void) -> c_int>;
+pub type netshm_damage_fn = Option<
+    unsafe extern "C-unwind" fn(what: c_int, offset: i64, text: *const c_char, arg: *mut c_void) -> c_int,
+>;
 
 /// Verifies every invariant of an object's structure. Nothing is repaired.
 ///
@@ -118,7 +120,7 @@ pub unsafe extern "C" fn netshm_check(
             let text = CString::new(finding.text).unwrap_or_default();
             let offset = i64::try_from(finding.offset).unwrap_or(i64::MAX);
             // SAFETY: the header asks for a function that can be called with these.
-            let answer = unsafe { report(number_of(finding.what), offset, text.as_ptr(), arg) };
+            let answer = call_back(|| unsafe { report(number_of(finding.what), offset, text.as_ptr(), arg) });
             failed = (answer < 0).then_some(answer);
             answer == NETSHM_CONTINUE
         });

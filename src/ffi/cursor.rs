@@ -1,6 +1,7 @@
 //! Walking over a table: by callback, and by cursor.
 
 use super::call::{Fault, Outcome, guard, out, out_or_null};
+use super::callback::{call_back, goes_on};
 use super::handle::{self, Noun, magic};
 use super::hashtbl::{check_raw, kept, kept_key, netshm_hashtbl, netshm_slice};
 use crate::cursor::Cursor;
@@ -26,7 +27,7 @@ pub const NETSHM_CONTINUE: c_int = 1;
 /// @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the call stops and fails with it (see "Callbacks"
 ///         at the top).
 pub type netshm_iter_fn =
-    Option<unsafe extern "C" fn(key: netshm_slice, val: netshm_slice, arg: *mut c_void) -> c_int>;
+    Option<unsafe extern "C-unwind" fn(key: netshm_slice, val: netshm_slice, arg: *mut c_void) -> c_int>;
 
 fn slice(bytes: &[u8]) -> netshm_slice {
     netshm_slice { data: bytes.as_ptr().cast(), len: bytes.len() }
@@ -53,10 +54,8 @@ fn walk(t: *mut netshm_hashtbl, part: Part, visit: netshm_iter_fn, arg: *mut c_v
         let binding = binding?;
         let val = if part == Part::Bindings { slice(binding.value) } else { NOTHING };
         // SAFETY: the header asks for a function that can be called with these.
-        match unsafe { visit(slice(binding.key), val, arg) } {
-            NETSHM_CONTINUE => {}
-            answer if answer < 0 => return Err(Fault::Answer(answer)),
-            _ => break,
+        if !goes_on(call_back(|| unsafe { visit(slice(binding.key), val, arg) }))? {
+            break;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! Owns the handle of an open group: which thread and which process it belongs to, and that it is ended once.
 
 use super::call::{Fault, Outcome, guard, out};
+use super::callback::call_back;
 use super::error::NETSHM_OK;
 use super::handle::{self, Noun, magic};
 use super::hashtbl::netshm_table;
@@ -59,7 +60,8 @@ pub const NETSHM_COMMIT: c_int = 1;
 ///
 /// @return #NETSHM_COMMIT or #NETSHM_ROLLBACK; or a negative number: everything is undone, and the call fails with
 ///         it (see "Callbacks" at the top).
-pub type netshm_group_fn = Option<unsafe extern "C" fn(txn: *mut netshm_txn, arg: *mut c_void) -> c_int>;
+pub type netshm_group_fn =
+    Option<unsafe extern "C-unwind" fn(txn: *mut netshm_txn, arg: *mut c_void) -> c_int>;
 
 #[inline(always)]
 fn handle_of(owner: u32, group: Option<Transaction>) -> *mut netshm_txn {
@@ -72,10 +74,10 @@ fn handle_of(owner: u32, group: Option<Transaction>) -> *mut netshm_txn {
 }
 
 /// Calls the callback with a handle that ends with it.
-fn ask(body: unsafe extern "C" fn(*mut netshm_txn, *mut c_void) -> c_int, arg: *mut c_void) -> c_int {
+fn ask(body: unsafe extern "C-unwind" fn(*mut netshm_txn, *mut c_void) -> c_int, arg: *mut c_void) -> c_int {
     let txn = handle_of(LENT, None);
     // SAFETY: the header asks for a function that can be called with these.
-    let answer = unsafe { body(txn, arg) };
+    let answer = call_back(|| unsafe { body(txn, arg) });
     // SAFETY: the handle was made above, and the callback cannot close it.
     let _ = unsafe { handle::close(1, txn) };
     answer

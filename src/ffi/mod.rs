@@ -4,7 +4,7 @@
 //! into a number. No Rust enum is received from C, nothing unwinds into C, and outputs are written only if the
 //! call succeeds (exceptions are documented with their functions).
 //!
-//! - [`call`], [`handle`]: what all exports share; not part of the header.
+//! - [`call`], [`callback`], [`handle`]: what all exports share; not part of the header.
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
 //! - [`object`], [`options`], [`roots`], [`hashtbl`], [`many`], [`array`],
 //!   [`array_typed`], [`update`], [`cursor`], [`primitive`], [`group`],
@@ -17,6 +17,7 @@
 #![allow(non_camel_case_types, unreachable_pub)]
 
 mod call;
+mod callback;
 mod handle;
 
 mod array;

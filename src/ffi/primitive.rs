@@ -1,6 +1,7 @@
 //! Primitive tables: int32 keys, arrays of int32 as values, and walks over their blocks.
 
 use super::call::{Fault, Outcome, guard, out, out_or_null};
+use super::callback::{call_back, goes_on};
 use super::error::allocate;
 use super::handle;
 use super::hashtbl::netshm_table;
@@ -284,7 +285,7 @@ pub unsafe extern "C" fn netshm_table_length(t: *mut netshm_table, n: *mut u64) 
 /// @return #NETSHM_CONTINUE or #NETSHM_STOP; or a negative number: the call stops and fails with it (see "Callbacks"
 ///         at the top).
 pub type netshm_words_fn =
-    Option<unsafe extern "C" fn(key: i32, words: *const i32, n: usize, arg: *mut c_void) -> c_int>;
+    Option<unsafe extern "C-unwind" fn(key: i32, words: *const i32, n: usize, arg: *mut c_void) -> c_int>;
 
 /// Calls a callback with every binding, keys in any order, the bindings of one key newest first. It sees what
 /// netshm_hashtbl_iter() sees.
@@ -308,7 +309,7 @@ pub unsafe extern "C" fn netshm_table_iter(
         for binding in table.iter() {
             let (key, words) = binding?;
             // SAFETY: the header asks for a function that can be called with these.
-            if !goes_on(unsafe { visit(key, words.as_ptr(), words.len(), arg) })? {
+            if !goes_on(call_back(|| unsafe { visit(key, words.as_ptr(), words.len(), arg) }))? {
                 break;
             }
         }
@@ -328,18 +329,14 @@ pub unsafe extern "C" fn netshm_table_iter_keys(
         let table = unsafe { kept(t)? };
         let visit = r#fn.ok_or(Fault::Null(2))?;
         for key in table.keys() {
+            let key = key?;
             // SAFETY: the header asks for a function that can be called with these.
-            if !goes_on(unsafe { visit(key?, std::ptr::null(), 0, arg) })? {
+            if !goes_on(call_back(|| unsafe { visit(key, std::ptr::null(), 0, arg) }))? {
                 break;
             }
         }
         Ok(())
     })
-}
-
-/// Does a callback's answer want more?
-fn goes_on(answer: c_int) -> Outcome<bool> {
-    if answer < 0 { Err(Fault::Answer(answer)) } else { Ok(answer == super::cursor::NETSHM_CONTINUE) }
 }
 
 /// Answer of a walk over blocks: that is enough. So does every unknown answer that is not negative.
@@ -362,9 +359,10 @@ pub const NETSHM_BLOCK_REMOVE: c_int = 4;
 ///
 /// @return #NETSHM_BLOCK_GO, #NETSHM_BLOCK_NEXT or #NETSHM_BLOCK_BREAK, with netshm_table_write_blocks() combined with
 ///         #NETSHM_BLOCK_REMOVE or not; or a negative number: the call fails with it (see "Callbacks" at the top).
-pub type netshm_block_fn = Option<unsafe extern "C" fn(words: *mut i32, n: usize, arg: *mut c_void) -> c_int>;
+pub type netshm_block_fn =
+    Option<unsafe extern "C-unwind" fn(words: *mut i32, n: usize, arg: *mut c_void) -> c_int>;
 
-type BlockFn = unsafe extern "C" fn(*mut i32, usize, *mut c_void) -> c_int;
+type BlockFn = unsafe extern "C-unwind" fn(*mut i32, usize, *mut c_void) -> c_int;
 
 /// Asks a callback; `failed` remembers its negative answer.
 fn ask(
@@ -375,7 +373,7 @@ fn ask(
 ) -> crate::error::Result<(Step, Option<BlockOp>)> {
     let (data, n) = fragment.map_or((std::ptr::null_mut(), 0), |words| (words.as_mut_ptr(), words.len()));
     // SAFETY: the header asks for a function that can be called with these.
-    let answer = unsafe { f(data, n, arg) };
+    let answer = call_back(|| unsafe { f(data, n, arg) });
     if answer < 0 {
         *failed = Some(answer);
         return Err(Error::Callback(answer));

@@ -21,7 +21,7 @@ use std::ffi::{c_int, c_void};
 ///
 /// @return As of netshm_update_fn.
 pub type netshm_update_v_fn = Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         u: *mut netshm_update,
         old: *const netshm_value,
         no: usize,

@@ -1,7 +1,8 @@
 //! Walking over a typed table: by callback, and by cursor.
 
 use super::call::{Fault, Outcome, guard};
-use super::cursor::{self, NETSHM_CONTINUE, netshm_cursor};
+use super::callback::{call_back, goes_on};
+use super::cursor::{self, netshm_cursor};
 use super::hashtbl::netshm_hashtbl;
 use super::result::{self, Decoded, netshm_result};
 use super::typed::live;
@@ -20,7 +21,7 @@ use std::ffi::{c_int, c_void};
 ///
 /// @return As of netshm_iter_fn.
 pub type netshm_iter_v_fn = Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         key: *const netshm_value,
         nk: usize,
         val: *const netshm_value,
@@ -120,10 +121,8 @@ fn walk(t: *mut netshm_hashtbl, part: Part, visit: netshm_iter_v_fn, arg: *mut c
         let key = decoded.value(0).unwrap_or_default();
         let (val, nv) = decoded.value(1).map_or((std::ptr::null(), 0), |val| (val.as_ptr(), val.len()));
         // SAFETY: the header asks for a function that can be called with these.
-        match unsafe { visit(key.as_ptr(), key.len(), val, nv, arg) } {
-            NETSHM_CONTINUE => {}
-            answer if answer < 0 => return Err(Fault::Answer(answer)),
-            _ => break,
+        if !goes_on(call_back(|| unsafe { visit(key.as_ptr(), key.len(), val, nv, arg) }))? {
+            break;
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Type objects, and how a custom type's callbacks become conversions.
 
 use super::call::{Fault, Outcome, guard, out};
+use super::callback::call_back;
 use super::error::{MOST_SIZE, NETSHM_E_CALLBACK, NETSHM_OK};
 use super::handle::{self, Noun, magic};
 use super::hashtbl::{netshm_slice, netshm_type};
@@ -134,8 +135,9 @@ pub unsafe extern "C" fn netshm_type_option(content: *mut netshm_type, out: *mut
 ///
 /// @return NETSHM_OK; or a negative number, with which the call fails (see "Callbacks" at the top). Nothing is
 ///         changed then, nor if it gave no bytes: netshm_update_set() with length 0 gives an empty value.
-pub type netshm_encode_fn =
-    Option<unsafe extern "C" fn(object: *const c_void, out: *mut netshm_update, arg: *mut c_void) -> c_int>;
+pub type netshm_encode_fn = Option<
+    unsafe extern "C-unwind" fn(object: *const c_void, out: *mut netshm_update, arg: *mut c_void) -> c_int,
+>;
 
 /// Makes an object of a custom type from bytes. Nothing is locked meanwhile, except by an open group.
 ///
@@ -144,11 +146,12 @@ pub type netshm_encode_fn =
 /// @param arg     As given with the type.
 ///
 /// @return NETSHM_OK; or a negative number, with which the call fails, for instance NETSHM_E_CORRUPT.
-pub type netshm_decode_fn =
-    Option<unsafe extern "C" fn(bytes: netshm_slice, object: *mut *mut c_void, arg: *mut c_void) -> c_int>;
+pub type netshm_decode_fn = Option<
+    unsafe extern "C-unwind" fn(bytes: netshm_slice, object: *mut *mut c_void, arg: *mut c_void) -> c_int,
+>;
 
 /// Ends an object that netshm_decode_fn has made: its result is used again or freed.
-pub type netshm_drop_fn = Option<unsafe extern "C" fn(object: *mut c_void, arg: *mut c_void)>;
+pub type netshm_drop_fn = Option<unsafe extern "C-unwind" fn(object: *mut c_void, arg: *mut c_void)>;
 
 /// A custom type: its name, which the signature has, and its conversions.
 ///
@@ -255,13 +258,13 @@ fn codec(custom: &netshm_custom) -> Outcome<Codec> {
             let mut object = std::ptr::null_mut();
             let slice = netshm_slice { data: bytes.as_ptr().cast(), len: bytes.len() };
             // SAFETY: as above.
-            succeeded(unsafe { decode(slice, &mut object, arg.get()) })?;
+            succeeded(call_back(|| unsafe { decode(slice, &mut object, arg.get()) }))?;
             Ok(CustomObject(object.cast_const().cast()))
         }),
         discard: Box::new(move |object| {
             if let Some(end) = end {
                 // SAFETY: as above.
-                unsafe { end(object.0.cast_mut().cast(), arg.get()) };
+                call_back(|| unsafe { end(object.0.cast_mut().cast(), arg.get()) });
             }
         }),
     })

@@ -1,6 +1,7 @@
 //! Callbacks on one binding: looking at it, and changing it under its lock.
 
 use super::call::{Fault, Outcome, bytes, guard, out_or_null};
+use super::callback::call_back;
 use super::error::NETSHM_E_CALLBACK;
 use super::handle;
 use super::hashtbl::{check_raw, kept, netshm_hashtbl};
@@ -18,7 +19,7 @@ use std::ffi::{c_int, c_void};
 ///
 /// @return Any number, which the call hands on.
 pub type netshm_view_fn =
-    Option<unsafe extern "C" fn(data: *const c_void, len: usize, arg: *mut c_void) -> c_int>;
+    Option<unsafe extern "C-unwind" fn(data: *const c_void, len: usize, arg: *mut c_void) -> c_int>;
 
 /// Shows the newest binding of a key to a callback. The callback may call everything.
 ///
@@ -44,7 +45,8 @@ pub unsafe extern "C" fn netshm_hashtbl_view(
         let (t, key) = unsafe { (kept(t)?, bytes(2, key, key_len)?) };
         let view = r#fn.ok_or(Fault::Null(4))?;
         // SAFETY: the header asks for a function that can be called with these.
-        let given = t.view(key, |value| unsafe { view(value.as_ptr().cast(), value.len(), arg) })?;
+        let given =
+            t.view(key, |value| call_back(|| unsafe { view(value.as_ptr().cast(), value.len(), arg) }))?;
         let given = given.ok_or(Fault::Core(Error::NotFound))?;
         // SAFETY: the header asks for a valid place or NULL.
         unsafe { out_or_null(answer).put(given) };
@@ -130,7 +132,7 @@ impl Drop for Known<'_> {
 /// @return #NETSHM_KEEP, #NETSHM_REPLACE or #NETSHM_REMOVE; or a negative number: nothing is changed, and the call
 ///         fails with it (see "Callbacks" at the top).
 pub type netshm_update_fn = Option<
-    unsafe extern "C" fn(
+    unsafe extern "C-unwind" fn(
         u: *mut netshm_update,
         old: *const c_void,
         old_len: usize,
@@ -219,7 +221,7 @@ pub(super) fn collect(callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_
 fn call(active: &Active, callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_int, Option<Vec<u8>>) {
     let answer = {
         let _known = Known::new(active);
-        callback((&raw const *active).cast_mut().cast())
+        call_back(|| callback((&raw const *active).cast_mut().cast()))
     };
     (answer, active.value.take())
 }
