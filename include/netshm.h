@@ -49,12 +49,14 @@
  *             child all calls on the object, on the thread that has the group, and with the group's handle, give
  *             NETSHM_E_FORKED, until the child has ended the handle, which only frees it. If the parent has several
  *             threads, the child may do only what is safe after a fork (see fork(2)) in any case; malloc is used
- *             here. A child of vfork must not call anything.
+ *             here. An object on which another thread has a group open at the moment of the fork stays mapped in
+ *             the child until the child ends or runs another program, also when all its handles are closed. A child
+ *             of vfork must not call anything.
  * Signals.    Nothing may be called from a signal handler. No signal is used or blocked. When the memory device
  *             is full, an error comes instead of SIGBUS.
- * Callbacks.  They run on the calling thread, before the call returns. They must not leave by an exception,
- *             longjmp or the end of the thread: a C++ exception ends the process. Their answer 0 is the harmless
- *             one (stop, keep, roll back), and so is every unknown answer. A negative answer makes the call fail:
+ * Callbacks.  They run on the calling thread, before the call returns. They must return: what leaves one by
+ *             a C++ exception, or ends its thread, ends the process (SIGABRT); longjmp out of one is undefined.
+ *             Their answer 0 is the harmless one (stop, keep, roll back), and so is every unknown answer. A negative answer makes the call fail:
  *             with that number, if it is one of the codes below or is -1000 or less (those are yours, see
  *             NETSHM_E_CALLER); with NETSHM_E_CALLBACK, if it is between. Where a language's own glue swallows an
  *             exception of a callback, what it answers then may be anything (CPython's ctypes: also
