@@ -487,6 +487,19 @@ fn growth() -> Vec<Scenario> {
             ..PLAIN
         },
         Scenario {
+            // A line that a split has no use for goes to the magazine of its class, and finds it full of blocks that
+            // records of the same size have left: room is made for it by a transaction of its own.
+            name: "split, line freed to a full magazine",
+            template: Some(left_behind),
+            warm: |live| {
+                let longer_and_back = (0..16).map(|n| replace(n, 40)).chain((0..16).map(|n| replace(n, 8)));
+                live_needs_more(live).into_iter().chain(longer_and_back).collect()
+            },
+            steps: |_| (4000..4009).map(|n| add(n, 8)).collect(),
+            stride: 7,
+            ..PLAIN
+        },
+        Scenario {
             name: "split, new window",
             options: || exclusive().expected(30_000).clone(),
             template: Some(|t| {
