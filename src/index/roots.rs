@@ -258,3 +258,30 @@ impl Roots {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// Goal: what was heard of a table is not believed of another one, which a refresh finds in its place. Method: a
+    /// thread hears of many buckets in the middle of what a refresh does.
+    #[test]
+    fn what_was_heard_waits_for_a_refresh() {
+        let roots = Roots::new(Identity::unnamed());
+        roots.ready.store(64, Ordering::Relaxed);
+        roots.set_expected(4);
+        std::thread::scope(|threads| {
+            let turn = roots.refreshing.take();
+            let hears = threads.spawn(|| roots.expect(64));
+            std::thread::sleep(Duration::from_millis(50));
+            assert_eq!(roots.expected(), 4, "nobody else changes the hint during a refresh");
+            roots.ready.store(8, Ordering::Relaxed);
+            drop(turn);
+            hears.join().expect("hears");
+        });
+        assert_eq!(roots.expected(), 4);
+        roots.expect(8);
+        assert_eq!(roots.expected(), 8);
+    }
+}
