@@ -84,7 +84,7 @@ int main(void)
     netshm_hashtbl *t = NULL;
     unsigned char *bad;
     static unsigned char zeros[8192], text[] = "This is a shopping list: bread, milk, eggs and so on and so forth.\n";
-    size_t sizes[6], i;
+    size_t sizes[10], i;
     char directory[80];
     p = place_new();
     good(netshm_open(NETSHM_FILE, p->file, NULL, CREATE, 0600, &o));
@@ -121,9 +121,15 @@ int main(void)
     sizes[3] = 4096;
     sizes[4] = 5000;
     sizes[5] = 31 * 4096;
-    for (i = 0; i < 6; i++) {
+    sizes[6] = before_size / 2;
+    sizes[7] = before_size - 3 * 4096;
+    sizes[8] = before_size - 4096;
+    sizes[9] = before_size - 1;
+    for (i = 0; i < 10; i++) {
         ok(refused(before, sizes[i], RW, NETSHM_E_CORRUPT));
+        ok(strstr(last_text(), "truncated file") != NULL || sizes[i] < 8);
         ok(refused(before, sizes[i], NETSHM_RDONLY, NETSHM_E_CORRUPT));
+        ok(refused(before, sizes[i], RW | NETSHM_TRUNC, NETSHM_E_CORRUPT));
     }
 
     note("newer versions and unknown features");

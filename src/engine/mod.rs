@@ -5,6 +5,7 @@
 //! through any of them.
 //!
 //! - [`create`]: making an object, and judging one that is there.
+//! - [`extent`]: refusing one whose file was cut.
 //! - [`sessions`]: which slot serves which thread.
 //! - [`registry`]: the engines of this process.
 //! - [`holds`]: who keeps them.
@@ -12,6 +13,7 @@
 //! - [`watch`]: waiting until a key's binding may have changed.
 
 pub(crate) mod create;
+mod extent;
 pub(crate) mod holds;
 mod registry;
 pub(crate) mod sessions;
@@ -79,6 +81,7 @@ impl Engine {
         let futexes = header.locking == header::LOCKING_FUTEX;
         let segment = Segment::map(files, reserve, writable && !header.must_be_read_only, futexes)?;
         segment.require(Offset(0), header::FIXED_PAGES as u64 * crate::format::PAGE_BYTES)?;
+        extent::verify(&segment)?;
         Ok(Arc::new_cyclic(|me| Engine {
             me: me.clone(),
             segment,

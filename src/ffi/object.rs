@@ -119,7 +119,8 @@ fn options_of(number: u32, flags: u32, mode: u32) -> Outcome<OpenOptions> {
 ///
 /// @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is none, and NETSHM_CREAT was not given; NETSHM_E_EXISTS, with
 ///         NETSHM_EXCL; NETSHM_E_PERMISSION; NETSHM_E_KIND, the management file is about another memory object;
-///         NETSHM_E_CORRUPT and NETSHM_E_NEWER, the memory holds something else, and is left as it is;
+///         NETSHM_E_CORRUPT and NETSHM_E_NEWER, the memory holds something else, or its end was cut off (the error's
+///         text says "truncated file"), and is left as it is;
 ///         NETSHM_E_UNSUPPORTED, on network file systems; NETSHM_E_INVALID, NETSHM_E_NO_MEMORY,
 ///         NETSHM_E_NO_SPACE, NETSHM_E_SYSTEM.
 #[unsafe(no_mangle)]

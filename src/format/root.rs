@@ -33,6 +33,8 @@ const COUNTER_BYTES: u64 = 64;
 
 /// Level of the smallest table: 64 buckets, one page.
 pub(crate) const MIN_BASE_LEVEL: u32 = 6;
+/// That of the largest one.
+pub(crate) const MAX_BASE_LEVEL: u32 = 36;
 /// Mean number of keys per bucket above which a table grows, as a fraction.
 pub(crate) const LOAD_KEYS: u64 = 15;
 pub(crate) const LOAD_BUCKETS: u64 = 4;
@@ -77,5 +79,5 @@ pub(crate) const fn counter_line(chunk: Offset, i: u64) -> Offset {
 /// Smallest base level at which `expected` keys need no growth.
 pub(crate) fn base_level_for(expected: u64) -> u32 {
     let buckets = expected.saturating_mul(LOAD_BUCKETS).div_ceil(LOAD_KEYS).max(1);
-    buckets.next_power_of_two().ilog2().clamp(MIN_BASE_LEVEL, 36)
+    buckets.next_power_of_two().ilog2().clamp(MIN_BASE_LEVEL, MAX_BASE_LEVEL)
 }

@@ -213,7 +213,7 @@ pub(crate) fn sweep_step(w: &mut Writer) -> Result<bool> {
         }
         let base = w.word(table.word(root::W_BASE_LEVEL)) as u32;
         let ready = w.word(table.word(root::W_READY));
-        if base > 36 || !w.segment.contains(table, PAGE_BYTES) {
+        if base > root::MAX_BASE_LEVEL || !w.segment.contains(table, PAGE_BYTES) {
             return Err(Error::corrupt(Damage::Root, table));
         }
         let mut position = w.word(table.word(root::W_SWEEP));
