@@ -5,6 +5,8 @@
 static place *p;
 static unsigned char *before;
 static size_t before_size;
+/* A management file that is not there. */
+static char others[80];
 
 static unsigned char *slurp(size_t *size)
 {
@@ -24,12 +26,12 @@ static unsigned char *slurp(size_t *size)
     return bytes;
 }
 
-static void spit(const void *bytes, size_t size, mode_t mode)
+static void spit_to(const char *file, const void *bytes, size_t size, mode_t mode)
 {
     int fd;
     size_t n = 0;
-    unlink(p->file);
-    fd = open(p->file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    unlink(file);
+    fd = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     while (n < size) {
         ssize_t put = write(fd, (const char *)bytes + n, size - n);
         if (put <= 0) break;
@@ -37,6 +39,11 @@ static void spit(const void *bytes, size_t size, mode_t mode)
     }
     fchmod(fd, mode);
     close(fd);
+}
+
+static void spit(const void *bytes, size_t size, mode_t mode)
+{
+    spit_to(p->file, bytes, size, mode);
 }
 
 /* A file with these bytes is refused with this code by open or manage, and is not changed. */
@@ -75,6 +82,10 @@ static int as_nobody(void *arg)
     codes[1] = netshm_open(NETSHM_FILE, p->file, NULL, NETSHM_RDONLY, 0600, &o);
     codes[2] = netshm_open(NETSHM_FILE, "/root/netshm-ct", NULL, CREATE, 0600, &o);
     codes[3] = netshm_unlink(NETSHM_FILE, p->file, NULL);
+    codes[4] = netshm_open(NETSHM_POSIX, others, p->mem, CREATE, 0600, &o);
+    codes[5] = access(others, F_OK);
+    codes[6] = netshm_open(NETSHM_POSIX, others, p->mem, NETSHM_RDONLY, 0600, &o);
+    codes[7] = access(others, F_OK);
     return 0;
 }
 
@@ -178,11 +189,24 @@ int main(void)
     if (getuid() == 0) {
         int *codes = (int *)mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         spit(before, before_size, 0600);
+        snprintf(others, sizeof others, "%s.others", p->file);
+        good(netshm_open(NETSHM_POSIX, others, p->mem, CREATE, 0600, &o));
+        good(netshm_close(o));
+        unlink(others);
         is(in_child(as_nobody, codes), 0);
         is(codes[0], NETSHM_E_PERMISSION);
         is(codes[1], NETSHM_E_PERMISSION);
         is(codes[2], NETSHM_E_PERMISSION);
         is(codes[3], NETSHM_E_PERMISSION);
+        note("somebody else's memory, and a new management file");
+        is(codes[4], NETSHM_E_PERMISSION);
+        is(codes[5], -1);
+        is(codes[6], NETSHM_E_PERMISSION);
+        is(codes[7], -1);
+        note("memory that is no object, and a new management file");
+        spit_to(p->path, text, sizeof text, 0600);
+        is(netshm_open(NETSHM_POSIX, others, p->mem, CREATE, 0600, &o), NETSHM_E_CORRUPT);
+        is(access(others, F_OK), -1);
         munmap(codes, 4096);
     } else {
         note("SKIP: needs root");

@@ -388,8 +388,13 @@ impl Object {
             }),
         };
         // What is there is judged at once, so that the error comes with the call that names the file.
-        object.engine_if_any()?;
-        Ok(object)
+        match object.engine_if_any() {
+            Ok(_) => Ok(object),
+            Err(e) => {
+                object.inner.files.take_back();
+                Err(e)
+            }
+        }
     }
 
     /// The object's name; none if it has none.

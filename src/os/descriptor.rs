@@ -90,6 +90,11 @@ pub(crate) fn open_path(path: &Path, flags: OFlag, mode: Mode) -> nix::Result<Ow
     retry(|| nix::fcntl::open(path, flags | common_flags() | OFlag::O_NOFOLLOW, mode))
 }
 
+/// Removes the name of a file.
+pub(crate) fn unlink_path(path: &Path) -> Result<()> {
+    retry(|| nix::unistd::unlink(path)).map_err(|errno| open_error("unlink", "file_name", errno))
+}
+
 /// Opens what is there, or creates it, and says whether it was created. `open` gets the flags that are
 /// added. Existing files are opened without `O_CREAT`: with it, the kernel's `protected_regular` denies
 /// another user's file in a directory like /tmp.

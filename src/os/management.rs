@@ -17,6 +17,7 @@ use nix::fcntl::OFlag;
 
 use super::descriptor::{
     Descriptor, as_file, io_error, open_error, open_or_create, open_path, permissions, require_regular,
+    unlink_path,
 };
 use super::filelock::{lock_range, unlock_range};
 use super::space::pwrite_all;
@@ -100,9 +101,26 @@ impl Management {
         std::fs::symlink_metadata(path).is_ok_and(|at| at.dev() == identity.dev && at.ino() == identity.ino)
     }
 
-    /// Keeps the descriptor only.
-    pub(crate) fn into_descriptor(self) -> Descriptor {
-        self.descriptor
+    /// Removes the file if this opening has made it and nobody has put it to use: it is empty, or, if it may be
+    /// registered, says no more than that `mem` is.
+    pub(crate) fn take_back(&self, path: &Path, mem: &OsStr, registered: bool) -> Result<()> {
+        if !self.created {
+            return Ok(());
+        }
+        let fd = self.descriptor.fd();
+        // Whoever appends to it has it locked.
+        lock_range(fd, 0, 0, Deadline::after(Some(LOCK_PATIENCE)))?;
+        let outcome = read(fd).and_then(|content| {
+            let unused = content.is_empty() || (registered && content == registration(mem.as_bytes()));
+            if unused && self.is_at(path) { unlink_path(path) } else { Ok(()) }
+        });
+        let unlocked = unlock_range(fd, 0, 0);
+        outcome.and(unlocked)
+    }
+
+    /// The open file itself.
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
     }
 
     /// Whether the memory object is registered. A file that names another one is an error.
@@ -162,6 +180,11 @@ fn read(fd: BorrowedFd<'_>) -> Result<Vec<u8>> {
     }
 }
 
+/// The line that registers a memory object.
+fn registration(mem: &[u8]) -> Vec<u8> {
+    [b"R POSIX_SHM ", &ocaml_quote(mem)[..], b"\n"].concat()
+}
+
 #[cold]
 fn foreign_error(mem: &OsStr, found: String) -> Error {
     Error::Kind { asked: describe(mem.as_bytes()), found }
@@ -173,7 +196,7 @@ fn describe(mem: &[u8]) -> String {
 
 /// Finds out what the content says about a memory object.
 fn examine(content: &[u8], mem: &[u8]) -> Finding {
-    let ours = [b"R POSIX_SHM ", &ocaml_quote(mem)[..], b"\n"].concat();
+    let ours = registration(mem);
     let complete = content.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
     let (lines, tail) = content.split_at(complete);
     let mut scan = Scan::default();

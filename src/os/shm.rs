@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 pub(crate) use super::descriptor::Identity;
 use super::descriptor::{
     Descriptor, common_flags, open_error, open_or_create, open_path, permissions, require_regular, retry,
+    unlink_path,
 };
 use super::management::{Management, ManagementFlags};
 use super::name::{Kind, Name};
@@ -41,7 +42,7 @@ pub(crate) struct OpenFlags {
 #[derive(Debug)]
 pub(crate) struct Files {
     data: Descriptor,
-    management: Option<Descriptor>,
+    management: Option<Management>,
     name: Option<Name>,
     read_only: bool,
     #[cfg(test)]
@@ -116,7 +117,7 @@ impl Files {
         check_file_system(fd.as_fd())?;
         Ok(Files {
             data: Descriptor::new(fd)?,
-            management: management.map(Management::into_descriptor),
+            management,
             name,
             read_only: flags.read_only,
             #[cfg(test)]
@@ -159,6 +160,14 @@ impl Files {
     /// Length of the memory in bytes.
     pub(crate) fn size(&self) -> Result<u64> {
         super::space::file_size(verify_or_reopen(self)?)
+    }
+
+    /// After it was found that the memory holds something else: removes the management file, if this opening has made
+    /// it. The error to report is the first one.
+    pub(crate) fn take_back(&self) {
+        if let (Some(management), Some(Name::Posix { file, mem })) = (&self.management, &self.name) {
+            let _ = management.take_back(file, mem, true);
+        }
     }
 
     /// Opens the memory by its name once more; it may be another one meanwhile.
@@ -237,7 +246,7 @@ pub(crate) fn chown(files: &Files, uid: Option<u32>, gid: Option<u32>) -> Result
 
 /// The management file, if there is one, and if it is still the one that was opened.
 fn verified_management(files: &Files) -> Option<&Descriptor> {
-    let (management, name) = (files.management.as_ref()?, files.name.as_ref()?);
+    let (management, name) = (files.management.as_ref()?.descriptor(), files.name.as_ref()?);
     let reopen = || {
         open_path(name.file_name(), access(management.is_read_only()), Mode::empty())
             .map_err(|errno| open_error("open", "file_name", errno))
@@ -249,10 +258,6 @@ fn verified_management(files: &Files) -> Option<&Descriptor> {
 
 fn access(read_only: bool) -> OFlag {
     if read_only { OFlag::O_RDONLY } else { OFlag::O_RDWR }
-}
-
-fn unlink_path(path: &Path) -> Result<()> {
-    retry(|| nix::unistd::unlink(path)).map_err(|errno| open_error("unlink", "file_name", errno))
 }
 
 fn open_file(path: &Path, flags: OpenFlags, mode: Mode) -> Result<Files> {
@@ -284,10 +289,12 @@ fn open_posix(
     let outcome = open_registered_memory(mem, management.as_ref(), flags, permissions(mode)?);
     let (fd, created) = outcome.inspect_err(|_| {
         // What failed here may have succeeded elsewhere with the same management file.
-        let ours =
-            management.as_ref().is_some_and(|management| management.created() && management.is_at(file));
+        let Some(management) = &management else { return };
+        let ours = management.created() && management.is_at(file);
         if ours && (management_flags.exclusive || !memory_exists(mem)) {
             let _ = unlink_path(file);
+        } else {
+            let _ = management.take_back(file, mem, false);
         }
     })?;
     // Somebody may have unlinked the object between the two steps: memory needs a file that names it.
