@@ -241,9 +241,10 @@ pub fn supported_kinds() -> &'static [Kind] {
     os::name::supported_kinds()
 }
 
-/// The best locking method for a kind of object.
+/// The best locking method for a kind of object: [`Locking::Futex`], or [`Locking::Record`] where the system has no futex
+/// call for this process, as in some sandboxes. It is tried once.
 pub fn best_locking(_kind: Kind) -> Locking {
-    Locking::Futex
+    if os::futex::works() { Locking::Futex } else { Locking::Record }
 }
 
 /// The locking method of a new object for which none is asked.

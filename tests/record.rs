@@ -1,5 +1,6 @@
 //! Goal: the locking method RECORD needs no futexes. It waits, finds deadlocks, runs into time-outs and recovers the dead
-//! where the futex system call kills who makes it; an object remembers its method.
+//! where the futex system call kills who makes it; an object remembers its method, which is this one by default where
+//! there are no futexes.
 //!
 //! Method: each process forbids itself the call by a seccomp filter, then they meet in locks. That the filter is sharp is
 //! shown by the method FUTEX, which dies of it in the same scenario. (The processes have one thread each: joining threads
@@ -31,13 +32,22 @@ fn prepared(locking: Locking) -> Scratch {
 
 /// From now on a futex call of this process ends it by SIGSYS. False: the system has no such filters.
 fn forbid_futexes() -> bool {
-    /// Loads the number of the system call; kills if it is that of the futex call; else allows it.
+    answer_futexes(libc::SECCOMP_RET_KILL_PROCESS)
+}
+
+/// From now on the system seems to have no futex call: it fails by this error.
+fn deny_futexes(errno: i32) -> bool {
+    answer_futexes(libc::SECCOMP_RET_ERRNO | errno as u32)
+}
+
+fn answer_futexes(answer: u32) -> bool {
+    /// Loads the number of the system call; answers if it is that of the futex call; else allows it.
     const FUTEX: u32 = libc::SYS_futex as u32;
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let mut program = [
         step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, FUTEX),
-        step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_KILL_PROCESS),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, answer),
         step(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
@@ -216,6 +226,51 @@ fn time_outs_and_the_dead() {
     assert_eq!(waiter.wait(), Exit::Code(0));
 }
 
+/// Where the futex call fails, who makes an object with default options gets this method, and waiting works.
+fn the_default_needs_no_futexes() {
+    for errno in [libc::ENOSYS, libc::EPERM] {
+        if !filters_work() {
+            return;
+        }
+        let scratch = Scratch::posix("denied");
+        let shared = Shared::new(2);
+        let mut both = [0, 1].map(|me| {
+            let (scratch, shared) = (&scratch, &shared);
+            fork(move || {
+                watchdog(30);
+                assert!(deny_futexes(errno));
+                assert_eq!(netshm::best_locking(scratch.name().kind()), Locking::Record);
+                let object = OpenOptions::new().create(true).open(scratch.name()).expect("opens");
+                let t = HashTable::manage(&object, &ManageOptions::new()).expect("manages");
+                for round in 1..=200 {
+                    shared.set(me, round);
+                    await_word(shared, 1 - me, round);
+                    let group = t.table().begin().expect("begins");
+                    t.increment(b"key", 1, 0).expect("increments");
+                    std::thread::sleep(Duration::from_micros(100));
+                    group.commit().expect("commits");
+                }
+                assert_sound(scratch.name());
+            })
+        });
+        assert_eq!(
+            both.each_mut().map(|child| child.wait()),
+            [Exit::Code(0), Exit::Code(0)],
+            "errno {errno}"
+        );
+        let recorded = fork(|| {
+            assert_eq!(
+                netshm::best_locking(scratch.name().kind()),
+                Locking::Futex,
+                "where they are not denied"
+            );
+            let t = open(scratch.name(), Locking::Record);
+            assert_eq!(t.increment(b"key", 0, 0), Ok(400));
+        });
+        assert_eq!({ recorded }.wait(), Exit::Code(0));
+    }
+}
+
 fn the_method_is_recorded() {
     for (recorded, asked) in [(Locking::Record, Locking::Futex), (Locking::Futex, Locking::Record)] {
         let scratch = Scratch::posix("record");
@@ -237,6 +292,7 @@ fn main() {
         ("deadlocks_are_found", deadlocks_are_found),
         ("time_outs_and_the_dead", time_outs_and_the_dead),
         ("the_method_is_recorded", the_method_is_recorded),
+        ("the_default_needs_no_futexes", the_default_needs_no_futexes),
         ("hand_over_latency", hand_over_latency),
     ]);
 }

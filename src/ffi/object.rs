@@ -340,11 +340,12 @@ pub extern "C" fn netshm_supported_kinds() -> u32 {
     guard_value(0, || object::supported_kinds().iter().fold(0, |bits, kind| bits | (1 << *kind as u32)))
 }
 
-/// Tells the best locking method for a kind of object.
+/// Tells the best locking method for a kind of object, which is that of a new one if none is asked for. The system call
+/// for #NETSHM_LOCK_FUTEX is tried once in each process; sandboxes may deny it.
 ///
 /// @param kind  The kind.
 ///
-/// @return #NETSHM_LOCK_FUTEX or #NETSHM_LOCK_NONE; NETSHM_E_INVALID for an unknown kind, without a detail.
+/// @return #NETSHM_LOCK_FUTEX; #NETSHM_LOCK_RECORD where there are no futexes; NETSHM_E_INVALID for an unknown kind, without a detail.
 #[unsafe(no_mangle)]
 pub extern "C" fn netshm_best_locking(kind: c_int) -> c_int {
     let kind = match kind {

@@ -1,7 +1,7 @@
 //! Sleeping on a word of shared memory, and waking.
 //!
 //! It owns the two futex calls in their shared form, which works between processes. It refuses to read
-//! or write the word itself, and every sleep without an end.
+//! or write the word itself, and every sleep without an end. It knows whether the system has these calls.
 
 use std::time::Duration;
 
@@ -62,6 +62,35 @@ pub(crate) fn wake(addr: *const u32, n: i32) -> u32 {
     u32::try_from(woken).unwrap_or(0)
 }
 
+/// Can this process sleep and wake by futexes? Sandboxes may deny the call. It is tried once.
+#[cfg(target_os = "linux")]
+pub(crate) fn works() -> bool {
+    use nix::errno::Errno;
+    use std::sync::OnceLock;
+
+    static WORKS: OnceLock<bool> = OnceLock::new();
+    *WORKS.get_or_init(|| {
+        let word = 0u32;
+        // SAFETY: the kernel reads the word, which outlives the calls; the first does not sleep, because the word is
+        // another one, and the second finds nobody to wake.
+        let [slept, woke] = unsafe {
+            let at = &raw const word;
+            [
+                libc::syscall(libc::SYS_futex, at, libc::FUTEX_WAIT, 1u32, 0usize, 0usize, 0u32),
+                libc::syscall(libc::SYS_futex, at, libc::FUTEX_WAKE, 1),
+            ]
+            .map(Errno::result)
+        };
+        slept == Err(Errno::EAGAIN) && woke == Ok(0)
+    })
+}
+
+/// There are none.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn works() -> bool {
+    false
+}
+
 /// Sleeps a little: without futexes, waiting is polling.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn wait(_addr: *const u32, _expected: u32, timeout: Duration) -> Wake {
@@ -97,6 +126,7 @@ mod tests {
         assert_eq!(wait(word.as_ptr(), 8, Duration::from_secs(9)), Wake::Changed);
         assert_eq!(wait(word.as_ptr(), 7, Duration::from_millis(2)), Wake::TimedOut);
         assert_eq!(wake(word.as_ptr(), 1), 0);
+        assert!(works());
         // A bad address is answered, not followed.
         assert_ne!(wait(std::ptr::without_provenance(8), 7, Duration::from_millis(1)), Wake::Changed);
     }
