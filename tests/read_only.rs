@@ -252,9 +252,13 @@ fn a_reader_meets_the_mess_of_the_dead() {
                 let most = if timeout_ms == 0 { 8000 } else { 2000 };
                 assert!(begin.elapsed() < Duration::from_millis(most), "{timeout_ms}: {:?}", begin.elapsed());
                 let readable = OTHERS.iter().filter(|other| match t.find(other) {
-                    Ok(value) => value.as_deref() == Some(b"v"),
+                    Ok(value) => {
+                        assert_eq!(value.as_deref(), Some(&b"v"[..]), "store {k}: another key has changed");
+                        true
+                    }
                     // It happens to be at home in the same bucket.
-                    Err(e) => !matches!(e, Error::Timeout { .. }),
+                    Err(Error::Timeout { .. }) => false,
+                    Err(e) => panic!("store {k}, another key: {e}"),
                 });
                 assert!(readable.count() + 2 >= OTHERS.len(), "everything else stays readable");
                 if blocked != 0 {
