@@ -7,7 +7,7 @@
 
 mod support_processes;
 
-use netshm::{Error, HashTable, Locking, ManageOptions, OpenOptions, Stamp, Update};
+use netshm::{Error, HashTable, Locking, ManageOptions, Object, OpenOptions, Stamp, Update};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use support_processes::*;
@@ -413,6 +413,82 @@ fn re_initialising_is_a_change() {
         }
     });
     sleeper.succeeds();
+}
+
+/// Goal: who replaces or removes a table wakes all who watch keys in it, bound or not. Method: sleeps that only wake-ups
+/// end; keys in many buckets.
+#[test]
+fn another_table_in_its_place_wakes() {
+    const SLEEPERS: u64 = 6;
+    let _alone = alone();
+    type Change = fn(&Object, &Scratch);
+    let changes: [(&str, Change); 4] = [
+        ("", |object, _| drop(HashTable::manage(object, ManageOptions::new().reinitialise(true)))),
+        ("", |_, s| drop(OpenOptions::new().truncate(true).open(&s.0))),
+        ("named", |object, _| object.drop_table("named").expect("drops")),
+        ("named", |object, _| drop(HashTable::manage(object, ManageOptions::new().reinitialise(true)))),
+    ];
+    for (root, change) in changes {
+        let s = Scratch::posix("replaced");
+        let object = OpenOptions::new().create(true).open(&s.0).expect("opens");
+        let manage = |object: &Object| {
+            HashTable::manage(object, ManageOptions::new().root(root).expected(10_000)).expect("manages")
+        };
+        for key in 0..10u64 {
+            manage(&object).replace(&key.to_le_bytes(), b"v").expect("replaces");
+        }
+        let shared = Shared::new(2);
+        let sleepers: Vec<Child> = (0..SLEEPERS)
+            .map(|key| {
+                fork(30, || {
+                    sleep_long();
+                    let t = manage(&OpenOptions::new().open(&s.0).expect("opens"));
+                    // Every second one is bound.
+                    let key = (if key % 2 == 0 { key } else { 1000 + key }).to_le_bytes();
+                    let mut stamp = t.stamp(&key).expect("stamps");
+                    shared.add(0, 1);
+                    let woken = t.wait(&key, &mut stamp, None);
+                    assert!(matches!(woken, Ok(true) | Err(Error::Stale)), "{woken:?}");
+                })
+            })
+            .collect();
+        shared.wait_for(0, SLEEPERS);
+        let_it_sleep();
+        stage(30, || change(&OpenOptions::new().open(&s.0).expect("opens"), &s));
+        sleepers.into_iter().for_each(Child::succeeds);
+    }
+}
+
+/// Goal: who is just about to sleep when the table is replaced does not sleep. Method: it stands still before its
+/// store, the bit WATCH, until the former table has been swept; nothing else would wake it.
+#[cfg(feature = "inject")]
+#[test]
+fn nobody_falls_asleep_in_a_former_table() {
+    let _alone = alone();
+    let s = Scratch::posix("former");
+    s.open().replace(b"k", b"v").expect("replaces");
+    let sleeper = fork(20, || {
+        sleep_long();
+        let t = s.open();
+        let mut stamp = Stamp::NONE;
+        // Registers this process, so that the next store is the one that is meant.
+        assert_eq!(t.wait(b"absent", &mut stamp, None), Ok(true));
+        netshm::inject::stop_at(0);
+        assert_eq!(t.wait(b"absent", &mut stamp, None), Ok(true));
+        assert_eq!(netshm::inject::disarm(), 1, "it was about to sleep");
+    });
+    let mut status = 0;
+    // SAFETY: plain system calls; the child is ours.
+    let stopped = unsafe { libc::waitpid(sleeper.pid, &raw mut status, libc::WUNTRACED) };
+    assert!(stopped == sleeper.pid && libc::WIFSTOPPED(status), "{status:#x}");
+    stage(20, || {
+        let object = OpenOptions::new().open(&s.0).expect("opens");
+        HashTable::manage(&object, ManageOptions::new().reinitialise(true)).expect("manages");
+    });
+    // SAFETY: as above.
+    unsafe { libc::kill(sleeper.pid, libc::SIGCONT) };
+    sleeper.succeeds();
+    check(&s.0);
 }
 
 /// Goal: waiting works where nobody can be asked for a wake-up. Method: a read-only handle, and locking method

@@ -6,6 +6,7 @@
 use super::Engine;
 use crate::error::{Error, Result};
 use crate::format::header;
+use crate::format::lock_word::LockWord;
 use crate::index::home::{self, Home};
 use crate::lock::{Patience, watch};
 use crate::os::futex::Wake;
@@ -13,8 +14,9 @@ use crate::os::time::Deadline;
 use crate::txn::TableView;
 use std::time::Duration;
 
-/// Longest sleep without a look: how late, at most, is noticed what wakes nobody. That is a new table in place of
-/// the old one, and what was left undone by a process that was killed between a change and its wake-ups.
+/// Longest sleep without a look: how late, at most, is noticed what wakes nobody. That is what was left undone by a
+/// process that was killed between a change and its wake-ups, and a new table in place of a large one, whose sweeping
+/// takes longer.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
 /// The same where nobody can be asked for a wake-up.
 const FIRST_NAP: Duration = Duration::from_micros(100);
@@ -80,7 +82,9 @@ impl Engine {
             if deadline.passed() {
                 return Ok(None);
             }
-            match watch::sleep(&self.segment, home.bucket, home.word, ask, deadline.clip(sleep)) {
+            let expected = if ask { self.ask_for_wake_up(&home) } else { Some(home.word) };
+            let Some(expected) = expected else { continue };
+            match watch::sleep(&self.segment, home.bucket, expected, deadline.clip(sleep)) {
                 Wake::Interrupted => return Err(Error::Interrupted),
                 // Who dies right after the commit point has not marked the bucket yet.
                 Wake::TimedOut if !home.word.is_free() => {
@@ -90,6 +94,15 @@ impl Engine {
             }
             sleep = (sleep * 2).min(longest);
         }
+    }
+
+    /// Lets a change of the bucket wake this thread, and another table in place of its own. None: one has come already.
+    fn ask_for_wake_up(&self, home: &Home) -> Option<LockWord> {
+        let word = watch::ask(&self.segment, home.bucket, home.word)?;
+        // Whoever sweeps a former table wakes where he sees somebody watch. If he has looked before the bit was set,
+        // the gate has its new version already.
+        let gate = LockWord(self.segment.load_acquire(header::GATE));
+        (gate.version() == home.gate_version).then_some(word)
     }
 
     /// The bucket where a hash is at home.

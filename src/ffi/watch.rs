@@ -42,7 +42,7 @@ pub unsafe extern "C" fn netshm_hashtbl_stamp(
 /// Waits until the bindings of a key may have changed since a stamp.
 ///
 /// It may end early, without a change; it does not end late: a commit wakes all who wait, in whatever process. Two
-/// things are noticed after 50 ms only: that the whole table was re-initialised, and a change by a process that was
+/// things may be noticed after 50 ms only: that a large table was re-initialised, and a change by a process that was
 /// killed before it could wake anybody. It does not poll, except that on an object that is open for reading only,
 /// or whose locking method is not #NETSHM_LOCK_FUTEX, it looks every 5 ms. Nothing is locked meanwhile.
 ///

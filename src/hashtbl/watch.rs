@@ -48,7 +48,7 @@ impl HashTable {
     /// time-out has passed before that, and the stamp is as it was. Without a time-out it waits for ever.
     ///
     /// The wait may end early, without a change; it does not end late: a commit wakes all who wait. Two things
-    /// are noticed after 50 ms only: that the whole table was re-initialised, and a change by a process that
+    /// may be noticed after 50 ms only: that a large table was re-initialised, and a change by a process that
     /// was killed before it could wake anybody. It does not poll, except that on an object that is open for
     /// reading only, or whose locking method is not [`Locking::Futex`](crate::Locking::Futex), it looks every 5 ms.
     ///

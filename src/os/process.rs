@@ -90,6 +90,12 @@ pub(crate) fn kill_self() -> ! {
     std::process::abort()
 }
 
+/// Lets this process stand still until somebody continues it.
+#[cfg(feature = "inject")]
+pub(crate) fn stop_self() {
+    let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+}
+
 /// `EPOCH` points here before the first question.
 static UNSET: AtomicU64 = AtomicU64::new(0);
 /// `EPOCH` points here where the system has no page that a fork wipes. The word stays 0, so that every

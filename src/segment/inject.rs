@@ -1,9 +1,10 @@
-//! Test builds only: dying before the k-th shared store of this process, and other settings of tests.
+//! Test builds only: dying or stopping before the k-th shared store of this process, and other settings of tests.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 static STORES: AtomicU64 = AtomicU64::new(0);
 static DIE_AT: AtomicU64 = AtomicU64::new(u64::MAX);
+static STOPS: AtomicBool = AtomicBool::new(false);
 static ARMED: AtomicBool = AtomicBool::new(false);
 
 /// Starts counting; the process kills itself before store number `k` (from 0), or never with `u64::MAX`.
@@ -11,6 +12,12 @@ pub fn arm(k: u64) {
     STORES.store(0, Ordering::SeqCst);
     DIE_AT.store(k, Ordering::SeqCst);
     ARMED.store(true, Ordering::SeqCst);
+}
+
+/// Starts counting; the process stops, by SIGSTOP, before store number `k` (from 0).
+pub fn stop_at(k: u64) {
+    STOPS.store(true, Ordering::SeqCst);
+    arm(k);
 }
 
 /// Stops counting and tells how many stores there were since [`arm`].
@@ -44,6 +51,9 @@ pub(super) fn before_store() {
     if ARMED.load(Ordering::Relaxed)
         && STORES.fetch_add(1, Ordering::Relaxed) == DIE_AT.load(Ordering::Relaxed)
     {
-        crate::os::process::kill_self();
+        if !STOPS.load(Ordering::Relaxed) {
+            crate::os::process::kill_self();
+        }
+        crate::os::process::stop_self();
     }
 }

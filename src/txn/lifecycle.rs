@@ -10,6 +10,7 @@ use crate::alloc::pages;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::LINE_BYTES;
 use crate::format::catalog as format;
+use crate::format::lock_word::LockWord;
 use crate::format::pages::Purpose;
 use crate::format::{Offset, PAGE_BYTES, array, header, root};
 use crate::index::catalog::{self, Identity};
@@ -228,7 +229,9 @@ pub(crate) fn sweep_step(w: &mut Writer) -> Result<bool> {
             if array.is_none() || !w.segment.contains(bucket, LINE_BYTES) {
                 return Err(Error::corrupt(Damage::Root, table));
             }
-            if (1..8).any(|n| w.segment.load(bucket.word(n)) != 0) {
+            // Who waits for a change of a key that has no binding has to be told, too.
+            let watched = LockWord(w.segment.load_acquire(bucket)).is_watched();
+            if watched || (1..8).any(|n| w.segment.load(bucket.word(n)) != 0) {
                 reserve_lock(w)?;
                 if !w.try_lock(bucket, Rank::Ordinary)? {
                     break;
