@@ -30,7 +30,7 @@ const RESERVE: usize = 976;
 const RESERVE_CELLS: u64 = 32;
 /// Byte ranges of a slot that have a meaning; all other words are reserved.
 const USED: &[(u64, u64)] =
-    &[(0, 8 * 9), (8 * 16, 8 * 18), (8 * 24, 8 * 26), (8 * 32, 8 * 80), (8 * 96, 8 * 1008)];
+    &[(0, 8 * 3), (8 * 4, 8 * 9), (8 * 16, 8 * 18), (8 * 24, 8 * 26), (8 * 32, 8 * 80), (8 * 96, 8 * 1008)];
 
 impl Check<'_> {
     /// All slots of all chunks.

@@ -526,7 +526,7 @@ fn slots() {
     bad_word(Damage::Log, 1, at(4));
     bad_word(Damage::Slot, 1, at(6));
     bad_word(Damage::Slot, GATE, at(16));
-    for reserved in [9, 15, 18, 23, 26, 31, 80, 95, 1008, 1023] {
+    for reserved in [3, 9, 15, 18, 23, 26, 31, 80, 95, 1008, 1023] {
         bad_word(Damage::Slot, 1, at(reserved));
     }
     // Also in other chunks.
