@@ -39,7 +39,7 @@ help:
 	@echo 'demo (FILES, KILL)'
 	@echo 'bench: bench-peers bench-array bench-wake (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report, bench-map (BENCH_KEYS);'
 	@echo '       bench-growth, -large, -walk, -huge, -sim'
-	@echo 'gates: check-header check-symbols check-abi check-soname check-install check-msrv check-instructions'
+	@echo 'gates: check-header check-symbols check-calls check-abi check-soname check-install check-msrv check-instructions'
 	@echo '       record-instructions (what check-instructions compares with), check-msrv-all'
 
 build: lib
@@ -120,7 +120,7 @@ test-long: test
 	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind-all; fi
 	@$(MAKE) --no-print-directory check-msrv-all test-tsan
 
-gates: check-header check-symbols check-abi check-soname check-install check-msrv
+gates: check-header check-symbols check-calls check-abi check-soname check-install check-msrv
 
 check-symbols: lib
 	@nm -D --defined-only $(LIBDIR)/libnetshm.so | awk '{ print $$3 }' | LC_ALL=C sort > $(BUILD)/symbols.txt
@@ -129,6 +129,11 @@ check-symbols: lib
 	@for f in $$(cat c_tests/symbols.txt); do grep -q "\<$$f(" include/netshm.h || \
 		{ echo "$$f is exported and not in the header"; exit 1; }; done
 	@echo 'check-symbols: the exported symbols are those of c_tests/symbols.txt and of the header'
+
+# Every function of the header is in the tests that all have in common.
+.PHONY: check-calls
+check-calls:
+	@c_tests/calls.sh include/netshm.h
 
 # The header's functions and structures, as C compiles them, beside those that Rust has compiled.
 check-abi: lib

@@ -67,6 +67,21 @@ pub(super) unsafe fn typed<'a>(a: *mut netshm_array) -> Outcome<(&'a Array, &'a 
     unsafe { handle::body(1, a) }.map(|body| (&body.array, &body.of))
 }
 
+/// What is behind an array's handle, for the short ways.
+///
+/// # Safety
+/// As for `handle::peek`.
+#[inline(always)]
+unsafe fn quick<'a>(a: *mut netshm_array) -> Option<&'a Body> {
+    // The short ways have nothing that can panic, and no guard.
+    #[cfg(feature = "inject")]
+    if super::inject::is_armed() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { handle::peek(a) }
+}
+
 /// What an operation has left to be done.
 #[cold]
 fn chores(a: &Array) -> c_int {
@@ -193,7 +208,7 @@ pub unsafe extern "C" fn netshm_array_resize(a: *mut netshm_array, n: u64) -> c_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_array_get_int64(a: *mut netshm_array, i: u64, value: *mut i64) -> c_int {
     // SAFETY: the header asks for a handle.
-    if let Some(body) = unsafe { handle::peek(a) } {
+    if let Some(body) = unsafe { quick(a) } {
         if let Some(now) = body.array.get_i64_quickly(i).filter(|_| !value.is_null()) {
             // SAFETY: the header asks for a valid place.
             unsafe { value.write_unaligned(now) };
@@ -220,7 +235,7 @@ pub unsafe extern "C" fn netshm_array_get_int64(a: *mut netshm_array, i: u64, va
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_array_set_int64(a: *mut netshm_array, i: u64, value: i64) -> c_int {
     // SAFETY: the header asks for a handle.
-    if let Some(body) = unsafe { handle::peek(a) } {
+    if let Some(body) = unsafe { quick(a) } {
         match body.array.set_i64_quickly(i, value) {
             Quick::Done(()) => return NETSHM_OK,
             Quick::DoneWithChores(()) => return chores(&body.array),
@@ -245,7 +260,7 @@ pub unsafe extern "C" fn netshm_array_set_int64(a: *mut netshm_array, i: u64, va
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_array_incr(a: *mut netshm_array, i: u64, delta: i64, now: *mut i64) -> c_int {
     // SAFETY: the header asks for a handle.
-    if let Some(body) = unsafe { handle::peek(a) } {
+    if let Some(body) = unsafe { quick(a) } {
         let quick = body.array.increment_quickly(i, delta);
         if let Quick::Done(sum) | Quick::DoneWithChores(sum) = quick {
             // SAFETY: the header asks for a valid place or NULL.
