@@ -39,6 +39,31 @@ static int change_both(netshm_hashtbl *one, netshm_hashtbl *other, int commit)
     return commit ? netshm_group_commit(g) : netshm_group_abort(g);
 }
 
+/* A handle of a table that was dropped is of the next one with the same name, kind and types, and of no other one. */
+static void stale_until_there(netshm_hashtbl *dropped, const char *root)
+{
+    netshm_options options = NETSHM_OPTIONS_INIT;
+    netshm_hashtbl *next = NULL;
+    netshm_array *array = NULL;
+    options.root = root;
+    good(netshm_hashtbl_manage_as(o, "int", "string", &options, &next));
+    is(has(dropped, "key", "new"), NETSHM_E_STALE);
+    good(netshm_hashtbl_close(next));
+    good(netshm_root_drop(o, root));
+    good(netshm_array_manage_int64(o, 0, 10, &options, &array));
+    is(has(dropped, "key", "new"), NETSHM_E_STALE);
+    good(netshm_array_close(array));
+    good(netshm_root_drop(o, root));
+    is(has(dropped, "key", "new"), NETSHM_E_STALE);
+    good(manage(root, 0, &next));
+    is(has(dropped, "key", "new"), NETSHM_E_NOT_FOUND);
+    good(put(next, "key", "new"));
+    is(has(dropped, "key", "new"), 1);
+    good(netshm_hashtbl_close(next));
+    good(netshm_root_drop(o, root));
+    is(has(dropped, "key", "new"), NETSHM_E_STALE);
+}
+
 int main(void)
 {
     place *p = place_new();
@@ -91,6 +116,7 @@ int main(void)
     good(netshm_root_drop(o, long_name));
     is(netshm_root_drop(o, long_name), NETSHM_E_NOT_FOUND);
     is(has(again, "key", "long"), NETSHM_E_STALE);
+    stale_until_there(again, long_name);
     netshm_hashtbl_close(again);
     is(netshm_roots(NULL, &infos, &n), NETSHM_E_INVALID);
     is(netshm_roots(o, NULL, &n), NETSHM_E_INVALID);

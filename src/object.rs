@@ -585,7 +585,8 @@ impl Object {
         })
     }
 
-    /// Removes a named table with all that it holds. Handles to it say [`Error::Stale`] from then on.
+    /// Removes a named table with all that it holds. Handles to it say [`Error::Stale`] until a table of the same name,
+    /// kind and types is there again, which they then are of.
     ///
     /// # Errors
     /// [`Error::NotFound`], [`Error::InGroup`], [`Error::ReadOnly`].

@@ -58,7 +58,7 @@ pub const NETSHM_E_READ_ONLY: c_int = -23;
 pub const NETSHM_E_CLOSED: c_int = -24;
 /// The group was begun by the parent process, before the fork; only the parent can end it.
 pub const NETSHM_E_FORKED: c_int = -25;
-/// The object was re-initialised as something else.
+/// The object was re-initialised as something else, or the table dropped; it lasts until there is such a table again.
 pub const NETSHM_E_STALE: c_int = -26;
 /// Too many participants, or too many changes meanwhile; or the handle is in use by another thread.
 pub const NETSHM_E_BUSY: c_int = -27;

@@ -97,7 +97,8 @@ fn pack(all: &[TableInfo]) -> Result<*mut netshm_root_info, Error> {
     Ok(infos)
 }
 
-/// Removes a named table with all that it holds, in one transaction. Its handles give NETSHM_E_STALE from then on.
+/// Removes a named table with all that it holds, in one transaction. Its handles give NETSHM_E_STALE until a table of
+/// the same name, kind and types is there again, which they then are of.
 ///
 /// @param o     The object, open for writing.
 /// @param name  The name of the table.
