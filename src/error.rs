@@ -174,8 +174,11 @@ pub enum Damage {
     /// A header field has an impossible value.
     #[error("bad header field")]
     Header,
-    /// The object was not closed cleanly before the last reboot of the machine.
-    #[error("not closed cleanly before the last reboot")]
+    /// The machine went down while the object was in use, and what had been stored may be there in part only. It
+    /// can be used after a check has found it sound; else it can be salvaged.
+    #[error(
+        "in use, and not synced, when the machine went down (check it, which makes it usable if it is sound, or salvage it)"
+    )]
     Unclean,
     /// A lock word names an owner that does not hold it, or has unknown bits.
     #[error("stray lock")]

@@ -24,6 +24,7 @@ mod segment;
 
 mod lock;
 
+mod life;
 mod log;
 mod recovery;
 mod writer;
@@ -33,6 +34,7 @@ mod index;
 
 mod engine;
 mod group;
+mod settle;
 mod txn;
 mod types;
 

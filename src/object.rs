@@ -479,6 +479,7 @@ impl Object {
         options.validate()?;
         let header = || options.header(self.kind());
         let engine = self.engine_or(Some(&header))?.ok_or(Error::Closed)?;
+        engine.require_order()?;
         self.judge_header(&engine.header, options)?;
         if options.huge_pages {
             // Without address space for them it goes on as before.
@@ -563,6 +564,7 @@ impl Object {
     /// [`Error::Corrupt`], [`Error::Timeout`] if a dead writer is in the way of a read-only handle.
     pub fn tables(&self) -> Result<Vec<TableInfo>> {
         let Some(engine) = self.engine_if_any()? else { return Ok(Vec::new()) };
+        engine.require_order()?;
         engine.read_at_rest(Patience::FOR_EVER, |segment| {
             let mut all = Vec::new();
             let mut list = |name: Option<&[u8]>, root| -> Result<()> {
@@ -593,15 +595,38 @@ impl Object {
     pub fn drop_table(&self, name: &str) -> Result<()> {
         check_name(name)?;
         let Some(engine) = self.engine_if_any()? else { return Err(Error::NotFound) };
+        engine.require_order()?;
         if initialise(&engine, Initialise::Drop(name.as_bytes()), 0)? { Ok(()) } else { Err(Error::NotFound) }
     }
 
     /// Removes everything that the object holds.
     fn empty(&self) -> Result<()> {
         match self.engine_if_any()? {
-            Some(engine) => initialise(&engine, Initialise::RemoveAll, 0).map(|_| ()),
+            Some(engine) => {
+                engine.require_order()?;
+                initialise(&engine, Initialise::RemoveAll, 0).map(|_| ())
+            }
             None => Ok(()),
         }
+    }
+
+    /// Writes all that has been stored to the file's device, at a moment at which no operation and no group is half done,
+    /// and waits until it is there. Writers wait for the part of it that the first pass, while they go on, has left.
+    ///
+    /// If the machine goes down before anything is changed again, the object is exactly as it was at that moment, and
+    /// used like one that was closed in order. If it goes down after further changes, some of these may be on the
+    /// device and others not: the object is refused with [`Damage::Unclean`](crate::Damage::Unclean) until
+    /// [`check`](Object::check) has found it sound. POSIX shared memory has no device: nothing is gained by syncing it.
+    ///
+    /// `lock_timeout_ms` bounds the wait for groups that are open: 0 no limit, negative no waiting.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`]; [`Error::InGroup`], this thread has a group open; [`Error::ReadOnly`]; [`Error::System`]
+    /// and [`Error::NoSpace`], the device does not take it: then it is not known what is on it.
+    pub fn sync(&self, lock_timeout_ms: i32) -> Result<()> {
+        let Some(engine) = self.engine_if_any()? else { return Ok(()) };
+        engine.require_order()?;
+        engine.sync(Patience::from_millis(lock_timeout_ms))
     }
 
     /// Verifies every invariant of the object's structure; nothing is changed. Calls `report` with each
@@ -609,6 +634,10 @@ impl Object {
     ///
     /// If the object is open for writing, all other participants are kept out while the check runs; else
     /// it should be quiet, or changes under way may look like damage.
+    ///
+    /// An object that the machine went down with while it was in use is refused by all other calls. If the check finds
+    /// no damage in its structure, and it is open for writing, it can be used from then on: it has what was synced last, and
+    /// of later changes some. If there is damage, it can be salvaged.
     ///
     /// # Errors
     /// [`Error::Corrupt`] with the first finding, if there is one; errors of waiting for the object.

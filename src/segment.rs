@@ -356,7 +356,18 @@ impl Segment {
 
     /// Writes everything to the file's device.
     pub(crate) fn sync(&self) -> Result<()> {
-        space::sync_data(self.fd()?)
+        space::sync_data(self.fd()?)?;
+        #[cfg(feature = "inject")]
+        inject::synced(0..u64::MAX);
+        Ok(())
+    }
+
+    /// Writes a part that is mapped to the file's device.
+    pub(crate) fn sync_range(&self, at: Offset, len: u64) -> Result<()> {
+        self.newest_mapping().sync(at.0 as usize..(at.0 + len) as usize)?;
+        #[cfg(feature = "inject")]
+        inject::synced(at.0..at.0 + len);
+        Ok(())
     }
 }
 

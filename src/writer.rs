@@ -8,6 +8,7 @@ use crate::format::lock_word::{LockWord, WRITING};
 use crate::format::record::Shape;
 use crate::format::slot::{self, State};
 use crate::format::{Offset, SlotIndex, header};
+use crate::life;
 use crate::lock::attachment::{Attachment, Life, all_slots, slot_base};
 use crate::lock::participant::Participant;
 use crate::lock::wait::{Acquired, acquire, wait_for_empty_list};
@@ -222,6 +223,8 @@ impl<'a> Writer<'a> {
         loop {
             match acquire(self.segment, self.me, &mut self.s.p, at, rank, self.patience)? {
                 Acquired::OwnerDead(slot, state) => self.recover(slot, state)?,
+                Acquired::AtRest if at == header::GATE => life::rouse(self.segment)?,
+                Acquired::AtRest => return Err(Error::corrupt(Damage::StrayLock, at)),
                 Acquired::Held(_) => {
                     if self.s.p.held.len() > 1 || at == header::GATE || !self.gate_is_anothers() {
                         return Ok(());
@@ -280,7 +283,7 @@ impl<'a> Writer<'a> {
             loop {
                 let outcome = wait_for_empty_list(segment, self.me, &mut self.s.p, slot, base, self.patience)
                     .and_then(|acquired| match acquired {
-                        Acquired::Held(_) => Ok(true),
+                        Acquired::Held(_) | Acquired::AtRest => Ok(true),
                         Acquired::OwnerDead(slot, state) => self.recover(slot, state).map(|()| false),
                     });
                 match outcome {

@@ -44,7 +44,9 @@ pub(super) const RESERVED_PAGE: u64 = 7 * PAGE;
 /// Pages 8 to 23: slots 1 to 8.
 pub(super) const FIRST_SLOTS: u64 = 8 * PAGE;
 pub(super) const SLOT_SIZE: u64 = 8192;
-pub(super) const MAX_SLOT: u64 = 65535;
+pub(super) const MAX_SLOT: u64 = 65534;
+/// The gate's owner while an object rests that was synced.
+pub(super) const AT_REST: u64 = 65535;
 
 /// Lock words.
 pub(super) const LOCK_OWNER: u64 = 0xffff;

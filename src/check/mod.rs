@@ -83,6 +83,9 @@ pub struct Finding {
 pub struct Options {
     /// The slot of the running check itself, 0: none. It may hold the gate (and nothing else).
     pub own_slot: u16,
+    /// The machine went down while the object was in use, and it has been used by nobody since: slots are owned, and
+    /// wait, and list and have locks, which means nothing. A log that had committed is a finding: it may be torn.
+    pub after_crash: bool,
 }
 
 /// What was seen. Figures of tables are sums over all tables, without retired and spare roots.

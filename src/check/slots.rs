@@ -112,6 +112,14 @@ impl Check<'_> {
     fn slot_state(&mut self, slot: u64, at: u64, words: &[u64; WORDS]) -> Step {
         let own = slot == u64::from(self.options.own_slot);
         let state = words[0] & 0xff;
+        if self.options.after_crash {
+            self.summary.slots_active += u64::from(state == ACTIVE);
+            let log = words[1] & 0xff;
+            if log != LOG_IDLE && log != LOG_APPLIED {
+                self.say(Damage::Log, at + 8, format!("the log of slot {slot} is in state {log}"))?;
+            }
+            return Ok(());
+        }
         if state > ACTIVE {
             self.say(Damage::Slot, at, format!("slot {slot} is in state {state}"))?;
         }

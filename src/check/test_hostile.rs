@@ -41,7 +41,7 @@ fn word(bytes: &[u8], n: u64) -> u64 {
 
 fn survive(bytes: &[u8], own_slot: u16) -> Summary {
     let mut left = 100_000_u64;
-    check(&Bytes(bytes), &Options { own_slot }, &mut |_| {
+    check(&Bytes(bytes), &Options { own_slot, ..Options::default() }, &mut |_| {
         left -= 1;
         left > 0
     })

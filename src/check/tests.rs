@@ -12,7 +12,7 @@ const ALLOCATOR: u64 = 4 * PAGE;
 
 pub(super) fn judge(object: &Object, own_slot: u16) -> (Vec<Finding>, Summary) {
     let mut findings = Vec::new();
-    let summary = check(object, &Options { own_slot }, &mut |finding| {
+    let summary = check(object, &Options { own_slot, ..Options::default() }, &mut |finding| {
         findings.push(finding);
         true
     });
@@ -268,7 +268,7 @@ fn header() {
         // The catalog, the clean generation, reserved words of the pages 1 to 7.
         (2 * 512 + 9, 4096, Damage::NotAllocated),
         (512 + 3, 1, Damage::Header),
-        (512 + 4, 1, Damage::Header),
+        (512 + 6, 1, Damage::Header),
         (2 * 512 + 1, 1, Damage::Header),
         (3 * 512 + 22, 1, Damage::Header),
         (4 * 512 + 112, 1, Damage::Header),

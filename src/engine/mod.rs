@@ -20,7 +20,7 @@ pub(crate) mod sessions;
 mod tables;
 mod watch;
 
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::format::header::Header;
 use crate::format::lock_word::LockWord;
 use crate::format::slot::State;
@@ -28,12 +28,14 @@ use crate::format::{Offset, SlotIndex, header};
 use crate::index::KeyHash;
 use crate::index::catalog::Identity;
 use crate::index::find::Obstacle;
+use crate::life::{self, Past};
 use crate::lock::Patience;
 use crate::lock::attachment::{self, Attachment, Life, all_slots};
 use crate::os::process;
 use crate::os::shm::Files;
 use crate::recovery;
 use crate::segment::Segment;
+use crate::settle;
 use crate::txn::TableView;
 use std::sync::atomic::AtomicPtr;
 use std::sync::{Arc, Weak};
@@ -102,9 +104,15 @@ impl Engine {
 
     /// Registers this process, and recovers what the dead have left in sight.
     fn register(&self) -> Result<Attachment> {
-        let _creation = create::lock_creation(self.segment.files())?;
+        let _creation = life::lock_creation(self.segment.files())?;
+        match life::judge(&self.segment)? {
+            Past::ThisBoot => {}
+            Past::InOrder if !life::rests_with_users(&self.segment) => {}
+            Past::InOrder => settle::bring_to_rest(&self.segment)?,
+            Past::Unclean => return Err(Error::corrupt(Damage::Unclean, header::LIFE)),
+        }
         let me = Attachment::register(&self.segment, self.locks_exclude())?;
-        create::mark_in_use(&self.segment)?;
+        life::mark_in_use(&self.segment)?;
         // Slots that name this registration were left by a former process that had it.
         for (slot, base) in all_slots(&self.segment) {
             let state = State(self.segment.load_acquire(base.word(crate::format::slot::W_STATE)));
@@ -243,6 +251,58 @@ impl Engine {
         }
     }
 
+    /// Writes everything that has been stored to the device, at a moment at which nothing is half done.
+    pub(crate) fn sync(&self, patience: Patience) -> Result<()> {
+        if !self.is_writable() {
+            return Err(Error::ReadOnly);
+        }
+        // Most of it while others go on.
+        self.segment.sync()?;
+        let mut entered = self.enter(patience)?;
+        if entered.in_group() {
+            return Err(Error::InGroup("syncing the object"));
+        }
+        let mut w = entered.writer(patience);
+        let outcome = w.lock_gate().and_then(|()| match w.me.locks_exclude() {
+            true => life::rest(w.segment, w.s.p.slot),
+            false => w.segment.sync(),
+        });
+        w.abort();
+        outcome
+    }
+
+    /// Fails if the object must not be used before it is checked, since the machine went down while it was in use.
+    pub(crate) fn require_order(&self) -> Result<()> {
+        life::require_order(&self.segment)
+    }
+
+    /// Checks an object that the machine went down with. If it is sound, and open for writing, it can be used from
+    /// then on. None: it is no such object.
+    fn check_after_crash(
+        &self,
+        report: &mut dyn FnMut(crate::check::Finding) -> bool,
+    ) -> Result<Option<crate::check::Summary>> {
+        if life::judge(&self.segment)? != Past::Unclean {
+            return Ok(None);
+        }
+        let options = crate::check::Options { after_crash: true, ..Default::default() };
+        let mut check = || crate::check::check(&Live(&self.segment), &options, &mut *report);
+        if !self.is_writable() {
+            return Ok(Some(check()));
+        }
+        let _creation = life::lock_creation(self.segment.files())?;
+        // Somebody else may have been faster.
+        if life::judge(&self.segment)? != Past::Unclean {
+            return Ok(None);
+        }
+        let summary = check();
+        if summary.findings == 0 && summary.complete {
+            settle::bring_to_rest(&self.segment)?;
+            life::adopt(&self.segment)?;
+        }
+        Ok(Some(summary))
+    }
+
     /// Runs the checker. If the object is open for writing, the dead are recovered first and everybody else
     /// is kept out by the gate.
     pub(crate) fn check(
@@ -251,6 +311,9 @@ impl Engine {
     ) -> Result<crate::check::Summary> {
         let live = Live(&self.segment);
         self.segment.refresh()?;
+        if let Some(summary) = self.check_after_crash(report)? {
+            return Ok(summary);
+        }
         if !self.is_writable() {
             return Ok(crate::check::check(&live, &crate::check::Options::default(), report));
         }
@@ -263,7 +326,7 @@ impl Engine {
         self.recover_the_dead(w.me, usize::MAX)?;
         w.lock_gate()?;
         self.segment.refresh()?;
-        let options = crate::check::Options { own_slot: w.s.p.slot.0 };
+        let options = crate::check::Options { own_slot: w.s.p.slot.0, after_crash: false };
         let summary = crate::check::check(&live, &options, report);
         w.abort();
         Ok(summary)

@@ -3,11 +3,12 @@
 //! A thread keeps the session that it got with its first change until it ends; then other threads of the
 //! process take it over. A thread finds its session in thread-local storage, without a lock.
 
-use super::{Engine, create};
+use super::Engine;
 use crate::alloc::custody;
 use crate::error::{Error, Result};
 use crate::format::slot::{self, State};
 use crate::format::{Offset, SlotIndex};
+use crate::life;
 use crate::lock::Patience;
 use crate::lock::attachment::{Attachment, Life, all_slots, life_at};
 use crate::lock::participant::Participant;
@@ -563,12 +564,12 @@ impl Engine {
             self.segment.store(base.word(slot::W_STATE), free.0);
             outcome = outcome.and(result);
         }
-        let files_creation = create::lock_creation(self.segment.files());
+        let files_creation = life::lock_creation(self.segment.files());
         // What others have left is nobody's once this process is gone.
         let _ = self.recover_the_dead(&attached.registration, usize::MAX);
         drop(attached);
         if files_creation.is_ok() {
-            outcome = outcome.and(create::mark_clean(&self.segment));
+            outcome = outcome.and(life::mark_clean(&self.segment));
         }
         outcome
     }

@@ -14,7 +14,7 @@ pub const NETSHM_DAMAGE_MAGIC: c_int = 1;
 pub const NETSHM_DAMAGE_TRUNCATED: c_int = 2;
 /// Damage: a header field has an impossible value.
 pub const NETSHM_DAMAGE_HEADER: c_int = 3;
-/// Damage: the object was not closed cleanly before the last reboot.
+/// Damage: the machine went down while the object was in use, and it has not been checked since: see netshm_check().
 pub const NETSHM_DAMAGE_UNCLEAN: c_int = 4;
 /// Damage: a lock word names an owner that does not hold it, or has unknown bits.
 pub const NETSHM_DAMAGE_STRAY_LOCK: c_int = 5;
@@ -91,6 +91,12 @@ pub type netshm_damage_fn = Option<
 ///
 /// If the object is open for writing, what dead processes have left is put in order first, and all writers are
 /// kept out meanwhile. If it is open for reading only, changes under way may look like damage.
+///
+/// An object in a file that the machine went down with while it was in use, and not at rest after netshm_sync(), may hold
+/// any mixture of what was stored since it was last in order. All other calls refuse it, with #NETSHM_E_CORRUPT and
+/// #NETSHM_DAMAGE_UNCLEAN. If the check finds no damage in its structure, and it is open for writing, it can be
+/// used from then on, in all processes: it has what was synced last, and of later changes some, of a group perhaps a part.
+/// If there is damage, it stays refused.
 ///
 /// @param o      The object.
 /// @param flags  Reserved: 0.

@@ -315,6 +315,31 @@ pub unsafe extern "C" fn netshm_chown(o: *mut netshm_object, uid: u32, gid: u32)
     })
 }
 
+/// Writes all that has been stored to the device of an object's file, at a moment at which no operation and no group is
+/// half done, and waits until it is there.
+///
+/// If the machine goes down before anything is changed again, the object is exactly as it was at that moment, and is used
+/// like one that was closed in order. If it goes down after further changes, some of these are on the device and
+/// others are not: every use of the object then fails with #NETSHM_E_CORRUPT, #NETSHM_DAMAGE_UNCLEAN, until
+/// netshm_check() has found it sound; see there. A process that is killed needs no sync: nothing is lost by that.
+///
+/// Writers are kept out while that part is written which a first pass, during which they go on, has left. Readers are
+/// not. POSIX shared memory and memory without a name have no device: it costs little and gains nothing.
+///
+/// @param o           The object, open for writing.
+/// @param timeout_ms  Longest wait for groups that are open, in milliseconds. 0: no limit; negative: no waiting.
+///
+/// @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP, this thread has a group open; NETSHM_E_READ_ONLY;
+///         NETSHM_E_SYSTEM and NETSHM_E_NO_SPACE, the device does not take it, and what is on it is not known: make a
+///         backup elsewhere; NETSHM_E_CORRUPT; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn netshm_sync(o: *mut netshm_object, timeout_ms: i32) -> c_int {
+    guard(&["o", "timeout_ms"], || {
+        // SAFETY: the header asks for a handle.
+        Ok(unsafe { handle::body(1, o) }?.object.sync(timeout_ms)?)
+    })
+}
+
 /// Closes an object's handle. The object goes on existing, and tables made from it stay usable.
 ///
 /// @param o  The handle; NULL is OK.

@@ -31,11 +31,17 @@ pub(crate) const W_SLOT_BYTES: u64 = 14;
 pub(crate) const W_ARENAS: u64 = 15;
 pub(crate) const HEADER_WORDS: usize = 16;
 
+pub(crate) const HEADER: Offset = Offset(0);
+
 // Page 1.
 pub(crate) const LIFE: Offset = Offset(PAGE_BYTES);
 pub(crate) const LIFE_BOOT: Offset = LIFE;
 pub(crate) const LIFE_DIRTY: Offset = LIFE.word(2);
 pub(crate) const LIFE_CLEAN: Offset = LIFE.word(3);
+/// The dirty generation that is known to be on the device.
+pub(crate) const LIFE_NOTED: Offset = LIFE.word(4);
+/// Not 0: the device has refused to take something.
+pub(crate) const LIFE_FAILED: Offset = LIFE.word(5);
 
 // Page 2.
 pub(crate) const GATE: Offset = Offset(2 * PAGE_BYTES);
@@ -51,7 +57,7 @@ pub(crate) const SLOT_DIRECTORY: Offset = Offset(3 * PAGE_BYTES);
 pub(crate) const SLOT_CHUNKS: u32 = 14;
 pub(crate) const FIRST_CHUNK_SLOTS: u64 = 8;
 pub(crate) const FIRST_CHUNK: Offset = Offset(8 * PAGE_BYTES);
-pub(crate) const MAX_SLOT: u32 = 65_535;
+pub(crate) const MAX_SLOT: u32 = 65_534;
 
 pub(crate) const fn slot_chunk(k: u32) -> Offset {
     SLOT_DIRECTORY.add(64 + 8 * k as u64)

@@ -89,6 +89,8 @@ pub(crate) struct SlotIndex(pub(crate) u16);
 
 impl SlotIndex {
     pub(crate) const NOBODY: SlotIndex = SlotIndex(0);
+    /// No slot: the gate's owner while an object rests that has been synced, see `life`.
+    pub(crate) const AT_REST: SlotIndex = SlotIndex(65_535);
 }
 
 /// Position of element `z` in a sequence of chunks: `first` elements in chunk 0, and chunk k holds

@@ -121,7 +121,7 @@ pub(crate) fn anybody_registered(segment: &Segment) -> Result<bool> {
 
 /// Where a slot lies; none if there is no such slot.
 pub(crate) fn slot_base(segment: &Segment, slot: SlotIndex) -> Option<Offset> {
-    if slot == SlotIndex::NOBODY {
+    if slot == SlotIndex::NOBODY || slot == SlotIndex::AT_REST {
         return None;
     }
     let (chunk, i) = doubling_chunk(slot.0 as u64 - 1, header::FIRST_CHUNK_SLOTS);

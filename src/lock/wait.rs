@@ -21,6 +21,8 @@ pub(crate) enum Acquired {
     Held(LockWord),
     /// The owner is dead and has to be recovered first; the lock is not held.
     OwnerDead(SlotIndex, State),
+    /// It is the gate of an object that rests, see `life`: it has to be roused first; the lock is not held.
+    AtRest,
 }
 
 /// Rounds of spinning before sleeping: about a microsecond, the time that a holder needs to commit.
@@ -72,6 +74,10 @@ fn acquire_slowly(
     let mut spins = 0;
     loop {
         let word = LockWord(segment.load_acquire(at));
+        if word.owner() == SlotIndex::AT_REST {
+            wait.give_up(segment, p, at);
+            return Ok(Acquired::AtRest);
+        }
         if word.is_free() || !me.locks_exclude() {
             if !word.is_free() {
                 // Locking method NONE: nobody is waited for, but the dead are recovered.

@@ -178,6 +178,20 @@ impl Mapping {
         let _ = range;
     }
 
+    /// Writes the changed pages of a range to the file's device, and waits for it.
+    pub(crate) fn sync(&self, range: Range<usize>) -> Result<()> {
+        let Some((start, length)) = self.pages(range) else { return Ok(()) };
+        // SAFETY: `pages` has clipped the range to the mapping, which lives as long as `self`; no content changes.
+        match unsafe { libc::msync(start.cast(), length, libc::MS_SYNC) } {
+            0 => Ok(()),
+            _ => match last_error("msync") {
+                // The file system has no device to write to.
+                Error::System { errno: libc::EINVAL, .. } => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
     /// Gives the kernel an advice that changes no content; its answer does not matter.
     #[cfg(target_os = "linux")]
     fn advise(&self, range: Range<usize>, advice: libc::c_int) {

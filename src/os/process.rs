@@ -3,6 +3,7 @@
 //! It owns the fork epoch and the source of randomness. It refuses to take a PID for an identity: a
 //! PID only ever proves that nobody has it, and only inside of one namespace.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
@@ -35,10 +36,11 @@ pub(crate) fn is_dead(pid: u32, namespace: u64) -> bool {
 
 /// Identity of the machine's current boot; all zero if the system does not tell.
 pub(crate) fn boot_id() -> [u8; 16] {
-    std::fs::read("/proc/sys/kernel/random/boot_id")
-        .ok()
-        .and_then(|text| parse_uuid(&text))
-        .unwrap_or_default()
+    static ID: OnceLock<[u8; 16]> = OnceLock::new();
+    *ID.get_or_init(|| {
+        let text = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
+        text.and_then(|text| parse_uuid(&text)).unwrap_or_default()
+    })
 }
 
 fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {

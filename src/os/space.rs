@@ -94,9 +94,15 @@ pub(crate) fn shrink_to_zero(fd: BorrowedFd<'_>) -> Result<()> {
     as_file(fd).set_len(0).map_err(|error| io_error("ftruncate", &error))
 }
 
-/// Brings the file's data to its device; memory has none.
+/// Brings the file's data to its device; memory has none. On Linux that includes what was stored through mappings.
 pub(crate) fn sync_data(fd: BorrowedFd<'_>) -> Result<()> {
     as_file(fd).sync_data().map_err(|error| io_error("fdatasync", &error))
+}
+
+/// What a sync says that would have to bring to the device what the device has refused before.
+#[cold]
+pub(crate) fn refused_before() -> Error {
+    Error::System { call: "fdatasync", errno: libc::EIO }
 }
 
 #[cfg(test)]

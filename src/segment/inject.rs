@@ -57,3 +57,20 @@ pub(super) fn before_store() {
         crate::os::process::stop_self();
     }
 }
+
+/// Hears of each range, in bytes, that has been written to the device of some object.
+pub type SyncObserver = fn(std::ops::Range<u64>);
+
+static OBSERVER: std::sync::Mutex<Option<SyncObserver>> = std::sync::Mutex::new(None);
+
+/// Has syncs of this process told to a function; a test's model of a device needs to know them.
+pub fn observe_syncs(observer: SyncObserver) {
+    *OBSERVER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(observer);
+}
+
+pub(super) fn synced(range: std::ops::Range<u64>) {
+    let observer = *OBSERVER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(observer) = observer {
+        observer(range);
+    }
+}
