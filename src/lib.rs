@@ -39,6 +39,7 @@ mod txn;
 mod types;
 
 mod array;
+mod backup;
 pub mod check;
 mod cursor;
 mod dump;
@@ -46,6 +47,7 @@ mod hashtbl;
 mod object;
 mod pmanage;
 mod primitive;
+mod salvage;
 mod table;
 mod typed;
 mod typed_array;
@@ -53,6 +55,7 @@ mod typed_array;
 mod ffi;
 
 pub use array::{Array, Elements};
+pub use backup::Backup;
 pub use cursor::{Bindings, Keys};
 pub use error::{Damage, Error, Result};
 pub use group::{DetachedTransaction, Transaction};
@@ -61,6 +64,7 @@ pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_l
 pub use os::name::{Kind, Name};
 pub use pmanage::{PmKind, PmObject, Pmanage};
 pub use primitive::{BlockOp, FRAGMENT_WORDS, PrimitiveTable, Step, WordBindings, WordKeys};
+pub use salvage::{Salvaged, salvage};
 #[cfg(feature = "inject")]
 pub use segment::inject;
 pub use table::{Table, TableInfo, TableKind};

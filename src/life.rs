@@ -169,6 +169,18 @@ pub(crate) fn mark_clean(segment: &Segment) -> Result<()> {
     segment.sync_range(header::HEADER, 2 * PAGE_BYTES)
 }
 
+/// A copy that nobody has used yet is written to its device, clean from the beginning.
+pub(crate) fn begin_clean(segment: &Segment) -> Result<()> {
+    for (n, half) in (0..).zip(boot()) {
+        segment.store(header::LIFE_BOOT.word(n), half);
+    }
+    let dirty = segment.load(header::LIFE_DIRTY);
+    segment.store(header::LIFE_NOTED, dirty);
+    segment.store(header::LIFE_CLEAN, dirty);
+    segment.store(header::LIFE_FAILED, 0);
+    segment.sync()
+}
+
 /// Writes everything to the device. A page that the device has once refused counts as written afterwards, so one
 /// failure spoils the object for being clean until it is checked.
 fn write_all(segment: &Segment) -> Result<()> {

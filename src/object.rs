@@ -1,5 +1,6 @@
 //! Objects: opening, naming, closing, removing; options of managing.
 
+use crate::backup::{self, Backup};
 use crate::check;
 use crate::engine::holds::Hold;
 use crate::engine::{self, Engine};
@@ -215,6 +216,15 @@ pub enum Locking {
 }
 
 impl Locking {
+    /// The method of a recorded number; the best one if there is no such method.
+    pub(crate) fn from_recorded(number: u64) -> Locking {
+        match number {
+            1 => Locking::None,
+            2 => Locking::Record,
+            _ => Locking::Futex,
+        }
+    }
+
     pub(crate) fn name(number: u64) -> &'static str {
         match number {
             1 => "NONE",
@@ -380,7 +390,8 @@ impl ManageOptions {
 }
 
 impl Object {
-    fn from_files(files: Files, reservation: u64) -> Result<Object> {
+    /// The object behind files that are open.
+    pub(crate) fn from_files(files: Files, reservation: u64) -> Result<Object> {
         let object = Object {
             inner: Arc::new(Inner {
                 files: Arc::new(files),
@@ -608,6 +619,25 @@ impl Object {
             }
             None => Ok(()),
         }
+    }
+
+    /// Copies the object to a new name, as it is at one moment, while others go on. Writers are kept out for a short time at
+    /// the end: while the object is compared with the copy, and what has changed meanwhile is copied again. The
+    /// copy is an object of its own, closed in order, written to its device before it gets its name; until
+    /// then nothing is there. Its permissions are those of `mode`, less the umask.
+    ///
+    /// `replace`: an object of that name may exist, and is replaced; whoever uses it goes on with the old one.
+    /// `lock_timeout_ms` bounds the wait for groups that are open: 0 no limit, negative no waiting. Under the locking method
+    /// NONE nobody is kept out: the object has to be quiet.
+    ///
+    /// # Errors
+    /// [`Error::Exists`]; [`Error::NoSpace`]; [`Error::Timeout`]; [`Error::InGroup`], this thread has a group open;
+    /// [`Error::ReadOnly`], the object is open for reading only, which cannot keep writers out; [`Error::NotFound`],
+    /// the object is empty, or there is no such directory; [`Error::Permission`]; [`Error::Invalid`]; [`Error::System`].
+    pub fn backup(&self, to: &Name, mode: u32, replace: bool, lock_timeout_ms: i32) -> Result<Backup> {
+        let engine = self.engine_if_any()?.ok_or(Error::NotFound)?;
+        engine.require_order()?;
+        backup::backup(&engine, to, mode, replace, Patience::from_millis(lock_timeout_ms))
     }
 
     /// Writes all that has been stored to the file's device, at a moment at which no operation and no group is half done,

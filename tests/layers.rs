@@ -32,12 +32,14 @@ const FLOORS: &[(&str, u32)] = &[
     ("cursor", 7),
     ("primitive", 7),
     ("dump", 7),
+    ("backup", 7),
+    ("salvage", 8),
     ("pmanage", 6),
     ("typed", 7),
     ("typed_array", 7),
     // The checker shares nothing with what it judges but the names of damages.
     ("check", 7),
-    ("ffi", 8),
+    ("ffi", 9),
     // What lib.rs gives to users; nobody inside imports through it.
     ("Error", 0),
     ("Result", 0),
@@ -73,6 +75,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("typed_array", "table"),
     ("cursor", "object"),
     ("object", "cursor"),
+    ("object", "backup"),
     ("object", "check"),
     ("object", "table"),
     ("primitive", "hashtbl"),

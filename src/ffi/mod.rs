@@ -8,7 +8,7 @@
 //! - [`error`]: codes, texts, versions, memory that the caller frees.
 //! - [`object`], [`options`], [`roots`], [`hashtbl`], [`many`], [`array`],
 //!   [`array_typed`], [`update`], [`cursor`], [`primitive`], [`group`],
-//!   [`watch`], [`check`], [`pmanage`]: one noun each.
+//!   [`watch`], [`check`], [`rescue`], [`pmanage`]: one noun each.
 //! - [`value`], [`types`], [`result`], [`typed`], [`typed_walk`], [`typed_update`]: cells, type objects, what was
 //!   found, typed hash tables.
 //! - [`inject`]: a hook for tests, in test builds only; not part of the header.
@@ -32,6 +32,7 @@ mod object;
 mod options;
 mod pmanage;
 mod primitive;
+mod rescue;
 mod result;
 mod roots;
 mod typed;

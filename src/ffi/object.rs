@@ -47,7 +47,8 @@ pub const NETSHM_EXCL: u32 = 8;
 /// Empty the object, in one transaction.
 pub const NETSHM_TRUNC: u32 = 16;
 
-fn name_of(kind: c_int, file_name: Option<&OsStr>, mem_name: Option<&OsStr>) -> Outcome<Name> {
+/// The name that arguments 1 to 3 give.
+pub(super) fn name_of(kind: c_int, file_name: Option<&OsStr>, mem_name: Option<&OsStr>) -> Outcome<Name> {
     match (kind, file_name, mem_name) {
         (NETSHM_ANON, ..) => Err(Fault::Argument(1, "memory without a name cannot be named")),
         (NETSHM_POSIX | NETSHM_FILE, None, _) => Err(Fault::Null(2)),

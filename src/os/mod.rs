@@ -14,6 +14,7 @@
 //! | `management` | the small text file beside a POSIX object; the quoting of names |
 //! | `persistent` | a list of persistent kernel objects as a text file; the removal of such objects |
 //! | `shm` | the files behind an object: open, create, unlink, chmod, reopen |
+//! | `draft` | a file that gets its name when it is finished |
 //! | `space` | blocks of the file: allocate, punch, read, write |
 //! | `map` | address space: the reservation, and the page that keeps a lock alive |
 //! | `filelock` | locks on bytes of a file, and the registration of a process |
@@ -22,6 +23,7 @@
 //! | `time` | clocks and deadlines |
 
 pub(crate) mod descriptor;
+pub(crate) mod draft;
 pub(crate) mod filelock;
 pub(crate) mod futex;
 pub(crate) mod management;

@@ -67,6 +67,42 @@ pub(crate) fn next_data(fd: BorrowedFd<'_>, from: u64) -> Option<std::ops::Range
     (end > start).then_some(start..end)
 }
 
+/// The same, with its errors told from the end of the data.
+pub(crate) fn data_from(fd: BorrowedFd<'_>, from: u64) -> Result<Option<std::ops::Range<u64>>> {
+    use nix::errno::Errno;
+    use nix::unistd::{Whence, lseek};
+
+    let seek = |from: u64, what| match lseek(fd, i64::try_from(from).unwrap_or(i64::MAX), what) {
+        Ok(at) => Ok(Some(at.unsigned_abs())),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(errno) => Err(Error::system("lseek", errno as i32)),
+    };
+    loop {
+        let Some(start) = seek(from, Whence::SeekData)? else { return Ok(None) };
+        let Some(end) = seek(start, Whence::SeekHole)? else { return Ok(None) };
+        // Else the file was punched between the two looks.
+        if end > start {
+            return Ok(Some(start..end));
+        }
+    }
+}
+
+/// Bytes that the file has blocks for.
+pub(crate) fn stored_bytes(fd: BorrowedFd<'_>) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+
+    let metadata = as_file(fd).metadata().map_err(|error| io_error("fstat", &error))?;
+    Ok(metadata.blocks().saturating_mul(512))
+}
+
+/// Makes the file so long at least. What is new has no memory.
+pub(crate) fn lengthen(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
+    if file_size(fd)? >= len {
+        return Ok(());
+    }
+    as_file(fd).set_len(len).map_err(|error| io_error("ftruncate", &error))
+}
+
 /// Length of the file in bytes.
 pub(crate) fn file_size(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(status(fd)?.size_bytes)

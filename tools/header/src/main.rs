@@ -30,6 +30,7 @@ const SECTIONS: &[(&str, &str, &str)] = &[
     ("group", "Groups", ""),
     ("watch", "Waiting for change", ""),
     ("check", "Checking", ""),
+    ("rescue", "Backup and salvage", ""),
     ("pmanage", "Finding and deleting what is left", ""),
 ];
 
