@@ -140,7 +140,7 @@ extern "C" {
 #define NETSHM_E_CLOSED (-24)
 /** The group was begun by the parent process, before the fork; only the parent can end it. */
 #define NETSHM_E_FORKED (-25)
-/** The object was re-initialised as something else. */
+/** The object was re-initialised as something else, or the table dropped; it lasts until there is such a table again. */
 #define NETSHM_E_STALE (-26)
 /** Too many participants, or too many changes meanwhile; or the handle is in use by another thread. */
 #define NETSHM_E_BUSY (-27)
@@ -279,7 +279,8 @@ typedef struct netshm_object netshm_object;
  *
  * @return NETSHM_OK; NETSHM_E_NOT_FOUND, there is none, and NETSHM_CREAT was not given; NETSHM_E_EXISTS, with
  *         NETSHM_EXCL; NETSHM_E_PERMISSION; NETSHM_E_KIND, the management file is about another memory object;
- *         NETSHM_E_CORRUPT and NETSHM_E_NEWER, the memory holds something else, and is left as it is;
+ *         NETSHM_E_CORRUPT and NETSHM_E_NEWER, the memory holds something else, or its end was cut off (the error's
+ *         text says "truncated file"), and is left as it is;
  *         NETSHM_E_UNSUPPORTED, on network file systems; NETSHM_E_INVALID, NETSHM_E_NO_MEMORY,
  *         NETSHM_E_NO_SPACE, NETSHM_E_SYSTEM.
  */
@@ -388,6 +389,28 @@ int netshm_chmod(netshm_object *o, uint32_t mode);
 int netshm_chown(netshm_object *o, uint32_t uid, uint32_t gid);
 
 /**
+ * Writes all that has been stored to the device of an object's file, at a moment at which no operation and no group is
+ * half done, and waits until it is there.
+ *
+ * If the machine goes down before anything is changed again, the object is exactly as it was at that moment, and is used
+ * like one that was closed in order. If it goes down after further changes, some of these are on the device and
+ * others are not: every use of the object then fails with #NETSHM_E_CORRUPT, #NETSHM_DAMAGE_UNCLEAN, until
+ * netshm_check() has found it sound; see there. A process that is killed needs no sync: nothing is lost by that.
+ *
+ * Writers are kept out while that part is written which a first pass, during which they go on, has left. Readers are
+ * not. POSIX shared memory and memory without a name have no device: it costs little and gains nothing.
+ *
+ * @param o           The object, open for writing.
+ * @param timeout_ms  Longest wait for groups that are open, in milliseconds. 0: no limit; negative: no waiting.
+ *
+ * @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP, this thread has a group open; NETSHM_E_READ_ONLY;
+ *         NETSHM_E_SYSTEM and NETSHM_E_NO_SPACE, the device does not take it, and what is on it is not known: make a
+ *         backup elsewhere; NETSHM_E_CORRUPT; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ */
+int netshm_sync(netshm_object *o,
+                int32_t timeout_ms);
+
+/**
  * Closes an object's handle. The object goes on existing, and tables made from it stay usable.
  *
  * @param o  The handle; NULL is OK.
@@ -404,11 +427,12 @@ int netshm_close(netshm_object *o);
 uint32_t netshm_supported_kinds(void);
 
 /**
- * Tells the best locking method for a kind of object.
+ * Tells the best locking method for a kind of object, which is that of a new one if none is asked for. The system call
+ * for #NETSHM_LOCK_FUTEX is tried once in each process; sandboxes may deny it.
  *
  * @param kind  The kind.
  *
- * @return #NETSHM_LOCK_FUTEX or #NETSHM_LOCK_NONE; NETSHM_E_INVALID for an unknown kind, without a detail.
+ * @return #NETSHM_LOCK_FUTEX; #NETSHM_LOCK_RECORD where there are no futexes; NETSHM_E_INVALID for an unknown kind, without a detail.
  */
 int netshm_best_locking(int kind);
 
@@ -518,7 +542,8 @@ int netshm_roots(netshm_object *o,
                  size_t *n);
 
 /**
- * Removes a named table with all that it holds, in one transaction. Its handles give NETSHM_E_STALE from then on.
+ * Removes a named table with all that it holds, in one transaction. Its handles give NETSHM_E_STALE until a table of
+ * the same name, kind and types is there again, which they then are of.
  *
  * @param o     The object, open for writing.
  * @param name  The name of the table.
@@ -2298,7 +2323,7 @@ int netshm_hashtbl_stamp(netshm_hashtbl *t,
  * Waits until the bindings of a key may have changed since a stamp.
  *
  * It may end early, without a change; it does not end late: a commit wakes all who wait, in whatever process. Two
- * things are noticed after 50 ms only: that the whole table was re-initialised, and a change by a process that was
+ * things may be noticed after 50 ms only: that a large table was re-initialised, and a change by a process that was
  * killed before it could wake anybody. It does not poll, except that on an object that is open for reading only,
  * or whose locking method is not #NETSHM_LOCK_FUTEX, it looks every 5 ms. Nothing is locked meanwhile.
  *
@@ -2361,7 +2386,7 @@ int netshm_hashtbl_wait_v(netshm_hashtbl *t,
 #define NETSHM_DAMAGE_TRUNCATED 2
 /** Damage: a header field has an impossible value. */
 #define NETSHM_DAMAGE_HEADER 3
-/** Damage: the object was not closed cleanly before the last reboot. */
+/** Damage: the machine went down while the object was in use, and it has not been checked since: see netshm_check(). */
 #define NETSHM_DAMAGE_UNCLEAN 4
 /** Damage: a lock word names an owner that does not hold it, or has unknown bits. */
 #define NETSHM_DAMAGE_STRAY_LOCK 5
@@ -2415,6 +2440,12 @@ typedef int (*netshm_damage_fn)(int what, int64_t offset, const char *text, void
  * If the object is open for writing, what dead processes have left is put in order first, and all writers are
  * kept out meanwhile. If it is open for reading only, changes under way may look like damage.
  *
+ * An object in a file that the machine went down with while it was in use, and not at rest after netshm_sync(), may hold
+ * any mixture of what was stored since it was last in order. All other calls refuse it, with #NETSHM_E_CORRUPT and
+ * #NETSHM_DAMAGE_UNCLEAN. If the check finds no damage in its structure, and it is open for writing, it can be
+ * used from then on, in all processes: it has what was synced last, and of later changes some, of a group perhaps a part.
+ * If there is damage, it stays refused.
+ *
  * @param o      The object.
  * @param flags  Reserved: 0.
  * @param fn     Called for each damage; may be NULL.
@@ -2428,6 +2459,104 @@ int netshm_check(netshm_object *o,
                  uint32_t flags,
                  netshm_damage_fn fn,
                  void *arg);
+
+/* ---- Backup and salvage ---------------------------------------------------------------------------------- */
+
+/**
+ * Flag of netshm_backup() and netshm_salvage(): an object of the new name may exist, and is replaced. Whoever uses it goes
+ * on with the old one.
+ */
+#define NETSHM_REPLACE 1
+
+/**
+ * What netshm_salvage() has saved, and what not.
+ *
+ * Set `size` to `sizeof(netshm_salvaged)` before the call; the structure may grow at its end.
+ */
+typedef struct netshm_salvaged {
+    /** Size of this structure in bytes, set by the caller. */
+    size_t size;
+    /** Tables and arrays found, the unnamed one included. */
+    uint64_t tables;
+    /** Tables of which nothing is left, because their roots or what refers to these is damaged. */
+    uint64_t tables_lost;
+    /** Bindings saved; of an array, parts. */
+    uint64_t bindings;
+    /** Bindings that are known to be lost. Behind each there may be older ones of the same key. */
+    uint64_t bindings_lost;
+    /** Buckets that cannot be read or are damaged: what they referred to is not known. */
+    uint64_t buckets_lost;
+    /** How many bindings the tables had by their own count, about; UINT64_MAX if that cannot be read. */
+    uint64_t bindings_counted;
+} netshm_salvaged;
+
+/**
+ * Copies an object to a new name, as it is at one moment, while others go on.
+ *
+ * The object is copied while everybody works, what has changed meanwhile is copied again, and at the end, for a short time,
+ * writers are kept out while the object is compared with the copy and the rest is brought over: some 0.3 s for each GiB of
+ * the object, once more in a file that memory does not hold. Readers are never kept out. The copy is an object of its
+ * own, closed in order, and on its device; it gets its name when it is finished, so that there is never a half one.
+ * If the call fails, or its process is killed, nothing is left (where the file system knows files without names; elsewhere a
+ * kill leaves a hidden file beside).
+ *
+ * Under the locking method NONE nobody is kept out: the object has to be quiet.
+ *
+ * @param o           The object, open for writing: else writers could not be kept out.
+ * @param kind        #NETSHM_POSIX or #NETSHM_FILE, whatever the kind of the object.
+ * @param file_name   As for netshm_open().
+ * @param mem_name    As for netshm_open().
+ * @param mode        Permissions of the copy, as for open(2). The umask is honoured.
+ * @param flags       0 or #NETSHM_REPLACE.
+ * @param timeout_ms  Longest wait for groups that are open, in milliseconds. 0: no limit; negative: no waiting.
+ * @param stopped_ns  Receives the time for which writers were kept out, in nanoseconds; may be NULL.
+ *
+ * @return NETSHM_OK; NETSHM_E_EXISTS; NETSHM_E_NOT_FOUND, the object is empty, or there is no such directory;
+ *         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP; NETSHM_E_READ_ONLY; NETSHM_E_PERMISSION;
+ *         NETSHM_E_KIND, the management file is about another memory object; NETSHM_E_CORRUPT, the object's structure is
+ *         damaged; NETSHM_E_INVALID; NETSHM_E_CLOSED; NETSHM_E_SYSTEM.
+ */
+int netshm_backup(netshm_object *o,
+                  int kind,
+                  const char *file_name,
+                  const char *mem_name,
+                  uint32_t mode,
+                  uint32_t flags,
+                  int32_t timeout_ms,
+                  uint64_t *stopped_ns);
+
+/**
+ * Copies every binding whose record and chain are undamaged from an object into a new one. The damaged object is only read,
+ * without locks, and by system calls, so that nothing in it can do harm; nobody should be using it.
+ *
+ * Tables and arrays keep their names, types, default values and lengths, and the bindings of a key their order. A binding
+ * is saved if its key, by its hash, belongs where it was found, and its record is plausible. That the bytes of its
+ * value are those that were stored is known only if the object has checksums. The new object has the same locking method
+ * and hashing, and no maximum size; it gets its name when it is finished.
+ *
+ * @param kind          #NETSHM_POSIX or #NETSHM_FILE: the damaged object's.
+ * @param file_name     Its name, as for netshm_open().
+ * @param mem_name      Its name, as for netshm_open().
+ * @param to_kind       #NETSHM_POSIX or #NETSHM_FILE: the new object's.
+ * @param to_file_name  Its name, as for netshm_open().
+ * @param to_mem_name   Its name, as for netshm_open().
+ * @param mode          Permissions of the new object, as for open(2). The umask is honoured.
+ * @param flags         0 or #NETSHM_REPLACE.
+ * @param report        Receives what was saved and lost; may be NULL. Its field `size` is set by the caller.
+ *
+ * @return NETSHM_OK, whatever was lost; NETSHM_E_CORRUPT, the header is damaged, so that no key can be recognised;
+ *         NETSHM_E_NEWER; NETSHM_E_NOT_FOUND; NETSHM_E_EXISTS; NETSHM_E_PERMISSION; NETSHM_E_NO_SPACE; NETSHM_E_KIND;
+ *         NETSHM_E_INVALID; NETSHM_E_SYSTEM.
+ */
+int netshm_salvage(int kind,
+                   const char *file_name,
+                   const char *mem_name,
+                   int to_kind,
+                   const char *to_file_name,
+                   const char *to_mem_name,
+                   uint32_t mode,
+                   uint32_t flags,
+                   netshm_salvaged *report);
 
 /* ---- Finding and deleting what is left ------------------------------------------------------------------- */
 
