@@ -128,7 +128,7 @@ fn backups_under_load() {
         start.elapsed(),
         stops[stops.len() / 2],
         stops[stops.len() - 1],
-        late / rounds >> 10
+        (late / rounds) >> 10
     );
     for worker in &mut workers {
         assert_eq!(worker.poll(), None, "all go on");
