@@ -54,8 +54,8 @@ static void types(void)
     const char *text = NULL;
     size_t i;
     static const struct { const char *text; int position; } wrong[] = {
-        { "", 0 }, { "integer", 0 }, { "(int,string", 11 }, { "(int string)", 4 }, { "int ", 3 }, { "_", 0 },
-        { "int\377", 3 }, { "custom:", 7 }, { "int32[", 6 }
+        { "", 0 }, { "integer", 3 }, { "intx", 3 }, { "int3", 4 }, { "(int,string", 11 }, { "(int string)", 4 }, { "int ", 3 }, { "_", 0 },
+        { "int\377", 3 }, { "x\377", 0 }, { "(int,\303\274)", 5 }, { "custom:", 7 }, { "int32[", 6 }
     };
     good(netshm_type_option(b, &option));
     good(netshm_type_pair(a, option, &pair));

@@ -38,7 +38,8 @@ pub enum Error {
     /// A type's signature does not follow the grammar.
     #[error("bad signature at byte {position}: {reason}")]
     Signature {
-        /// The first byte that cannot be there, counted from 0.
+        /// The first byte that cannot be there, counted from 0: so many bytes before it are the beginning of some
+        /// signature. The text's length if it only ends too early.
         position: usize,
         /// What is wrong with it.
         reason: &'static str,

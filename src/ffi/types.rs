@@ -40,13 +40,10 @@ pub(super) unsafe fn parse(number: u32, signature: *const c_char) -> Outcome<Typ
     }
     // SAFETY: the caller's promise.
     let text = unsafe { CStr::from_ptr(signature) };
-    let wrong = |position, reason| Err(Fault::Signature(number, position, reason));
-    match text.to_str().map(Type::parse) {
-        Ok(Ok(of)) => Ok(of),
-        Ok(Err(Error::Signature { position, reason })) => wrong(position, reason),
-        Ok(Err(e)) => Err(Fault::Core(e)),
-        Err(e) => wrong(e.valid_up_to(), "a signature has no such byte"),
-    }
+    Type::parse_bytes(text.to_bytes()).map_err(|e| match e {
+        Error::Signature { position, reason } => Fault::Signature(number, position, reason),
+        e => Fault::Core(e),
+    })
 }
 
 /// Makes the type that a signature describes, for instance `int`, `(int,string?)`, `int32[]`.
@@ -57,7 +54,8 @@ pub(super) unsafe fn parse(number: u32, signature: *const c_char) -> Outcome<Typ
 /// @param out        Receives the type, to be closed by netshm_type_close().
 ///
 /// @return NETSHM_OK; NETSHM_E_INVALID, it is no signature: `offset` of #netshm_error is the position, counted
-///         from 0, of the first byte that cannot be there; NETSHM_E_TOO_LARGE, more than 504 bytes or nested
+///         from 0, of the first byte that cannot be there, which is the number of bytes before it that some signature
+///         begins with (3 for `integer`), and the length of the text if it only ends too early; NETSHM_E_TOO_LARGE, more than 504 bytes or nested
 ///         more than 32 deep.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_type_parse(signature: *const c_char, out: *mut *mut netshm_type) -> c_int {

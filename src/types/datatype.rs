@@ -12,7 +12,7 @@ pub(super) const MAX_SIGNATURE_BYTES: usize = 504;
 /// Deepest nesting, a simple type having depth 1. It bounds the recursion of everything that walks a type.
 pub(super) const MAX_DEPTH: usize = 32;
 /// Longest name of a custom type in bytes.
-const MAX_NAME_BYTES: usize = 64;
+pub(super) const MAX_NAME_BYTES: usize = 64;
 
 /// The type of keys or values. Clones share the same object; two types are equal if their signatures are.
 ///
@@ -151,7 +151,12 @@ impl Type {
     /// # Errors
     /// [`Error::Signature`], with the position of the first byte that cannot be there; [`Error::TooLarge`].
     pub fn parse(signature: &str) -> Result<Type> {
-        signature::parse(signature.as_bytes())
+        Type::parse_bytes(signature.as_bytes())
+    }
+
+    /// The same, for a text that may be anything: no byte is accepted but ASCII.
+    pub(crate) fn parse_bytes(signature: &[u8]) -> Result<Type> {
+        signature::parse(signature)
     }
 
     /// The canonical signature.

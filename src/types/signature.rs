@@ -8,8 +8,12 @@
 //! ```
 
 use super::Type;
-use super::datatype::{MAX_DEPTH, MAX_SIGNATURE_BYTES};
+use super::datatype::{MAX_DEPTH, MAX_NAME_BYTES, MAX_SIGNATURE_BYTES};
 use crate::error::{Error, Result};
+
+/// What an atom begins with, if it is no pair.
+const BEGINNINGS: [&str; 10] =
+    ["int", "int32", "int32[]", "int64", "nativeint", "uint", "double", "string", "bytes", "custom:"];
 
 /// May this byte be part of a custom type's name?
 pub(super) fn is_name_byte(byte: u8) -> bool {
@@ -17,6 +21,8 @@ pub(super) fn is_name_byte(byte: u8) -> bool {
 }
 
 /// Parses a whole text. It is canonical already: no text but the type's own signature is accepted.
+///
+/// The position of an error is the length of the longest beginning of the text that some signature begins with too.
 pub(super) fn parse(text: &[u8]) -> Result<Type> {
     if text.len() > MAX_SIGNATURE_BYTES {
         return Err(Error::TooLarge("a signature of more than 504 bytes"));
@@ -27,6 +33,11 @@ pub(super) fn parse(text: &[u8]) -> Result<Type> {
         return parser.fail("the signature should end here");
     }
     Ok(found)
+}
+
+/// How many bytes two words have in common from their beginning.
+fn common(one: &str, other: &str) -> usize {
+    one.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count()
 }
 
 struct Parser<'a> {
@@ -89,18 +100,19 @@ impl<'a> Parser<'a> {
                 let name_at = self.position;
                 let name = self.word(is_name_byte).to_owned();
                 return Type::custom(&name).or_else(|_| {
-                    self.position = name_at;
+                    self.position = name_at + name.len().min(MAX_NAME_BYTES);
                     self.fail("the name of a custom type is 1 to 64 letters, digits, '.', '-' or '_'")
                 });
             }
             word => {
-                let reason = match word {
+                let known = BEGINNINGS.iter().map(|beginning| common(word, beginning)).max();
+                self.position = begin + known.unwrap_or(0);
+                return self.fail(match word {
                     "" if begin == self.text.len() => "a type is missing",
                     "_" => "'_' may only be the right half of a pair",
-                    _ => "no type begins like this",
-                };
-                self.position = begin;
-                return self.fail(reason);
+                    _ if self.position == self.text.len() => "the word of a type is cut off",
+                    _ => "no type has such a word",
+                });
             }
         };
         Ok(found)

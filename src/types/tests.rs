@@ -124,7 +124,7 @@ proptest! {
         for candidate in [&text.as_bytes()[..at], &changed] {
             match signature::parse(candidate) {
                 Ok(other) => prop_assert_eq!(other.signature().as_bytes(), candidate),
-                Err(Error::Signature { position, .. }) => prop_assert!(position <= candidate.len()),
+                Err(Error::Signature { position, .. }) => prop_assert!((at..=candidate.len()).contains(&position)),
                 Err(e) => prop_assert!(false, "{e}"),
             }
         }
@@ -237,7 +237,18 @@ proptest! {
 fn errors_of_signatures_give_the_position() {
     for (text, position) in [
         ("", 0),
-        ("integer", 0),
+        ("integer", 3),
+        ("intx", 3),
+        ("int3", 4),
+        ("int32x", 5),
+        ("int32[x", 6),
+        ("int_", 3),
+        ("native", 6),
+        ("i", 1),
+        ("x", 0),
+        ("(int,strong)", 8),
+        ("customer", 6),
+        ("cust", 4),
         ("int ", 3),
         ("(int", 4),
         ("(int,", 5),
@@ -255,10 +266,48 @@ fn errors_of_signatures_give_the_position() {
         ("custom:a/b", 8),
         ("?", 0),
         ("(int,string)?x", 13),
+        (LONG_NAME, 71),
     ] {
         let found = Type::parse(text);
         let matches = matches!(found, Err(Error::Signature { position: at, .. }) if at == position);
         assert!(matches, "{text}: {found:?}");
+    }
+}
+
+/// 65 letters where 64 are possible.
+const LONG_NAME: &str = "custom:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// What a signature begins with is never blamed: after its first bytes, the first foreign byte is, or a later one if
+/// another signature goes on so.
+#[test]
+fn errors_of_signatures_blame_no_beginning() {
+    let signatures = [
+        "int32",
+        "int64",
+        "nativeint",
+        "uint",
+        "double",
+        "string",
+        "bytes",
+        "int32[]",
+        "custom:a.b",
+        "(int,string?)",
+        "((int,_),custom:c)?",
+        "(bytes??,(uint,int32[]))",
+    ];
+    for signature in signatures {
+        for cut in 0..signature.len() {
+            for byte in " !?_()[],:abcdefghijklmnopqrstuvwxyz0123456789".chars() {
+                let text = format!("{}{byte}", &signature[..cut]);
+                match Type::parse(&text) {
+                    Ok(_) => {}
+                    Err(Error::Signature { position, .. }) => {
+                        assert!((cut..=cut + 1).contains(&position), "{text}: {position}");
+                    }
+                    other => panic!("{text}: {other:?}"),
+                }
+            }
+        }
     }
 }
 
