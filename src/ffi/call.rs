@@ -131,6 +131,20 @@ fn panicked(panic: Box<dyn Any + Send>) -> c_int {
     dropped.unwrap_or(error::NETSHM_E_PANIC)
 }
 
+/// The longest key and the longest value, in bytes.
+const LONGEST: u64 = 1 << 40;
+
+/// Complains of a length that no key and no value has, before any byte is looked at.
+#[inline(always)]
+pub(super) fn check_length(bytes: usize) -> Outcome {
+    if bytes as u64 > LONGEST || bytes > isize::MAX as usize { Err(too_long()) } else { Ok(()) }
+}
+
+#[cold]
+fn too_long() -> Fault {
+    Fault::Core(Error::TooLarge("a key or a value of more than 2^40 bytes"))
+}
+
 /// The bytes of an argument; NULL is an empty slice if `len` is 0.
 ///
 /// # Safety
@@ -140,9 +154,7 @@ pub(super) unsafe fn bytes<'a>(number: u32, data: *const c_void, len: usize) -> 
     if data.is_null() {
         return if len == 0 { Ok(&[]) } else { Err(Fault::Null(number)) };
     }
-    if len > isize::MAX as usize {
-        return Err(Fault::Core(Error::TooLarge("a length of more than half of the address space")));
-    }
+    check_length(len)?;
     // SAFETY: the caller's promise; the length was just checked.
     Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
 }

@@ -1,6 +1,6 @@
 //! Hash tables: several keys in one call.
 
-use super::call::{Fault, Outcome, guard, out, out_or_null};
+use super::call::{Fault, Outcome, check_length, guard, out, out_or_null};
 use super::error::{Block, NETSHM_E_NOT_FOUND};
 use super::hashtbl::{live_raw, netshm_hashtbl, netshm_slice};
 use crate::error::Error;
@@ -185,9 +185,7 @@ impl<'a> Slices<'a> {
             if slice.data.is_null() && slice.len != 0 {
                 return Err(Fault::Argument(number, "data of an element is NULL, and its len is not 0"));
             }
-            if slice.len > isize::MAX as usize {
-                return Err(Fault::Core(Error::TooLarge("a length of more than half of the address space")));
-            }
+            check_length(slice.len)?;
         }
         Ok(slices)
     }

@@ -1,6 +1,6 @@
 //! Primitive tables: int32 keys, arrays of int32 as values, and walks over their blocks.
 
-use super::call::{Fault, Outcome, guard, out, out_or_null};
+use super::call::{Fault, Outcome, check_length, guard, out, out_or_null};
 use super::callback::{call_back, goes_on};
 use super::error::allocate;
 use super::handle;
@@ -32,9 +32,7 @@ unsafe fn words<'a>(number: u32, data: *const i32, n: usize) -> Outcome<&'a [i32
     if !data.is_aligned() {
         return Err(Fault::Argument(number, "it is not aligned"));
     }
-    if n > isize::MAX as usize / size_of::<i32>() {
-        return Err(Fault::Core(Error::TooLarge("a length of more than half of the address space")));
-    }
+    check_length(n.saturating_mul(size_of::<i32>()))?;
     // SAFETY: the caller's promise; alignment and length were just checked.
     Ok(unsafe { std::slice::from_raw_parts(data, n) })
 }

@@ -3,7 +3,7 @@
 //! Keys and values of one 8-byte integer take a short way of their own, outside of the guard against panics, as the
 //! hot calls on raw bytes do.
 
-use super::call::{Fault, Outcome, guard, out, out_or_null};
+use super::call::{Fault, Outcome, check_length, guard, out, out_or_null};
 use super::error::{NETSHM_E_NOT_FOUND, NETSHM_OK};
 use super::handle::{self, magic};
 use super::hashtbl::{self, netshm_hashtbl, settled};
@@ -75,7 +75,10 @@ pub(super) unsafe fn encoded<'a>(
     n: usize,
 ) -> Outcome<Encoded<'a>> {
     // SAFETY: the caller's promise.
-    Ok(of.encoded(&unsafe { cells(number, v, n) }?)?)
+    let encoded = of.encoded(&unsafe { cells(number, v, n) }?)?;
+    // Each cell may be as long as a value, and a value has several.
+    check_length(encoded.as_ref().len())?;
+    Ok(encoded)
 }
 
 /// The table, if it maps integers of 8 bytes to such.

@@ -1,6 +1,6 @@
 //! Callbacks on one binding: looking at it, and changing it under its lock.
 
-use super::call::{Fault, Outcome, bytes, guard, out_or_null};
+use super::call::{Fault, Outcome, bytes, check_length, guard, out_or_null};
 use super::callback::call_back;
 use super::error::NETSHM_E_CALLBACK;
 use super::handle;
@@ -194,6 +194,7 @@ pub unsafe extern "C" fn netshm_update_append(
             active.check_raw()?;
             let mut value = active.value.borrow_mut();
             let value = value.get_or_insert_default();
+            check_length(value.len().saturating_add(data.len()))?;
             value.try_reserve(data.len()).map_err(|_| Error::NoMemory)?;
             value.extend_from_slice(data);
             Ok(())

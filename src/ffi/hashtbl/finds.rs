@@ -32,7 +32,8 @@ pub struct netshm_slice {
 /// @param len      Receives the value's full length in bytes, also with NETSHM_E_TOO_SMALL.
 ///
 /// @return NETSHM_OK; NETSHM_E_NOT_FOUND, the key has no binding; NETSHM_E_TOO_SMALL, *len bytes are needed;
-///         NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by a writer; NETSHM_E_BUSY;
+///         NETSHM_E_TOO_LARGE, the key is longer than any; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by a
+///         writer; NETSHM_E_BUSY;
 ///         NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for netshm_hashtbl_add();
 ///         NETSHM_E_INVALID, NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
