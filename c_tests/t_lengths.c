@@ -44,7 +44,7 @@ static void values(void)
     refused(netshm_hashtbl_insert(t, "k", 1, nowhere, too_long));
     refused(netshm_hashtbl_cas(t, "k", 1, nowhere, too_long, "w", 1));
     refused(netshm_hashtbl_cas(t, "k", 1, "v", 1, nowhere, too_long));
-    /* A key whose bytes cannot be read either: it is not touched. */
+    /* A key whose bytes cannot be read either: both lengths are looked at first. */
     refused(netshm_hashtbl_add(t, nowhere, 100, nowhere, too_long));
     refused(netshm_hashtbl_replace(t, nowhere, 100, nowhere, too_long));
     refused(netshm_hashtbl_insert(t, nowhere, 100, nowhere, too_long));

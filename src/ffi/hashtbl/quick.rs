@@ -67,7 +67,8 @@ pub(super) unsafe fn quick_bytes<'a>(data: *const c_void, len: usize) -> Option<
     if data.is_null() {
         return None;
     }
-    if len > isize::MAX as usize {
+    // The long way says which lengths there can be.
+    if len > i32::MAX as usize {
         return None;
     }
     // SAFETY: the caller's promise; the length was just checked.
