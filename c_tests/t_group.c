@@ -83,12 +83,15 @@ static void nesting(void)
 
     /* The outer group ends first: the inner one is told so. */
     good(netshm_group_begin(table, &outer));
+    put(t, "b", "kept");
     good(netshm_group_begin(table, &inner));
     put(t, "a", "lost");
+    put(t, "b", "lost");
     good(netshm_group_commit(outer));
     is(netshm_group_commit(inner), NETSHM_E_ABORTED);
     is(netshm_group_commit(inner), NETSHM_E_CLOSED);
     is(has(t, "a", "o"), 1);
+    is(has(t, "b", "kept"), 1);
     good(netshm_group_abort(NULL));
 }
 

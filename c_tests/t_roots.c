@@ -122,6 +122,15 @@ int main(void)
     is(netshm_roots(o, NULL, &n), NETSHM_E_INVALID);
     is(netshm_roots(o, &infos, NULL), NETSHM_E_INVALID);
 
+    /* Not in a group. */
+    {
+        netshm_txn *g = NULL;
+        good(netshm_group_begin(netshm_hashtbl_table(one), &g));
+        is(netshm_root_drop(o, "other"), NETSHM_E_IN_GROUP);
+        ok(strstr(last_text(), "removing a table") != NULL);
+        good(netshm_group_abort(g));
+    }
+
     /* One table anew, then all. */
     good(manage("one", NETSHM_REINIT, &again));
     is(has(one, "key", "changed"), NETSHM_E_NOT_FOUND);

@@ -699,13 +699,22 @@ fn initialise(engine: &Engine, how: Initialise, timeout_ms: i32) -> Result<bool>
     let patience = Patience::from_millis(timeout_ms);
     let mut entered = engine.enter(patience)?;
     if entered.in_group() {
-        return Err(Error::InGroup("initialising an object"));
+        return Err(Error::InGroup(purpose(&how)));
     }
     let mut w = entered.writer(patience);
     let changed = lifecycle::initialise(&mut w, how)?;
     // The old table is swept now if nothing disturbs; else by whoever comes along.
     while matches!(lifecycle::sweep_step(&mut w), Ok(true)) {}
     Ok(changed)
+}
+
+/// What a change of the set of tables is for.
+fn purpose(how: &Initialise<'_>) -> &'static str {
+    match how {
+        Initialise::IfEmpty(_) | Initialise::Anew(_) => "initialising a table",
+        Initialise::Drop(_) => "removing a table",
+        Initialise::RemoveAll => "emptying an object",
+    }
 }
 
 /// May a new table record these types? The left half of a pair, `(A,_)`, only reads what others have made.

@@ -289,6 +289,9 @@ unsafe fn take_detached(x: *mut netshm_txn) -> Outcome<bool> {
 
 /// Makes the changes of a group permanent, all at once; those of an inner group as part of the enclosing one.
 ///
+/// Inner groups that are still open are undone: what they have changed is dropped, this call gives NETSHM_OK for the
+/// rest, and their own ends give NETSHM_E_ABORTED. So end inner groups first.
+///
 /// @param x  The group. It ends and its handle is freed, whatever is returned, with these exceptions:
 ///           NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED.
 ///

@@ -205,15 +205,25 @@ pub unsafe extern "C" fn netshm_create_unique(
     mode: u32,
     out: *mut *mut netshm_object,
 ) -> c_int {
-    guard(&["kind", "file_name", "mem_name", "mode", "out"], || {
+    guard(&["kind", "file_pat", "mem_pat", "mode", "out"], || {
         let place = self::out(5, out)?;
         // SAFETY: the header asks for NUL-terminated strings.
         let (file, mem) = unsafe { (text_or_null(file_pat), text_or_null(mem_pat)) };
-        let object = OpenOptions::new().mode(mode).create_unique(&name_of(kind, file, mem)?)?;
+        let object =
+            OpenOptions::new().mode(mode).create_unique(&name_of(kind, file, mem)?).map_err(of_patterns)?;
         // SAFETY: the header asks for a valid place.
         unsafe { place.put(handle_of(object)) };
         Ok(())
     })
+}
+
+/// Names are patterns here, and called so.
+fn of_patterns(e: Error) -> Error {
+    match e {
+        Error::Invalid { argument: "file_name", reason } => Error::Invalid { argument: "file_pat", reason },
+        Error::Invalid { argument: "mem_name", reason } => Error::Invalid { argument: "mem_pat", reason },
+        other => other,
+    }
 }
 
 /// Tells an object's kind and name.

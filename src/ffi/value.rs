@@ -7,9 +7,11 @@ use smallvec::SmallVec;
 use std::ffi::c_void;
 use std::mem::{offset_of, size_of};
 
-/// Kind of a cell: an integer, as.i. Of types int, int32, int64, nativeint.
+/// Kind of a cell: an integer, as.i. Of types int, int32, int64, nativeint. Where the caller gives an integer of any
+/// type, also of uint, both kinds of integer cells will do: the number counts, and has to fit. What is read has the
+/// type's own kind.
 pub const NETSHM_V_INT: u32 = 1;
-/// Kind of a cell: an unsigned integer, as.u. Of type uint.
+/// Kind of a cell: an unsigned integer, as.u. Of type uint; see #NETSHM_V_INT.
 pub const NETSHM_V_UINT: u32 = 2;
 /// Kind of a cell: a double, as.d.
 pub const NETSHM_V_DOUBLE: u32 = 3;
