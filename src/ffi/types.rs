@@ -54,9 +54,9 @@ pub(super) unsafe fn parse(number: u32, signature: *const c_char) -> Outcome<Typ
 /// @param out        Receives the type, to be closed by netshm_type_close().
 ///
 /// @return NETSHM_OK; NETSHM_E_INVALID, it is no signature: `offset` of #netshm_error is the position, counted
-///         from 0, of the first byte that cannot be there, which is the number of bytes before it that some signature
-///         begins with (3 for `integer`), and the length of the text if it only ends too early; NETSHM_E_TOO_LARGE, more than 504 bytes or nested
-///         more than 32 deep.
+///         from 0, of the first byte that cannot be there: what stands before it is the beginning of some
+///         signature, and with it no more is (3 for `integer`); it is the length of a text that only ends too
+///         early; NETSHM_E_TOO_LARGE, more than 504 bytes or nested more than 32 deep.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_type_parse(signature: *const c_char, out: *mut *mut netshm_type) -> c_int {
     guard(&["signature", "out"], || {
