@@ -97,6 +97,10 @@ test-rust: lib
 		--test death -- whole_object groups recovery
 	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject \
 		$(addprefix --test ,$(RECORD_TESTS))
+	NETSHM_CHECKSUMS=1 NETSHM_KILLS=60 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test kill
+	NETSHM_CHECKSUMS=1 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test model -- among
+	NETSHM_CHECKSUMS=1 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test array --test array_slices \
+		--test primitive
 	$(CARGO) test --doc --target-dir $(TARGET)
 
 test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers

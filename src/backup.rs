@@ -164,7 +164,7 @@ impl Pieces {
 /// Makes an object in order of a copy that has come to its end, and writes it to its device. Gives its length.
 fn finish(files: Files) -> Result<u64> {
     let size = files.size()?;
-    let copy = Segment::map(Arc::new(files), size, true, false)?;
+    let copy = Segment::map(Arc::new(files), size, true, false, false)?;
     settle::bring_to_rest(&copy)?;
     back(&copy)?;
     let mut identity = [0; 16];

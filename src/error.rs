@@ -226,6 +226,9 @@ pub enum Damage {
     /// A counter differs from what is there.
     #[error("wrong count")]
     Count,
+    /// A record's lengths, key or value are not those that its checksum was made of.
+    #[error("wrong checksum")]
+    Checksum,
     /// The bytes of a typed key or value are not what its type makes of any value. The offset that comes with
     /// it is that within the key or value.
     #[error("bad encoding of a typed value")]

@@ -184,6 +184,7 @@ impl Salvage<'_> {
         let mut options = ManageOptions::new();
         options.root(name);
         options.locking(Locking::from_recorded(self.header.locking));
+        options.checksums(self.header.checksums);
         options.hashing(if self.header.hash == 2 { KeyHashing::Keyed } else { KeyHashing::Fast });
         if let Ok(hint @ 160..) = u32::try_from(self.header.page_hint) {
             options.page_size(hint / 4 * 4);
@@ -247,7 +248,12 @@ impl Salvage<'_> {
                 continue;
             }
             let report = &mut self.report;
-            let mut reader = Reader { source: &mut self.source, hash: self.hash, claimed: &mut self.claimed };
+            let mut reader = Reader {
+                source: &mut self.source,
+                hash: self.hash,
+                checksums: self.header.checksums,
+                claimed: &mut self.claimed,
+            };
             let losses = reader.bucket(index + i as u64, base, line, |reader, stack| {
                 let (saved, lost) = table.put(reader, stack)?;
                 report.bindings += saved;

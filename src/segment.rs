@@ -42,6 +42,8 @@ pub(crate) struct Segment {
     writable: bool,
     /// Threads that wait for a lock word sleep on it.
     futexes: bool,
+    /// The object's records have checksums.
+    checksums: bool,
     /// Huge pages are wanted.
     huge: AtomicBool,
     /// Held by the thread that maps more.
@@ -61,8 +63,14 @@ unsafe impl Sync for Segment {}
 
 impl Segment {
     /// Maps the object, reserving address space for `reserve` bytes or what can be had. `futexes` says whether
-    /// threads may sleep on its words.
-    pub(crate) fn map(files: Arc<Files>, reserve: u64, writable: bool, futexes: bool) -> Result<Segment> {
+    /// threads may sleep on its words, `checksums` whether records have them.
+    pub(crate) fn map(
+        files: Arc<Files>,
+        reserve: u64,
+        writable: bool,
+        futexes: bool,
+        checksums: bool,
+    ) -> Result<Segment> {
         let size = space::file_size(files.fd())? / LINE_BYTES * LINE_BYTES;
         if size < header::FIXED_PAGES as u64 * PAGE_BYTES {
             return Err(Error::corrupt(Damage::Truncated, Offset(size)));
@@ -78,6 +86,7 @@ impl Segment {
             mappings: AtomicPtr::new(node),
             writable,
             futexes,
+            checksums,
             huge: AtomicBool::new(false),
             growing: Turn::new(),
         })
@@ -90,6 +99,12 @@ impl Segment {
     /// The object's descriptor, found again if somebody has closed it behind our back.
     pub(crate) fn fd(&self) -> Result<BorrowedFd<'_>> {
         verify_or_reopen(&self.files)
+    }
+
+    /// Do records have checksums?
+    #[inline]
+    pub(crate) fn has_checksums(&self) -> bool {
+        self.checksums
     }
 
     pub(crate) fn is_writable(&self) -> bool {

@@ -12,6 +12,8 @@ pub(super) struct Header {
     pub(super) hash: Hash,
     /// No unknown compatible feature is in use, so reserved words must be zero.
     pub(super) strict: bool,
+    /// Records have checksums.
+    pub(super) checksums: bool,
 }
 
 /// The object's hash function with its seed.
@@ -40,7 +42,7 @@ impl Check<'_> {
             return self.missing(self.image.size()).map(|()| None);
         }
         let Some(words) = self.words::<16>(0)? else { return Ok(None) };
-        if words[4] != 0 {
+        if words[4] & !CHECKSUMS != 0 {
             let text = format!("unknown incompatible features {:#x}", words[4]);
             return self.say(Damage::Header, 32, text).map(|()| None);
         }
@@ -65,7 +67,11 @@ impl Check<'_> {
                 return Ok(None);
             }
         };
-        Ok(usable.then_some(Header { hash, strict: words[2] == 0 && words[3] == 0 }))
+        Ok(usable.then_some(Header {
+            hash,
+            strict: words[2] == 0 && words[3] == 0,
+            checksums: words[4] & CHECKSUMS != 0,
+        }))
     }
 
     /// Pages 1 to 7, and the unused words of page 0.

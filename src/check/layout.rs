@@ -15,6 +15,9 @@ pub(super) const FIXED_PAGES: u64 = 32;
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"NETSHM\x1a\x0a");
 pub(super) const MAGIC_CREATING: u64 = u64::from_le_bytes(*b"NETSHMc\x0a");
 
+/// Incompatible feature: records have checksums.
+pub(super) const CHECKSUMS: u64 = 1;
+
 /// Page 1: boot id and generations.
 pub(super) const LIFE: u64 = PAGE;
 /// Page 2: gate lock, roots, retire lock.

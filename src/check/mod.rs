@@ -134,6 +134,7 @@ pub fn check(image: &dyn Image, options: &Options, report: &mut dyn FnMut(Findin
         options,
         report,
         map: Map::default(),
+        checksums: false,
         summary: Summary::default(),
         truncated: false,
         incomplete: false,
@@ -155,6 +156,8 @@ struct Check<'a> {
     options: &'a Options,
     report: &'a mut dyn FnMut(Finding) -> bool,
     map: Map,
+    /// Records have checksums.
+    checksums: bool,
     summary: Summary,
     /// The end of the file was reported as missing.
     truncated: bool,
@@ -168,6 +171,7 @@ impl Check<'_> {
             self.incomplete = true;
             return Ok(());
         };
+        self.checksums = header.checksums;
         self.fixed_pages(&header)?;
         self.walk_pages()?;
         self.free_lists()?;

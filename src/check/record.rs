@@ -56,7 +56,7 @@ impl Check<'_> {
     /// One record; its key, if its lengths are possible.
     fn record(&mut self, claimed: Claimed, first: u64) -> Step<Option<Key>> {
         let at = claimed.offset;
-        if first & RESERVED != 0 {
+        if first & RESERVED != 0 && !self.checksums {
             self.say(Damage::Record, at, format!("the record has reserved bits, {first:#x}"))?;
         }
         let Some(lengths) = self.word(at + 8)? else { return Ok(None) };
@@ -81,10 +81,43 @@ impl Check<'_> {
             let text = format!("lengths {key} and {value} in {} bytes", claimed.size);
             return self.say(Damage::Record, at, text).map(|()| None);
         }
+        if self.checksums {
+            self.checksum(at, first, header + key.next_multiple_of(8) + value.next_multiple_of(8))?;
+        }
         let key = Key { offset: at + header, length: key };
         self.padding(key)?;
         self.padding(Key { offset: key.offset + key.length.next_multiple_of(8), length: value })?;
         Ok(Some(key))
+    }
+
+    /// The checksum of a record is the sum of what its words but the first make together with their numbers.
+    fn checksum(&mut self, at: u64, first: u64, size: u64) -> Step {
+        let mut piece = [0; PIECE];
+        let (mut sum, mut done) = (0_u64, 8);
+        while done < size {
+            let bytes = &mut piece[..(size - done).min(PIECE as u64) as usize];
+            if !self.read(at + done, bytes)? {
+                return Ok(());
+            }
+            for word in bytes.chunks_exact(8) {
+                let number = done / 8 + 1;
+                let word = word.iter().rev().fold(0_u64, |value, byte| value << 8 | u64::from(*byte));
+                let mut part = word ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                part = part.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                part = (part ^ part >> 32).wrapping_mul(0x94d0_49bb_1331_11eb) >> 32;
+                sum = sum.wrapping_add(part);
+                done += 8;
+            }
+        }
+        let (recorded, sum) = ((first & RESERVED) >> 40, sum & (RESERVED >> 40));
+        if recorded == sum {
+            return Ok(());
+        }
+        self.say(
+            Damage::Checksum,
+            at,
+            format!("the checksum is {recorded:#x}, that of the bytes is {sum:#x}"),
+        )
     }
 
     /// The bytes between a key or value and the next word are zero.

@@ -81,7 +81,8 @@ impl<T> std::ops::Deref for Alone<T> {
 impl Engine {
     fn new(files: Arc<Files>, header: Header, reserve: u64, writable: bool) -> Result<Arc<Engine>> {
         let futexes = header.locking == header::LOCKING_FUTEX;
-        let segment = Segment::map(files, reserve, writable && !header.must_be_read_only, futexes)?;
+        let writable = writable && !header.must_be_read_only;
+        let segment = Segment::map(files, reserve, writable, futexes, header.checksums)?;
         segment.require(Offset(0), header::FIXED_PAGES as u64 * crate::format::PAGE_BYTES)?;
         extent::verify(&segment)?;
         Ok(Arc::new_cyclic(|me| Engine {

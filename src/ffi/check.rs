@@ -48,6 +48,8 @@ pub const NETSHM_DAMAGE_MISPLACED: c_int = 18;
 pub const NETSHM_DAMAGE_COUNT: c_int = 19;
 /// Damage: the bytes of a typed key or value do not decode. Found by typed calls; no finding of a check.
 pub const NETSHM_DAMAGE_ENCODING: c_int = 20;
+/// Damage: a key or value is not what its checksum was made of; in objects with checksums, see #NETSHM_CHECKSUMS.
+pub const NETSHM_DAMAGE_CHECKSUM: c_int = 21;
 
 fn number_of(damage: Damage) -> c_int {
     match damage {
@@ -71,6 +73,7 @@ fn number_of(damage: Damage) -> c_int {
         Damage::Misplaced => NETSHM_DAMAGE_MISPLACED,
         Damage::Count => NETSHM_DAMAGE_COUNT,
         Damage::Encoding => NETSHM_DAMAGE_ENCODING,
+        Damage::Checksum => NETSHM_DAMAGE_CHECKSUM,
     }
 }
 

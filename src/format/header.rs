@@ -14,6 +14,9 @@ pub(crate) const LOCKING_NONE: u64 = 1;
 /// The locking method under which those who wait sleep on the lock words by futexes.
 pub(crate) const LOCKING_FUTEX: u64 = 3;
 
+/// Incompatible feature: records have checksums.
+pub(crate) const INCOMPAT_CHECKSUMS: u64 = 1;
+
 // Words of page 0.
 pub(crate) const W_MAGIC: u64 = 0;
 pub(crate) const W_VERSION: u64 = 1;
@@ -106,6 +109,8 @@ pub(crate) struct Header {
     pub(crate) page_hint: u64,
     pub(crate) max_bytes: u64,
     pub(crate) identity: [u64; 2],
+    /// Records have checksums.
+    pub(crate) checksums: bool,
     /// A feature that this library does not know forbids writing.
     pub(crate) must_be_read_only: bool,
 }
@@ -115,6 +120,7 @@ impl Header {
         let mut w = [0; HEADER_WORDS];
         w[W_MAGIC as usize] = MAGIC;
         w[W_VERSION as usize] = FORMAT_VERSION;
+        w[W_INCOMPAT as usize] = if self.checksums { INCOMPAT_CHECKSUMS } else { 0 };
         w[W_LIBRARY as usize] = library_version();
         w[W_LOCKING as usize] = self.locking;
         w[W_HASH as usize] = self.hash;
@@ -141,7 +147,7 @@ impl Header {
         if w[W_VERSION as usize] == 0 {
             return bad(W_VERSION);
         }
-        if w[W_INCOMPAT as usize] != 0 {
+        if w[W_INCOMPAT as usize] & !INCOMPAT_CHECKSUMS != 0 {
             return Err(Error::Newer("it needs a feature that is not known here"));
         }
         if w[W_SLOT_BYTES as usize] != super::slot::SLOT_BYTES {
@@ -163,6 +169,7 @@ impl Header {
             page_hint: w[W_PAGE_HINT as usize],
             max_bytes: w[W_MAX_BYTES as usize],
             identity: [w[W_IDENTITY as usize], w[W_IDENTITY as usize + 1]],
+            checksums: w[W_INCOMPAT as usize] & INCOMPAT_CHECKSUMS != 0,
             must_be_read_only: w[W_RO_COMPAT as usize] != 0,
         })
     }

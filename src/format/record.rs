@@ -3,6 +3,9 @@
 use super::{Offset, PAGE_BYTES, UNIT_MASK, size_class};
 
 const LONG: u64 = 1 << 63;
+/// Where the first word has the checksum of what follows it, in objects with checksums; else these bits are 0.
+const SUM_SHIFT: u32 = super::UNIT_BITS;
+const SUM_MASK: u64 = !(LONG | UNIT_MASK);
 /// Bytes of a header with short lengths, and with long ones.
 pub(crate) const SHORT_HEADER_BYTES: u64 = 16;
 pub(crate) const LONG_HEADER_BYTES: u64 = 32;
@@ -118,6 +121,25 @@ pub(crate) const fn older(w0: u64) -> Offset {
 #[inline(always)]
 pub(crate) const fn with_older(w0: u64, older: Offset) -> u64 {
     (w0 & !UNIT_MASK) | older.units()
+}
+
+/// What word `n` of a record adds to its checksum. A sum can be brought up to date word by word; that each place counts
+/// differently tells words that have been exchanged.
+#[inline]
+pub(crate) const fn checksum_part(n: u64, word: u64) -> u64 {
+    let mixed = (word ^ (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed >> 32
+}
+
+/// The checksum that a first word holds.
+pub(crate) const fn checksum(w0: u64) -> u64 {
+    (w0 & SUM_MASK) >> SUM_SHIFT
+}
+
+/// The same first word with another checksum, of which the low bits count.
+pub(crate) const fn with_checksum(w0: u64, sum: u64) -> u64 {
+    (w0 & !SUM_MASK) | ((sum << SUM_SHIFT) & SUM_MASK)
 }
 
 /// In-place replacement goes through the log; beyond this many bytes a new record is cheaper.

@@ -11,9 +11,6 @@ use crate::format::{Offset, UNIT_BYTES};
 use crate::index::KeyHash;
 use std::collections::HashSet;
 
-/// Bits of a record's first word that are neither the link nor LONG.
-const RESERVED: u64 = 0x7fff_ff00_0000_0000;
-
 /// A binding as it was stored.
 #[derive(Debug)]
 pub(super) struct Binding {
@@ -40,6 +37,8 @@ pub(super) struct Losses {
 pub(super) struct Reader<'a> {
     pub(super) source: &'a mut Source,
     pub(super) hash: KeyHash,
+    /// Records have checksums.
+    pub(super) checksums: bool,
     /// Records and lines that have been referred to, by their unit numbers: no walk is endless.
     pub(super) claimed: &'a mut HashSet<u64>,
 }
@@ -126,26 +125,42 @@ impl Reader<'_> {
         accept: impl FnOnce(&[u8], &KeyHash) -> bool,
     ) -> Option<Binding> {
         let [first, lengths] = self.source.words::<2>(at)?;
+        let mut sum = record::checksum_part(1, lengths);
         let shape = if Shape::is_long(first) {
             let [key_len, value_len] = self.source.words::<2>(at.word(2))?;
+            sum = sum.wrapping_add(record::checksum_part(2, key_len));
+            sum = sum.wrapping_add(record::checksum_part(3, value_len));
             let shape = Shape::new(key_len, value_len);
             (shape.long && lengths == 0).then_some(shape)?
         } else {
             Shape::from_lengths(lengths)
         };
         let total = shape.total()?;
-        if first & RESERVED != 0 || at.0.checked_add(total)? > self.source.size() {
+        if at.0.checked_add(total)? > self.source.size() {
             return None;
         }
         let mut key = self.source.bytes(at.add(shape.header_bytes()), record::padded(shape.key_len))?;
+        sum = sum.wrapping_add(sum_of(&key, shape.header_bytes() / 8));
         unpad(&mut key, shape.key_len)?;
         if !accept(&key, &self.hash) {
             return None;
         }
         let mut value = self.source.bytes(at.add(shape.value_at()), record::padded(shape.value_len))?;
+        sum = sum.wrapping_add(sum_of(&value, shape.value_at() / 8));
+        let sum = if self.checksums { sum } else { 0 };
+        if record::checksum(record::with_checksum(0, sum)) != record::checksum(first) {
+            return None;
+        }
         unpad(&mut value, shape.value_len)?;
         Some(Binding { older: record::older(first), key, value })
     }
+}
+
+/// What words add to a checksum, of which the first has number `first`.
+fn sum_of(words: &[u8], first: u64) -> u64 {
+    let words =
+        words.chunks_exact(8).map(|word| word.iter().rev().fold(0, |w, byte| w << 8 | u64::from(*byte)));
+    words.zip(first..).fold(0u64, |sum, (word, n)| sum.wrapping_add(record::checksum_part(n, word)))
 }
 
 /// Takes the padding off, which has to be zero.

@@ -161,8 +161,14 @@ pub(crate) fn read_element<W: Words>(
     true
 }
 
+/// The record of a chunk whose value lies there.
+fn record_of_chunk(value: Offset) -> Offset {
+    Offset(value.0 - (record::SHORT_HEADER_BYTES + KEY_BYTES))
+}
+
 /// Plans to change an element of a chunk.
 fn put_element(w: &mut Writer, g: &Geometry, value: Offset, position: u64, bytes: &[u8]) {
+    let record = record_of_chunk(value);
     let (at, shift) = (g.element_word(position), g.element_shift(position));
     for (n, bytes) in bytes.chunks(8).enumerate() {
         let place = value.word(at + n as u64);
@@ -172,13 +178,13 @@ fn put_element(w: &mut Writer, g: &Geometry, value: Offset, position: u64, bytes
         if g.stride < 8 {
             new |= w.word(place) & !(g.element_mask() << shift);
         }
-        w.put(place, new);
+        ops::put_in_record(w, record, place, new);
     }
     let (word, bit) = g.presence(position);
     let place = value.word(word);
     let bits = w.word(place);
     if bits & bit == 0 {
-        w.put(place, bits | bit);
+        ops::put_in_record(w, record, place, bits | bit);
     }
 }
 
@@ -356,6 +362,9 @@ pub(crate) fn write_part(
     let block = alloc::take_block(w, chunk::class_of(g)?)?;
     let elements = chunk::at_stride(g, bytes);
     NewChunk { g, part: &part, old: value, older, elements: &elements, caching }.fill(w, block)?;
+    if w.segment.has_checksums() {
+        ops::seal(w, block, Shape::new(KEY_BYTES, g.value_bytes));
+    }
     at.rebind(w, table, block)?;
     growth::permit_for_group(w, table)
 }
@@ -440,7 +449,7 @@ fn cut_binding(w: &mut Writer, table: &TableView, layout: &Layout, length: u64, 
         let keep = if n == kept / 64 { (1u64 << (kept % 64)) - 1 } else { 0 };
         let bits = w.word(value.word(n));
         if bits & !keep != 0 {
-            w.put(value.word(n), bits & keep);
+            ops::put_in_record(w, hit.record(), value.word(n), bits & keep);
         }
     }
     Ok(())

@@ -5,6 +5,7 @@ use super::{TableView, growth, in_group, reserve_lock};
 use crate::alloc;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, entry_with, level_of, mask};
+use crate::format::catalog::text_words;
 use crate::format::pages::Purpose;
 use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape};
 use crate::format::size_class::LINE_CLASS;
@@ -140,7 +141,32 @@ pub(super) fn make_record(w: &mut Writer, key: &[u8], value: &[u8], older: Offse
     if !fill_record(w, at, shape, key, value, older) {
         return Err(Error::corrupt(Damage::Truncated, at));
     }
+    if w.segment.has_checksums() {
+        seal(w, at, shape);
+    }
     Ok(at)
+}
+
+/// Gives a record that nobody refers to yet its checksum.
+#[cold]
+pub(super) fn seal(w: &Writer, at: Offset, shape: Shape) {
+    let words = shape.total().unwrap_or(0) / 8;
+    let sum = (1..words)
+        .fold(0u64, |sum, n| sum.wrapping_add(record::checksum_part(n, w.segment.load(at.word(n)))));
+    w.segment.store(at, record::with_checksum(w.segment.load(at), sum));
+}
+
+/// Plans a change of a word of a record, and of its checksum if it has one.
+#[inline]
+pub(super) fn put_in_record(w: &mut Writer, record: Offset, at: Offset, new: u64) {
+    if w.segment.has_checksums() {
+        let (n, first) = ((at.0 - record.0) / 8, w.word(record));
+        let sum = record::checksum(first)
+            .wrapping_sub(record::checksum_part(n, w.word(at)))
+            .wrapping_add(record::checksum_part(n, new));
+        w.put(record, record::with_checksum(first, sum));
+    }
+    w.put(at, new);
 }
 
 /// Fills a block that nobody refers to. False if it does not lie inside of the object.
@@ -300,13 +326,18 @@ impl At<'_> {
         let same =
             |hit: &Hit| hit.shape.value_len == value.len() as u64 && hit.shape.value_len <= IN_PLACE_BYTES;
         let Some(hit) = self.hit.filter(same) else { return false };
-        self.overwrite(w, hit.record().add(hit.shape.value_at()), value);
+        self.overwrite(w, hit.record(), hit.shape, value);
         true
     }
 
     /// Plans to change a value in place, by words.
-    pub(super) fn overwrite(&self, w: &mut Writer, at: Offset, value: &[u8]) {
-        overwrite(w, at, value);
+    pub(super) fn overwrite(&self, w: &mut Writer, record: Offset, shape: Shape, value: &[u8]) {
+        let at = record.add(shape.value_at());
+        if w.segment.has_checksums() {
+            overwrite_in_record(w, record, at, value);
+        } else {
+            overwrite(w, at, value);
+        }
         w.will_change(self.home.bucket);
     }
 
@@ -327,6 +358,14 @@ impl At<'_> {
         free_record(w, record, hit.shape)?;
         count(w, table, -1)?;
         Ok(true)
+    }
+}
+
+/// The same in a record with a checksum.
+#[cold]
+fn overwrite_in_record(w: &mut Writer, record: Offset, at: Offset, value: &[u8]) {
+    for (word, n) in text_words(value).zip(0..) {
+        put_in_record(w, record, at.word(n), word);
     }
 }
 

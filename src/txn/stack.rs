@@ -81,7 +81,7 @@ fn plan(
                 gone.push((record, shape));
                 continue;
             }
-            at.overwrite(w, record.add(shape.value_at()), &value);
+            at.overwrite(w, record, shape, &value);
         }
         let word = w.word(record);
         if record::older(word) != older {

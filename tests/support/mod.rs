@@ -66,12 +66,22 @@ pub(crate) fn locking() -> netshm::Locking {
     }
 }
 
-/// Settles the locking method of a new object, so that tests whose subject is another one run over both methods.
+/// Are new objects to have checksums, by `NETSHM_CHECKSUMS`?
+pub(crate) fn checksums() -> bool {
+    setting("NETSHM_CHECKSUMS").is_some_and(|n| n != 0)
+}
+
+/// Settles the locking method of a new object, and whether it has checksums, so that tests whose subject is something
+/// else run over all of these.
 #[allow(dead_code, reason = "not every test uses it")]
 pub(crate) fn settle_locking(object: &netshm::Object) {
-    if locking() == netshm::Locking::Record && object.tables().expect("lists").is_empty() {
-        let options =
-            netshm::ManageOptions::new().root("settles the locking").locking(netshm::Locking::Record).clone();
+    let settled = locking() == netshm::Locking::Futex && !checksums();
+    if !settled && object.tables().expect("lists").is_empty() {
+        let options = netshm::ManageOptions::new()
+            .root("settles the locking")
+            .locking(locking())
+            .checksums(checksums())
+            .clone();
         netshm::HashTable::manage(object, &options).expect("manages");
         // Another process may do the same at the same moment.
         let dropped = object.drop_table("settles the locking");
