@@ -29,8 +29,8 @@
  *             thread's last failure.
  * Outputs.    They are written only if the call succeeds; where it is different, the function says so. A pointer
  *             for an output may be NULL only where it is said. A failed call has changed nothing in the object.
- * Bytes.      Keys and values are any bytes, 0 to 2^40 of them. NULL with length 0 is an empty key or value.
- *             The bytes must not change during the call.
+ * Bytes.      Keys and values are any bytes, 0 to 2^40 of them; a longer one gives NETSHM_E_TOO_LARGE before a byte of
+ *             it is read. NULL with length 0 is an empty key or value. The bytes must not change during the call.
  * Names.      File and memory names are bytes as the system takes them, NUL-terminated.
  * Ownership.  What comes as `T **out` where T is a handle (netshm_object, netshm_hashtbl, netshm_table, netshm_array,
  *             netshm_type, netshm_result, netshm_txn, netshm_cursor, netshm_pmanage) is ended by the function that
@@ -54,13 +54,19 @@
  *             of vfork must not call anything.
  * Signals.    Nothing may be called from a signal handler. No signal is used or blocked. When the memory device
  *             is full, an error comes instead of SIGBUS.
+ * Outsiders.  Whoever may write an object's memory can destroy what is in it. If the file is made shorter while it is
+ *             mapped, which no call of this library does, the kernel answers the next access to what is gone by
+ *             SIGBUS, as with all mapped files. What protects: permissions, as only those who may write the file
+ *             can shorten it; NETSHM_ANON, whose memory is sealed against it, also for its owner; and, against
+ *             accidents only, NETSHM_POSIX, whose memory does not lie where programs write files.
  * Callbacks.  They run on the calling thread, before the call returns. They must return: what leaves one by
  *             a C++ exception, or ends its thread, ends the process (SIGABRT); longjmp out of one is undefined.
- *             Their answer 0 is the harmless one (stop, keep, roll back), and so is every unknown answer. A negative answer makes the call fail:
- *             with that number, if it is one of the codes below or is -1000 or less (those are yours, see
- *             NETSHM_E_CALLER); with NETSHM_E_CALLBACK, if it is between. Where a language's own glue swallows an
- *             exception of a callback, what it answers then may be anything (CPython's ctypes: also
- *             NETSHM_COMMIT): catch all exceptions inside of the callback and answer a negative number.
+ *             Their answer 0 is the harmless one (stop, keep, roll back), and so is every unknown answer. A
+ *             negative answer makes the call fail: with that number, if it is one of the codes below or is -1000 or
+ *             less (those are yours, see NETSHM_E_CALLER); with NETSHM_E_CALLBACK, if it is between. Where a
+ *             language's own glue swallows an exception of a callback, what it answers then may be anything
+ *             (CPython's ctypes: also NETSHM_COMMIT): catch all exceptions inside of the callback and answer a
+ *             negative number.
  * Structures. Those that may grow begin with their size, which the caller sets.
  * errno.      It is unspecified after every call.
  * Unloading.  After dlclose the library stays loaded.
@@ -471,6 +477,13 @@ int netshm_best_locking(int kind);
 #define NETSHM_HUGE_PAGES 2
 
 /**
+ * Flag of managing: a new object gets checksums of its keys and values. netshm_check() and netshm_salvage() verify them, and
+ * so find damage that changes a value and nothing else; finds do not. Of 8 million such damages one goes unnoticed. Changes
+ * take some times as long as without. It is recorded; an object that was made without is refused (#NETSHM_E_KIND).
+ */
+#define NETSHM_CHECKSUMS 4
+
+/**
  * How an object is managed. Zero in all fields but `size` gives the defaults.
  *
  * Set all bytes to zero and `size` to `sizeof(netshm_options)`, or begin with #NETSHM_OPTIONS_INIT. The
@@ -479,7 +492,7 @@ int netshm_best_locking(int kind);
 typedef struct netshm_options {
     /** Size of this structure in bytes. */
     size_t size;
-    /** 0, or #NETSHM_REINIT and #NETSHM_HUGE_PAGES, added up. */
+    /** 0, or #NETSHM_REINIT, #NETSHM_HUGE_PAGES and #NETSHM_CHECKSUMS, added up. */
     uint32_t flags;
     /** One of the NETSHM_LOCK_ numbers. For an existing object: what it is expected to record. */
     uint32_t locking;
@@ -730,7 +743,8 @@ typedef struct netshm_slice {
  * @param len      Receives the value's full length in bytes, also with NETSHM_E_TOO_SMALL.
  *
  * @return NETSHM_OK; NETSHM_E_NOT_FOUND, the key has no binding; NETSHM_E_TOO_SMALL, *len bytes are needed;
- *         NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by a writer; NETSHM_E_BUSY;
+ *         NETSHM_E_TOO_LARGE, the key is longer than any; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by a
+ *         writer; NETSHM_E_BUSY;
  *         NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for netshm_hashtbl_add();
  *         NETSHM_E_INVALID, NETSHM_E_CLOSED.
  */
@@ -1069,9 +1083,13 @@ int netshm_cursor_close(netshm_cursor *c);
 
 /* ---- Typed values ---------------------------------------------------------------------------------------- */
 
-/** Kind of a cell: an integer, as.i. Of types int, int32, int64, nativeint. */
+/**
+ * Kind of a cell: an integer, as.i. Of types int, int32, int64, nativeint. Where the caller gives an integer of any
+ * type, also of uint, both kinds of integer cells will do: the number counts, and has to fit. What is read has the
+ * type's own kind.
+ */
 #define NETSHM_V_INT 1
-/** Kind of a cell: an unsigned integer, as.u. Of type uint. */
+/** Kind of a cell: an unsigned integer, as.u. Of type uint; see #NETSHM_V_INT. */
 #define NETSHM_V_UINT 2
 /** Kind of a cell: a double, as.d. */
 #define NETSHM_V_DOUBLE 3
@@ -1266,8 +1284,9 @@ typedef struct netshm_custom {
  * @param out        Receives the type, to be closed by netshm_type_close().
  *
  * @return NETSHM_OK; NETSHM_E_INVALID, it is no signature: `offset` of #netshm_error is the position, counted
- *         from 0, of the first byte that cannot be there; NETSHM_E_TOO_LARGE, more than 504 bytes or nested
- *         more than 32 deep.
+ *         from 0, of the first byte that cannot be there: what stands before it is the beginning of some
+ *         signature, and with it no more is (3 for `integer`); it is the length of a text that only ends too
+ *         early; NETSHM_E_TOO_LARGE, more than 504 bytes or nested more than 32 deep.
  */
 int netshm_type_parse(const char *signature, netshm_type **out);
 
@@ -2246,6 +2265,9 @@ int netshm_group_begin(netshm_table *t,
 /**
  * Makes the changes of a group permanent, all at once; those of an inner group as part of the enclosing one.
  *
+ * Inner groups that are still open are undone: what they have changed is dropped, this call gives NETSHM_OK for the
+ * rest, and their own ends give NETSHM_E_ABORTED. So end inner groups first.
+ *
  * @param x  The group. It ends and its handle is freed, whatever is returned, with these exceptions:
  *           NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED.
  *
@@ -2420,6 +2442,8 @@ int netshm_hashtbl_wait_v(netshm_hashtbl *t,
 #define NETSHM_DAMAGE_COUNT 19
 /** Damage: the bytes of a typed key or value do not decode. Found by typed calls; no finding of a check. */
 #define NETSHM_DAMAGE_ENCODING 20
+/** Damage: a key or value is not what its checksum was made of; in objects with checksums, see #NETSHM_CHECKSUMS. */
+#define NETSHM_DAMAGE_CHECKSUM 21
 
 /**
  * Hears of one damage. Calls on the same object give NETSHM_E_IN_CALLBACK.
