@@ -67,6 +67,8 @@ pub(crate) struct Session {
     pub(crate) counter: Option<Counter>,
     /// Reserve cells below this one are known to be in use.
     pub(crate) reserve_cursor: u64,
+    /// Second of the coarse clock when a long slice was written last, unless what it kept has gone back since.
+    pub(crate) long_slice: Option<u64>,
     /// What the group has looked up last, until something may be different; see `txn::in_group`.
     pub(crate) known: Known,
 }
@@ -121,6 +123,7 @@ impl Session {
             newly_pending: 0,
             counter: None,
             reserve_cursor: 0,
+            long_slice: None,
             known: Known::NOTHING,
         }
     }

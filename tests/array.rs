@@ -9,7 +9,7 @@
 
 mod support;
 
-use netshm::{Array, Error, ManageOptions, Name, Object, OpenOptions, Transaction};
+use netshm::{Array, Error, ManageOptions, Name, Object, OpenOptions, Transaction, Type, Value};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use support::process::{Child, Exit, Shared, fork, watchdog};
@@ -291,6 +291,32 @@ fn an_array_keeps_what_it_was_made_with() {
     assert_sound(scratch.name());
 }
 
+fn indices_beyond_every_array_are_out_of_range() {
+    let far = |n: u32| [(1 << n) - 1, 1 << n, (1 << n) + 1, u64::MAX - (1 << (n - 10)), u64::MAX >> (63 - n)];
+    for signature in ["int32", "int64", "(int32,int64)"] {
+        let scratch = Scratch::posix("array");
+        let element = Type::parse(signature).expect("is a type");
+        let halves = [Value::Int(1), Value::Int(2)];
+        let default = &halves[..if signature.starts_with('(') { 2 } else { 1 }];
+        let object = open(scratch.name());
+        let a = Array::manage(&object, &element, default, 10, &ManageOptions::new()).expect("is an array");
+        let encoded = a.default_value().expect("has one");
+        a.set(9, &encoded).expect("sets");
+        for i in (48..64).flat_map(far) {
+            assert_eq!(a.get(i), Err(Error::Range), "{i}");
+            assert_eq!(a.set(i, &encoded), Err(Error::Range), "{i}");
+            assert_eq!(a.read(i, &mut vec![0; 2 * encoded.len()]), Err(Error::Range), "{i}");
+            assert_eq!(a.write(i, &encoded.repeat(2)), Err(Error::Range), "{i}");
+            if signature != "(int32,int64)" {
+                assert_eq!(a.get_i64(i), Err(Error::Range), "{i}");
+                assert_eq!(a.set_i64(i, 1), Err(Error::Range), "{i}");
+                assert_eq!(a.increment(i, 1), Err(Error::Range), "{i}");
+            }
+        }
+        assert_sound(scratch.name());
+    }
+}
+
 fn what_is_cut_off_is_gone() {
     let scratch = Scratch::posix("array");
     let a = integers(scratch.name(), 1, 100 * CHUNK);
@@ -482,6 +508,7 @@ fn groups_of_slices() {
 fn main() {
     support::main(&[
         ("an_array_keeps_what_it_was_made_with", an_array_keeps_what_it_was_made_with),
+        ("indices_beyond_every_array_are_out_of_range", indices_beyond_every_array_are_out_of_range),
         ("what_is_cut_off_is_gone", what_is_cut_off_is_gone),
         ("sparse", sparse),
         ("model_of_integers", || model_of(true)),

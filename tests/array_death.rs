@@ -20,6 +20,8 @@ const STUCK_SECONDS: u32 = 10;
 const CHUNK: u64 = 2013;
 const LENGTH: u64 = 100 * CHUNK;
 const MANY: u64 = 16;
+/// Chunks of a long slice: more than a slot keeps blocks for without being asked.
+const LONG: u64 = 70;
 
 /// One kind of operation.
 struct Scenario {
@@ -57,6 +59,17 @@ fn prepare(a: &Array, many: bool) {
     a.write(4 * CHUNK, &slice(7, CHUNK)).expect("writes");
 }
 
+/// Writes a long slice, so that its next writer keeps blocks; what it holds stays the same from the second time on.
+fn write_long(a: &Array) {
+    a.write(20 * CHUNK - 7, &slice(1, LONG * CHUNK)).expect("writes");
+}
+
+/// Does this thread keep the blocks of a long slice?
+fn keeps_blocks(name: &Name) -> bool {
+    let object = OpenOptions::new().open(name).expect("opens");
+    assert_object_sound(&object).custody >= LONG
+}
+
 fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario { name: "set in place", step: |a| a.set_i64(5, 99).expect("sets"), stride: 1 },
@@ -92,6 +105,12 @@ fn scenarios() -> Vec<Scenario> {
             name: "slice over many chunks that exist",
             step: |a| a.write(60 * CHUNK - 7, &slice(1, MANY * CHUNK)).expect("writes"),
             stride: 5,
+        },
+        // So many that log and lock list need extensions, and the blocks are kept.
+        Scenario {
+            name: "long slice in turn",
+            step: |a| a.write(20 * CHUNK - 7, &slice(5, LONG * CHUNK)).expect("writes"),
+            stride: 101,
         },
         Scenario { name: "growing", step: |a| a.resize(1 << 40).expect("resizes"), stride: 1 },
         Scenario {
@@ -131,6 +150,9 @@ impl Prepared {
         let scratch = Scratch::file("array-template");
         let a = open(scratch.name());
         prepare(&a, scenario.name.contains("many"));
+        if scenario.name.contains("in turn") {
+            write_long(&a);
+        }
         let before = dump(&a);
         drop(a);
         let snapshot = Snapshot::take(&scratch);
@@ -150,6 +172,10 @@ fn victim(p: &Prepared, name: &Name, shared: &Shared, k: u64) -> ! {
     watchdog(STUCK_SECONDS);
     let a = open(name);
     a.set_i64(1, 1).expect("sets what is set already");
+    if p.scenario.name.contains("in turn") {
+        (0..2).for_each(|_| write_long(&a));
+        assert!(keeps_blocks(name));
+    }
     inject::arm(k);
     (p.scenario.step)(&a);
     shared.set(STORES, inject::disarm());

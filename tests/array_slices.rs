@@ -9,7 +9,7 @@
 
 mod support;
 
-use netshm::{Array, ManageOptions, Name, Object, OpenOptions, Type, Value};
+use netshm::{Array, HashTable, ManageOptions, Name, Object, OpenOptions, Type, Value};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -169,23 +169,31 @@ fn is_whole(bytes: &[u8]) -> bool {
 
 /// Slices over so many chunks that some have their bucket in common; those who meet give way to each other.
 fn slices_are_whole() {
-    const SLICE: u64 = 30 * CHUNK;
+    whole_among_processes(30 * CHUNK, rounds(600));
+}
+
+/// The same by writers who keep more blocks than the magazine and the slot's log and list have room for.
+fn long_slices_are_whole() {
+    whole_among_processes(90 * CHUNK, rounds(100));
+}
+
+fn whole_among_processes(slice: u64, writes: u64) {
     let scratch = Scratch::posix("array");
     let done = Shared::new(1);
-    integers(scratch.name(), SLICE).write(0, &filled(0, SLICE)).expect("writes");
+    integers(scratch.name(), slice).write(0, &filled(0, slice)).expect("writes");
     run(4, |p| {
         let a = integers(scratch.name(), 0);
         let mut random = Random::new(p as u64);
         if p < 2 {
-            for n in 0..rounds(600) {
-                a.write(0, &filled(2 * n + p as u64 + 1, SLICE)).expect("writes");
+            for n in 0..writes {
+                a.write(0, &filled(2 * n + p as u64 + 1, slice)).expect("writes");
             }
             done.add(0, 1);
             return;
         }
-        let mut bytes = vec![0; 8 * SLICE as usize];
+        let mut bytes = vec![0; 8 * slice as usize];
         while done.word(0).load(Ordering::SeqCst) < 2 {
-            let first = random.below(SLICE);
+            let first = random.below(slice);
             let part = &mut bytes[8 * first as usize..];
             a.read(first, part).expect("reads");
             assert!(is_whole(part), "a mixture was seen");
@@ -196,36 +204,46 @@ fn slices_are_whole() {
 
 /// Writers die at random moments.
 fn killed_at_any_moment() {
-    const SLICE: u64 = 6 * CHUNK;
     let kills = support::setting("NETSHM_KILLS").unwrap_or(if support::long() { 10_000 } else { 150 });
+    killed_in(6 * CHUNK, kills);
+}
+
+/// The same to writers who keep the blocks of long slices.
+fn killed_in_long_slices() {
+    let kills = support::setting("NETSHM_KILLS").unwrap_or(if support::long() { 1000 } else { 30 });
+    killed_in(70 * CHUNK, kills);
+}
+
+fn killed_in(slice: u64, kills: u64) {
     let mut random = Random::from_environment("kills");
     let scratch = Scratch::posix("array");
-    integers(scratch.name(), SLICE).write(0, &filled(0, SLICE)).expect("writes");
+    integers(scratch.name(), slice).write(0, &filled(0, slice)).expect("writes");
     let written = Shared::new(1);
     for round in 0..kills {
         let ready = Pipe::new();
         let mut victim = fork(|| {
             let a = integers(scratch.name(), 0);
+            let slices = [0, 1, 2].map(|n| filled(1_000_000 * round + n, slice - 100));
             ready.send(1);
             for n in 0.. {
                 // A long slice, a short one in place, an element: what is between the ends is always whole.
-                a.write(50, &filled(1_000_000 * round + n, SLICE - 100)).expect("writes");
+                a.write(50, &slices[n as usize % 3]).expect("writes");
                 a.write(3, &filled(n, 20)).expect("writes");
-                a.set_i64(SLICE - 1, n as i64).expect("sets");
+                a.set_i64(slice - 1, n as i64).expect("sets");
                 written.add(0, 1);
             }
         });
         assert!(ready.receive_within(Duration::from_secs(30)).is_some(), "the writer is at work");
-        std::thread::sleep(Duration::from_micros(random.below(3000)));
+        std::thread::sleep(Duration::from_micros(random.below(1500 * slice / CHUNK)));
         assert_eq!(victim.kill(), Exit::KILLED);
         let judge = fork(|| {
             watchdog(10);
             let a = integers(scratch.name(), 0);
-            let mut bytes = vec![0; 8 * SLICE as usize];
+            let mut bytes = vec![0; 8 * slice as usize];
             a.read(0, &mut bytes).expect("reads");
-            assert!(is_whole(&bytes[8 * 50..8 * (SLICE - 50) as usize]), "half of a slice");
+            assert!(is_whole(&bytes[8 * 50..8 * (slice - 50) as usize]), "half of a slice");
             assert!(is_whole(&bytes[8 * 3..8 * 23]), "half of a short slice");
-            a.write(0, &filled(round, SLICE)).expect("goes on");
+            a.write(0, &filled(round, slice)).expect("goes on");
             drop(a);
             assert_sound(scratch.name());
         })
@@ -254,11 +272,86 @@ fn written_again_and_again() {
     assert_object_sound(&object);
 }
 
+/// What a thread keeps of long slices goes back with its next operations of other kinds, and is kept only from the second
+/// slice on.
+fn what_is_kept_goes_back() {
+    const CHUNKS: u64 = 400;
+    let scratch = Scratch::posix("array");
+    let object = open(scratch.name());
+    let a = Array::manage_i64(&object, 0, CHUNKS * CHUNK, &ManageOptions::new()).expect("is an array");
+    let write = |value| a.write(0, &filled(value, CHUNKS * CHUNK)).expect("writes");
+    let kept = || assert_object_sound(&object).custody;
+    write(1);
+    assert!(kept() < 100, "after one slice nothing is kept");
+    (2..5).for_each(write);
+    assert!(kept() >= CHUNKS, "{} are kept", kept());
+    a.set_i64(3, 3).expect("sets");
+    assert!(kept() >= CHUNKS, "the short way leaves them alone");
+    a.resize(CHUNKS * CHUNK + 1).expect("resizes");
+    a.resize(CHUNKS * CHUNK).expect("resizes");
+    assert!(kept() < 100, "{} are left", kept());
+    write(5);
+    // What it has replaced goes back by and by.
+    (0..100).for_each(|n| a.set_i64(n, 3).expect("sets"));
+    assert!(kept() < 100, "it begins anew, and {} are left", kept());
+    (6..8).for_each(write);
+    assert!(kept() >= CHUNKS);
+    // The end of the thread's slot gives back everything.
+    drop(a);
+    drop(object);
+    let object = open(scratch.name());
+    assert!(assert_object_sound(&object).custody < 100);
+}
+
+/// Nothing is kept where others would not find as much.
+fn nothing_is_kept_of_little_memory() {
+    const CHUNKS: u64 = 100;
+    let scratch = Scratch::posix("array");
+    let object = open(scratch.name());
+    let little = ManageOptions::new().max_bytes(4_800_000).clone();
+    let a = Array::manage_i64(&object, 0, CHUNKS * CHUNK, &little).expect("is an array");
+    let write = |a: &Array, value| a.write(0, &filled(value, CHUNKS * CHUNK));
+    (0..5).for_each(|n| write(&a, n).expect("writes"));
+    for _ in 0..2 {
+        run(1, |_| {
+            let a = integers(scratch.name(), 0);
+            (0..5).for_each(|n| write(&a, n).expect("there is room for the slices of all"));
+        });
+    }
+    (0..5).for_each(|n| write(&a, n).expect("writes"));
+    assert!(assert_object_sound(&object).custody < CHUNKS);
+}
+
+/// Who needs memory gets what his own slot keeps.
+fn what_is_kept_is_found_when_memory_is_short() {
+    const CHUNKS: u64 = 100;
+    const PIECE: usize = 128 << 10;
+    let scratch = Scratch::posix("array");
+    let object = open(scratch.name());
+    let little = ManageOptions::new().max_bytes(8 << 20).clone();
+    let a = Array::manage_i64(&object, 0, CHUNKS * CHUNK, &little).expect("is an array");
+    let other = ManageOptions::new().root("other").clone();
+    let t = HashTable::manage(&object, &other).expect("is a table");
+    (0..4).for_each(|n| a.write(0, &filled(n, CHUNKS * CHUNK)).expect("writes"));
+    assert!(assert_object_sound(&object).custody >= CHUNKS);
+    let group = t.table().begin().expect("begins");
+    let stored = (0u64..).take_while(|n| t.add(&n.to_le_bytes(), &vec![1; PIECE]).is_ok()).count() * PIECE;
+    group.abort().expect("aborts");
+    // The array itself takes 1.6 MB, and what holds everything together some of the rest.
+    assert!(stored > 4_400_000, "{stored} bytes were found");
+    assert_object_sound(&object);
+}
+
 fn main() {
     support::main(&[
         ("elements_of_all_sizes", elements_of_all_sizes),
         ("slices_are_whole", slices_are_whole),
+        ("long_slices_are_whole", long_slices_are_whole),
         ("killed_at_any_moment", killed_at_any_moment),
+        ("killed_in_long_slices", killed_in_long_slices),
+        ("what_is_kept_goes_back", what_is_kept_goes_back),
+        ("nothing_is_kept_of_little_memory", nothing_is_kept_of_little_memory),
+        ("what_is_kept_is_found_when_memory_is_short", what_is_kept_is_found_when_memory_is_short),
         ("written_again_and_again", written_again_and_again),
     ]);
 }

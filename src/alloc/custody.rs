@@ -5,7 +5,7 @@
 //! all cells are planned (a large group), blocks come through the reserve, a list of cells of any class that
 //! also holds runs. What finds no empty cell when freed goes to the pending list, which needs no memory.
 
-use super::{pages, slabs};
+use super::{kept, pages, slabs};
 use crate::error::{Damage, Error, Result};
 use crate::format::pages::Purpose;
 use crate::format::size_class::{self, CLASSES};
@@ -14,7 +14,6 @@ use crate::format::{Offset, PAGE_BYTES};
 use crate::log::SlotBlock;
 use crate::segment::view::Block;
 use crate::writer::{Words, Writer};
-use smallvec::SmallVec;
 
 pub(crate) use super::pages::Backing;
 
@@ -42,7 +41,7 @@ fn take_block_slowly(w: &mut Writer, class: u32) -> Result<Offset> {
             }
         }
         match slabs::refill(w, class) {
-            Err(Error::NoSpace) if reclaim_pending(w)? => slabs::refill(w, class)?,
+            Err(Error::NoSpace) if reclaim(w)? => slabs::refill(w, class)?,
             outcome => outcome?,
         }
         if let Some(block) = from_magazine(w, class) {
@@ -70,7 +69,7 @@ fn from_magazine(w: &mut Writer, class: u32) -> Option<Offset> {
 }
 
 /// Can this be a block of the class at all?
-fn usable_block(w: &Writer, block: Offset, class: u32) -> bool {
+pub(super) fn usable_block(w: &Writer, block: Offset, class: u32) -> bool {
     may_be_block(block) && w.segment.contains(block, size_class::class_bytes(class))
 }
 
@@ -175,9 +174,7 @@ fn zero(w: &Writer, run: Offset, n: u32) {
 pub(crate) fn take_run(w: &mut Writer, n: u32, purpose: Purpose) -> Result<Offset> {
     make_reserve_room(w)?;
     let (run, cell) = match pages::take_into_reserve(w, n, purpose, Backing::Backed) {
-        Err(Error::NoSpace) if reclaim_pending(w)? => {
-            pages::take_into_reserve(w, n, purpose, Backing::Backed)?
-        }
+        Err(Error::NoSpace) if reclaim(w)? => pages::take_into_reserve(w, n, purpose, Backing::Backed)?,
         outcome => outcome?,
     };
     w.put(cell, 0);
@@ -297,50 +294,18 @@ pub(crate) fn drain(w: &mut Writer, batches: u32) -> Result<()> {
     Ok(())
 }
 
-/// Returns all pending blocks, before there is said to be no space. Tells whether there were any.
+/// Returns all pending blocks, and what the slot keeps for slices, before there is said to be no space. Tells whether
+/// there was anything.
 #[cold]
-fn reclaim_pending(w: &mut Writer) -> Result<bool> {
+fn reclaim(w: &mut Writer) -> Result<bool> {
+    let kept = kept::give_back_unplanned(w)?;
     let head = w.slot_word(slot::W_PENDING);
     if w.segment.load(head) == 0 || w.is_planned(head) {
-        return Ok(false);
+        return Ok(kept);
     }
     while slabs::return_pending(w)? {}
     w.s.pending = 0;
     Ok(true)
-}
-
-/// After an operation or group: what is left in the reserve because it was not used goes back.
-#[inline]
-pub(crate) fn settle(w: &mut Writer) -> Result<()> {
-    if is_settled(w) { Ok(()) } else { settle_slowly(w) }
-}
-
-/// Is there nothing to be given back?
-#[inline(always)]
-pub(crate) fn is_settled(w: &Writer) -> bool {
-    w.s.reserve_cursor == 0
-}
-
-/// Gives back all that the reserve holds. Nothing is planned.
-#[cold]
-pub(crate) fn settle_slowly(w: &mut Writer) -> Result<()> {
-    w.s.spares.clear();
-    w.s.reserve_cursor = 0;
-    let len_at = w.slot_word(slot::W_RESERVE_LEN);
-    let len = w.segment.load(len_at);
-    for n in 0..len {
-        let Some(cell) = w.s.p.reserve_word(n) else { break };
-        if w.segment.load(cell) != 0 {
-            drop_reserved(w, cell)?;
-        }
-    }
-    if len > slot::RESERVE.inline_len {
-        w.mini(|w| {
-            w.put(len_at, 0);
-            Ok(())
-        })?;
-    }
-    Ok(())
 }
 
 /// Frees what one reserve cell holds.
@@ -355,7 +320,7 @@ pub(super) fn drop_reserved(w: &mut Writer, cell: Offset) -> Result<()> {
 
 /// Empties magazine, reserve and pending list, before the slot is given up.
 pub(crate) fn flush(w: &mut Writer) -> Result<()> {
-    settle_slowly(w)?;
+    kept::settle_wholly(w)?;
     for class in 0..CLASSES {
         for i in 0..MAGAZINE_CELLS {
             let cell = w.slot_word(magazine_word(class, i));
@@ -488,41 +453,4 @@ fn find_ready_block<'a>(w: &mut Writer<'a>, slot: SlotBlock<'a>, class: u32) -> 
     };
     w.s.p.full_cell[class as usize] = found as u8;
     Some(ready_at(w, slot, class, found as u8))
-}
-
-/// Cells that hold blocks of a class, and the blocks, for an operation that plans nothing else and will put another
-/// block into each of them. None: there are not so many to be had.
-///
-/// Cells of the reserve serve as well where the magazine is too small. They stay filled until [`settle`] is next
-/// called for, so that operations of this kind, one after the other, move nothing between slot and slabs.
-pub(crate) fn peek_blocks(w: &mut Writer, class: u32, wanted: usize, into: &mut Held) -> Option<()> {
-    let mut had = None;
-    loop {
-        blocks_held(w, class, wanted, into);
-        if into.len() == wanted {
-            return Some(());
-        }
-        if had.replace(into.len()) >= Some(into.len()) {
-            return None;
-        }
-        slabs::refill(w, class).ok()?;
-    }
-}
-
-/// Cells, and the blocks that they hold.
-pub(crate) type Held = SmallVec<[(Offset, Offset); 8]>;
-
-fn blocks_held(w: &Writer, class: u32, most: usize, into: &mut Held) {
-    into.clear();
-    let magazine = (0..MAGAZINE_CELLS).map(|i| w.slot_word(magazine_word(class, i)));
-    let spares = w.s.spares.iter().filter(|spare| spare.0 == class).map(|spare| spare.1);
-    for cell in magazine.chain(spares) {
-        if into.len() == most {
-            return;
-        }
-        let block = Offset(w.segment.load(cell));
-        if usable_block(w, block, class) {
-            into.push((cell, block));
-        }
-    }
 }

@@ -8,11 +8,13 @@
 //! - [`slabs`]: blocks of the size classes.
 //! - [`fast_arena`], [`fast_refill`], [`fast_return`]: the short ways between slabs and a magazine.
 //! - [`custody`]: magazines, reserve and pending list of a slot; taking and freeing.
+//! - [`kept`]: what stays in the reserve for a while, and how it goes back.
 
 pub(crate) mod custody;
 mod fast_arena;
 mod fast_refill;
 mod fast_return;
+pub(crate) mod kept;
 pub(crate) mod pages;
 mod slabs;
 

@@ -364,6 +364,57 @@ pub(super) fn return_pending(w: &mut Writer) -> Result<bool> {
     })
 }
 
+/// Empties reserve cells from number `end - 1` down, some at once. Gives the number of those left. The last one is not
+/// empty; nothing is planned.
+pub(super) fn return_reserved(w: &mut Writer, end: u64) -> Result<u64> {
+    w.mini(|w| {
+        let mut left = end;
+        let mut touched: Vec<(Page, Head)> = Vec::new();
+        while left > 0 && end - left < RETURNED_AT_ONCE as u64 {
+            let Some(cell) = w.s.p.reserve_word(left - 1) else { break };
+            let what = Offset(w.segment.load(cell));
+            if !what.is_none() {
+                if !return_one(w, what, &mut touched)? {
+                    break;
+                }
+                w.put(cell, 0);
+            }
+            left -= 1;
+        }
+        for (slab, head) in touched {
+            release_if_empty(w, slab, head)?;
+        }
+        Ok(left)
+    })
+}
+
+/// Frees a block or a run, if it goes together with those that have been freed. The first one always does.
+fn return_one(w: &mut Writer, what: Offset, touched: &mut Vec<(Page, Head)>) -> Result<bool> {
+    let Some((slab, head)) = slab_of(w, what)? else {
+        if touched.is_empty() {
+            if !w.holds(header::PAGE_LOCK) {
+                w.lock(header::PAGE_LOCK, Rank::Page)?;
+            }
+            pages::release_run(w, what)?;
+        }
+        return Ok(touched.is_empty());
+    };
+    match touched.first() {
+        None if w.holds(header::PAGE_LOCK) => return Ok(false),
+        None => w.lock(header::arena(head.arena()), Rank::Arena)?,
+        Some((_, first)) if first.arena() != head.arena() => return Ok(false),
+        Some(_) => {}
+    }
+    if !touched.iter().any(|t| t.0 == slab) {
+        if touched.len() == MOST_TOUCHED {
+            return Ok(false);
+        }
+        touched.push((slab, head));
+    }
+    release_block(w, slab, head, what)?;
+    Ok(true)
+}
+
 const _: () = assert!(size_class::SLAB_BYTES == SLAB_PAGES as u64 * PAGE_BYTES);
 const _: () = assert!(bitmap_place(44) < DESCRIPTOR_WORDS && slab_blocks(0).div_ceil(64) <= 45);
 const _: () = assert!(bitmap_word(Page(32), 4).0 == descriptor(Page(32)).0 + 8 * bitmap_place(4) as u64);

@@ -197,3 +197,41 @@ impl Array {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::hints::interruption;
+    use crate::object::{ManageOptions, Object, OpenOptions};
+    use crate::os::name::Name;
+
+    /// A hint may be written twice under the same roots while it is read: its parts must belong together all the same.
+    /// Here the chunk has gone to another block and come back between two loads.
+    #[test]
+    fn a_hint_that_changes_while_it_is_read_is_not_mixed() {
+        let memory = format!("/netshm-hints-{}", std::process::id());
+        let file = std::env::temp_dir().join(&memory[1..]);
+        let name = Name::posix(&file, &memory);
+        let object = OpenOptions::new().create(true).open(&name).expect("opens");
+        let array = Array::manage_i64(&object, 0, 5000, &ManageOptions::new()).expect("is an array");
+        let write = |array: &Array, value: i64| {
+            let slice: Vec<u8> = (0..2013).flat_map(|_| value.to_le_bytes()).collect();
+            array.write(0, &slice).expect("writes");
+        };
+        for value in 1..=20 {
+            write(&array, value);
+            // A read by the hash, which makes a hint.
+            assert_eq!(array.get_i64(7), Ok(value));
+        }
+        let interrupted = array.clone();
+        interruption::plan(move || {
+            // The hint is of the one block now, and the entry of the other again.
+            write(&interrupted, 21);
+            assert_eq!(interrupted.get_i64(7), Ok(21));
+            write(&interrupted, 22);
+        });
+        assert_eq!(array.get_i64(7), Ok(22));
+        drop((array, object));
+        Object::unlink(&name).expect("unlinks");
+    }
+}

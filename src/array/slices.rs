@@ -119,7 +119,9 @@ impl Array {
     ///
     /// It takes the locks of the whole slice, in an order common to all slices. The new values are written
     /// beside the old ones, whose memory is free afterwards; about 1 MB of it stays with this thread for its next
-    /// slice. Beside that it needs about 100 bytes for each 4 KiB.
+    /// slice. A thread that writes long slices within ten seconds of each other keeps as much as the longest (64 MB at
+    /// most), if as much is left for others, until it does something else, such as a group, or ends. Beside that it
+    /// needs about 100 bytes for each 4 KiB.
     ///
     /// # Errors
     /// Those of [`read`](Array::read) and [`set`](Array::set); nothing is changed then.
@@ -128,7 +130,8 @@ impl Array {
         if count == 0 || first.saturating_add(count) > MAX_LENGTH {
             return if first <= self.length()? && count == 0 { Ok(()) } else { Err(Error::Range) };
         }
-        if self.write_quickly(g, first, values) {
+        let caching = if values.len() >= PAST_CACHES { Caching::Past } else { Caching::Through };
+        if self.write_quickly(g, first, values, caching) {
             return Ok(());
         }
         let chunks = count / g.per_chunk;
@@ -137,7 +140,6 @@ impl Array {
             let now = self.segment().load(self.view().roots.root().word(root::W_ROUGH_COUNT));
             self.cells.grow_for(all.min(now.saturating_add(chunks)))?;
         }
-        let caching = if values.len() >= PAST_CACHES { Caching::Past } else { Caching::Through };
         self.transact(|w, table| {
             let mut checked = false;
             for part in array::parts_in_lock_order(table, g, first, count) {
@@ -153,8 +155,9 @@ impl Array {
     }
 
     /// The short way of `write` alone.
-    fn write_quickly(&self, g: &Geometry, first: u64, values: &[u8]) -> bool {
-        let done = self.cells.change_quickly(|w, table| fast_slice::write(w, table, g, first, values));
+    fn write_quickly(&self, g: &Geometry, first: u64, values: &[u8], caching: Caching) -> bool {
+        let done =
+            self.cells.change_quickly(|w, table| fast_slice::write(w, table, g, first, values, caching));
         if let Quick::DoneWithChores(()) = done {
             self.do_chores();
         }

@@ -16,9 +16,8 @@ const ACTIVE: u64 = 1;
 const LOG_IDLE: u64 = 0;
 const LOG_APPLIED: u64 = 2;
 const LISTED_LOCKS: usize = 96;
-/// How many locks somebody may list for a moment who does not know of the gate's holder yet: as many as the chunks of a
-/// slice that is written by the short way.
-const MAX_PASSING: u64 = 60;
+/// How many locks somebody may list for a moment who does not know of the gate's holder yet: those of a split.
+const MAX_PASSING: u64 = 2;
 /// How often a lock and a list that do not agree are looked at.
 const LOOKS: u32 = 1000;
 const LOG_EXTENSIONS: usize = 32;

@@ -368,7 +368,7 @@ fn own_slot() {
     queue.set(Object::slot(1) + 8, 1);
     assert_eq!(damage(&queue, 2), [(Damage::Log, Object::slot(1) + 8)]);
     queue.set(Object::slot(1) + 8, 0);
-    queue.set(Object::slot(1) + 16, 61);
+    queue.set(Object::slot(1) + 16, 3);
     assert_eq!(damage(&queue, 2), [(Damage::Slot, Object::slot(1) + 16)]);
     queue.set(Object::slot(1) + 16, 2);
     queue.set(Object::slot(1), 0);

@@ -4,7 +4,7 @@
 //! process take it over. A thread finds its session in thread-local storage, without a lock.
 
 use super::Engine;
-use crate::alloc::custody;
+use crate::alloc::kept;
 use crate::error::{Error, Result};
 use crate::format::slot::{self, State};
 use crate::format::{Offset, SlotIndex};
@@ -488,7 +488,7 @@ impl Engine {
         let mut entered = Entered { engine: self, attached, seat: seat_ref, before: SeatState::Idle };
         let mut w = entered.writer(patience);
         // What a dead owner had in its hands and could not use.
-        if let Err(e) = custody::settle_slowly(&mut w) {
+        if let Err(e) = kept::settle_wholly(&mut w) {
             drop(entered);
             attached.sessions().idle.push(seat);
             return Err(e);

@@ -89,12 +89,13 @@ impl Geometry {
         Geometry { element_bytes, stride, per_chunk, bitmap_words, value_bytes, reciprocal }
     }
 
-    /// Where an element below `MAX_LENGTH` lies.
+    /// Where an element below `MAX_LENGTH` lies. Of others it gives some place, of no meaning: who has compared the index
+    /// with the array's length does not use it.
     #[inline(always)]
     pub(crate) const fn place(&self, index: u64) -> Place {
         // Exact because `index * per_chunk` is below 2^64: the reciprocal's error does not reach the quotient.
         let chunk = ((index as u128 * self.reciprocal as u128) >> 64) as u64;
-        Place { chunk, position: index - chunk * self.per_chunk }
+        Place { chunk, position: index.wrapping_sub(chunk.wrapping_mul(self.per_chunk)) }
     }
 
     /// The word of a chunk's value where an element begins.
@@ -168,6 +169,18 @@ mod tests {
             for i in ends.into_iter().flatten().chain([MAX_LENGTH / 3, MAX_LENGTH - 1]) {
                 let place = g.place(i);
                 assert_eq!((place.chunk, place.position), (i / g.per_chunk, i % g.per_chunk), "{bytes}, {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn places_beyond_the_largest_array_are_no_arithmetic_error() {
+        for bytes in 1..=MAX_IN_CHUNK {
+            let g = Geometry::new(bytes);
+            for n in 48..64 {
+                for i in [(1 << n) - 1, 1 << n, u64::MAX - (1 << (n - 10)), u64::MAX >> (63 - n)] {
+                    let _ = g.place(i);
+                }
             }
         }
     }

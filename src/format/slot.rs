@@ -32,7 +32,7 @@ pub(crate) const LOG: Growable = Growable { inline_word: 160, inline_len: 256, e
 pub(crate) const RESERVE: Growable = Growable { inline_word: 976, inline_len: 32, extensions_word: 64 };
 pub(crate) const EXTENSIONS: u32 = 16;
 /// Words in extension 0; each further one has twice as many.
-const EXTENSION_0_WORDS: u64 = 512;
+pub(crate) const EXTENSION_0_WORDS: u64 = 512;
 
 /// Where an element of a [`Growable`] lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -93,6 +93,8 @@ impl Hints {
             return None;
         }
         let entry = hint.entry.load(Ordering::Relaxed);
+        #[cfg(test)]
+        interruption::come();
         let entry_at = hint.entry_at.load(Ordering::Relaxed);
         // Not kept by itself: the version tells hints of different roots apart, but not two that were made under the
         // same ones, and the entry may have changed in between.
@@ -144,5 +146,25 @@ impl Hints {
             hint.version.store(at.seen.roots_version, Ordering::Release);
         }
         self.writing.store(false, Ordering::Release);
+    }
+}
+
+/// Lets a test do something in the middle of the next lookup of this thread, as another thread might.
+#[cfg(test)]
+pub(crate) mod interruption {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static NEXT: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    }
+
+    pub(crate) fn plan(what: impl FnOnce() + 'static) {
+        NEXT.with(|next| *next.borrow_mut() = Some(Box::new(what)));
+    }
+
+    pub(super) fn come() {
+        if let Some(what) = NEXT.with(|next| next.borrow_mut().take()) {
+            what();
+        }
     }
 }

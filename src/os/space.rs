@@ -103,6 +103,16 @@ pub(crate) fn lengthen(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     as_file(fd).set_len(len).map_err(|error| io_error("ftruncate", &error))
 }
 
+/// Bytes that the file's device still has for this process. None if that cannot be told: some file systems have no
+/// limit.
+pub(crate) fn available(fd: BorrowedFd<'_>) -> Option<u64> {
+    let device = nix::sys::statvfs::fstatvfs(fd).ok()?;
+    // The types differ between systems.
+    #[allow(clippy::useless_conversion)]
+    let (blocks, left) = (u64::from(device.blocks()), u64::from(device.blocks_available()));
+    (blocks > 0).then(|| left.saturating_mul(device.fragment_size()))
+}
+
 /// Length of the file in bytes.
 pub(crate) fn file_size(fd: BorrowedFd<'_>) -> Result<u64> {
     Ok(status(fd)?.size_bytes)

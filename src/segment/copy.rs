@@ -256,6 +256,16 @@ impl Segment {
         unsafe { self.view().copy_out(at, into, len) };
     }
 
+    /// The same for a part of a slice.
+    ///
+    /// # Safety
+    /// `into` must be valid for writing `len` bytes.
+    pub(crate) unsafe fn copy_out_by_lines(&self, at: Offset, into: *mut u8, len: usize) {
+        debug_assert!(self.contains(at, len as u64));
+        // SAFETY: by the caller's promise.
+        unsafe { copy_by_lines(self.view().address(at), into, len) };
+    }
+
     /// Are the bytes at `at`, a range inside of the object, these?
     pub(crate) fn equals(&self, at: Offset, bytes: &[u8]) -> bool {
         if !self.contains(at, (bytes.len() as u64 + 7) & !7) {
@@ -324,7 +334,7 @@ impl Segment {
         // SAFETY: the range lies inside of the object, and private memory does not overlap it.
         unsafe {
             match caching {
-                Caching::Through => copy_long(bytes.as_ptr(), to, bytes.len()),
+                Caching::Through => copy_by_lines(bytes.as_ptr(), to, bytes.len()),
                 Caching::Past => copy_past_caches(bytes.as_ptr(), to, bytes.len()),
             }
         }
@@ -343,6 +353,81 @@ impl Segment {
         // SAFETY: both ranges lie inside of the object, and they do not overlap.
         unsafe { copy_long(view.address(from), view.address(to).cast_mut(), len as usize) };
         true
+    }
+}
+
+/// Copies bytes of which one side is shared, many at once, through the caches. String instructions take nearly twice as
+/// long where the destination does not begin on a line and has gone from the second-level cache.
+///
+/// # Safety
+/// Both ranges must be valid and must not overlap.
+unsafe fn copy_by_lines(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if len >= 2 * LINE {
+        // The first and the last line may overlap those between them, which begin where lines of the destination do.
+        let head = match to.align_offset(LINE) {
+            0 => LINE,
+            n => n,
+        };
+        let lines = (len - head) / LINE * LINE;
+        // SAFETY: by the caller's promise, what is copied lies inside of both ranges; `to + head` is a multiple of 64.
+        unsafe {
+            copy_line(from, to);
+            if lines != 0 {
+                std::arch::asm!(
+                    "2:",
+                    "movdqu {a}, [{from}]",
+                    "movdqu {b}, [{from} + 16]",
+                    "movdqu {c}, [{from} + 32]",
+                    "movdqu {d}, [{from} + 48]",
+                    "movdqa [{to}], {a}",
+                    "movdqa [{to} + 16], {b}",
+                    "movdqa [{to} + 32], {c}",
+                    "movdqa [{to} + 48], {d}",
+                    "add {from}, 64",
+                    "add {to}, 64",
+                    "sub {left}, 64",
+                    "jnz 2b",
+                    from = inout(reg) from.add(head) => _, to = inout(reg) to.add(head) => _,
+                    left = inout(reg) lines => _,
+                    a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+                    options(nostack),
+                );
+            }
+            copy_line(from.add(len - LINE), to.add(len - LINE));
+        }
+        return;
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { copy_long(from, to, len) };
+}
+
+/// Bytes of a cache line.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+const LINE: usize = 64;
+
+/// Copies 64 bytes.
+///
+/// # Safety
+/// As for `copy_by_lines`.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn copy_line(from: *const u8, to: *mut u8) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        std::arch::asm!(
+            "movdqu {a}, [{from}]",
+            "movdqu {b}, [{from} + 16]",
+            "movdqu {c}, [{from} + 32]",
+            "movdqu {d}, [{from} + 48]",
+            "movdqu [{to}], {a}",
+            "movdqu [{to} + 16], {b}",
+            "movdqu [{to} + 32], {c}",
+            "movdqu [{to} + 48], {d}",
+            from = in(reg) from, to = in(reg) to,
+            a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+            options(nostack, preserves_flags),
+        );
     }
 }
 

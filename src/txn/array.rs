@@ -261,7 +261,7 @@ pub(crate) fn copy_part(
         // `rest` has their length.
         unsafe {
             let at = value.word(g.element_word(position));
-            segment.copy_out(at, rest.as_mut_ptr().cast(), rest.len());
+            segment.copy_out_by_lines(at, rest.as_mut_ptr().cast(), rest.len());
         }
     } else {
         for one in rest.chunks_mut(g.element_bytes as usize) {

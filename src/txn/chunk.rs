@@ -68,16 +68,28 @@ impl NewChunk<'_> {
         let mut words = [0; 3 + array::MAX_BITMAP_WORDS as usize];
         words[..3].copy_from_slice(&[shape.first_word(self.older), shape.lengths_word(), self.part.chunk]);
         let used = 3 + g.bitmap_words as usize;
-        for (word, n) in words[3..used].iter_mut().zip(0..) {
+        self.make_bitmap(w, &mut words[3..used]);
+        let filled = segment.fill(block, &words[..used], &[], &[])
+            && self.old.is_none_or(|old| self.keep(w, old, value))
+            && segment.copy_in_exactly(self.begin(value), self.elements, self.caching);
+        if filled { Ok(()) } else { Err(damaged()) }
+    }
+
+    /// Which elements are set: those of the part, and those that were set before.
+    fn make_bitmap(&self, w: &Writer, bitmap: &mut [u64]) {
+        if self.part.count == self.g.per_chunk {
+            bitmap.fill(u64::MAX);
+            if let Some((last, n)) = bitmap.last_mut().zip(self.g.bitmap_words.checked_sub(1)) {
+                *last = bits_of(self.part, n);
+            }
+            return;
+        }
+        for (word, n) in bitmap.iter_mut().zip(0..) {
             *word = bits_of(self.part, n);
             if *word != u64::MAX {
                 *word |= self.old.map_or(0, |old| w.word(old.word(n)));
             }
         }
-        let filled = segment.fill(block, &words[..used], &[], &[])
-            && self.old.is_none_or(|old| self.keep(w, old, value))
-            && segment.copy_in_exactly(self.begin(value), self.elements, self.caching);
-        if filled { Ok(()) } else { Err(damaged()) }
     }
 
     /// Where the part begins in a value.

@@ -10,7 +10,8 @@ use super::array::{self, Part};
 use super::chunk::{self, NewChunk};
 use super::fast::{LIST, LOG, Slot};
 use super::{TableView, ops};
-use crate::alloc::custody::{self, Held};
+use crate::alloc::custody;
+use crate::alloc::kept::{self, Held};
 use crate::format::array::{Geometry, MAX_LENGTH};
 use crate::format::bucket::{Link, W_LINK, entry_record, entry_with};
 use crate::format::lock_word::{LockWord, WRITING};
@@ -18,6 +19,7 @@ use crate::format::record::{self, IN_PLACE_BYTES};
 use crate::format::{Offset, header, log_record, slot};
 use crate::index::find::{self, Seen};
 use crate::index::roots::Roots;
+use crate::lock::participant::Participant;
 use crate::lock::release;
 use crate::segment::Segment;
 use crate::segment::copy::Caching;
@@ -25,8 +27,10 @@ use crate::segment::view::Block;
 use crate::writer::Writer;
 use smallvec::SmallVec;
 
-/// Most chunks: so many as the log has room for in the slot, if each is replaced.
-const MOST_CHUNKS: u64 = 60;
+/// Most chunks: 64 MB, beyond which locks and log get long, and the caches are of no use to anybody.
+const MOST_CHUNKS: u64 = 4096;
+/// Words of log for each chunk that is replaced.
+const LOG_PER_CHUNK: u64 = 4;
 /// Most chunks of which the first and the last may be written in place.
 const FEW_CHUNKS: usize = 8;
 
@@ -38,22 +42,31 @@ struct Target<'a> {
     /// The entry that points to the chunk, and where that lies.
     entry: u64,
     entry_at: Offset,
+    /// What the chunk's record links to.
+    older: Offset,
     bucket: Block<'a, 8>,
     seen: Seen,
 }
 
 type Targets<'a> = SmallVec<[Target<'a>; 4]>;
 
-/// Sets the elements of a slice.
-pub(crate) fn write(w: &mut Writer, table: &TableView, g: &Geometry, first: u64, bytes: &[u8]) -> Option<()> {
+/// Sets the elements of a slice, which lies below `MAX_LENGTH` and is not empty.
+pub(crate) fn write(
+    w: &mut Writer,
+    table: &TableView,
+    g: &Geometry,
+    first: u64,
+    bytes: &[u8],
+    caching: Caching,
+) -> Option<()> {
     let count = bytes.len() as u64 / g.element_bytes;
-    // The first and the last chunk may be there in part.
-    if count / g.per_chunk + 2 > MOST_CHUNKS {
+    let chunks = 1 + g.place(first + count - 1).chunk - g.place(first).chunk;
+    let class = chunk::class_of(g).ok()?;
+    if chunks > MOST_CHUNKS || !kept::may_keep(w, class, chunks as usize) {
         return None;
     }
-    let slot = w.slot()?;
     let version = table.roots.version();
-    let mut targets = Targets::new();
+    let mut targets = Targets::with_capacity(chunks as usize);
     for part in array::parts(g, first, count) {
         targets.push(look(w, table, g, part)?);
     }
@@ -61,14 +74,36 @@ pub(crate) fn write(w: &mut Writer, table: &TableView, g: &Geometry, first: u64,
     if !is_inside || targets.iter().any(|t| t.seen.roots_version != version) {
         return None;
     }
-    let mut log = Log { slot, words: 0 };
-    prepare(w, g, &targets, bytes, &mut log)?;
+    make_room(w, chunks)?;
+    let mut held = Held::new();
+    let replaced = targets.iter().filter(|target| !is_in_place(g, &targets, target)).count();
+    kept::peek_blocks(w, class, replaced, &mut held)?;
+    let (w, slot) = (&*w, w.slot()?);
+    let mut log = Log { slot, segment: w.segment, participant: &w.s.p, words: 0 };
+    prepare(w, g, &targets, &held, bytes, caching, &mut log)?;
     lock_all(w, slot, &targets)?;
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, log.words as u64));
     w.segment.fence_release();
-    log.apply(w.segment);
+    log.apply();
     conclude(w, slot, &targets);
     Some(())
+}
+
+/// Makes sure that log and lock list have room for a long slice.
+fn make_room(w: &mut Writer, chunks: u64) -> Option<()> {
+    let (last_word, last_lock) = (LOG_PER_CHUNK * chunks - 1, chunks - 1);
+    if w.s.p.log_word(last_word).is_none() {
+        custody::extend(w, slot::LOG, last_word).ok()?;
+    }
+    if w.s.p.list_word(last_lock).is_none() {
+        custody::extend(w, slot::LOCK_LIST, last_lock).ok()?;
+    }
+    Some(())
+}
+
+/// Does a part change elements where they are?
+fn is_in_place(g: &Geometry, targets: &Targets, target: &Target) -> bool {
+    targets.len() <= FEW_CHUNKS && target.part.count * g.stride <= IN_PLACE_BYTES
 }
 
 /// Looks for the chunk of a part.
@@ -80,27 +115,31 @@ fn look<'a>(w: &Writer<'a>, table: &TableView, g: &Geometry, part: Part) -> Opti
     let found = sight.found.filter(|_| seen.word.is_free())?;
     let value = array::value_of_chunk(g, found.record, found.shape).ok()?;
     let hit = ops::hit_in(w, bucket, seen.bucket, Link(bucket.load(W_LINK as usize)), &found)?;
-    Some(Target { part, value, entry: hit.entry, entry_at: hit.at, bucket, seen })
+    let older = record::older(w.segment.load(found.record));
+    Some(Target { part, value, entry: hit.entry, entry_at: hit.at, older, bucket, seen })
 }
 
 /// Fills new chunks, and logs what is to be changed.
-fn prepare(w: &mut Writer, g: &Geometry, targets: &Targets, bytes: &[u8], log: &mut Log) -> Option<()> {
-    let in_place = |t: &&Target| targets.len() <= FEW_CHUNKS && t.part.count * g.stride <= IN_PLACE_BYTES;
-    let replaced = targets.len() - targets.iter().filter(in_place).count();
-    let mut held = Held::new();
-    custody::peek_blocks(w, chunk::class_of(g).ok()?, replaced, &mut held)?;
+fn prepare(
+    w: &Writer,
+    g: &Geometry,
+    targets: &Targets,
+    held: &Held,
+    bytes: &[u8],
+    caching: Caching,
+    log: &mut Log,
+) -> Option<()> {
     let mut blocks = held.iter();
     for target in targets {
         let (from, to) = target.part.bytes(g);
         let elements = &*chunk::at_stride(g, &bytes[from..to]);
-        if in_place(&target) {
+        if is_in_place(g, targets, target) {
             log.change_in_place(w, g, target, elements)?;
             continue;
         }
         let (cell, block) = *blocks.next()?;
         let record = entry_record(target.entry);
-        let older = record::older(w.segment.load(record));
-        let (part, old, caching) = (&target.part, Some(target.value), Caching::Through);
+        let (part, old, older) = (&target.part, Some(target.value), target.older);
         NewChunk { g, part, old, older, elements, caching }.fill(w, block).ok()?;
         log.begin(target.entry_at, 1)?.push(entry_with(target.entry, block));
         log.begin(cell, 1)?.push(record.0);
@@ -108,18 +147,23 @@ fn prepare(w: &mut Writer, g: &Geometry, targets: &Targets, bytes: &[u8], log: &
     Some(())
 }
 
-/// The log in the slot, while it is written.
+/// The log in the slot and its extensions, while it is written.
 struct Log<'a> {
     slot: Slot<'a>,
+    segment: &'a Segment,
+    participant: &'a Participant,
     words: usize,
 }
+
+const INLINE_WORDS: usize = slot::LOG.inline_len as usize;
 
 impl Log<'_> {
     /// Begins a run of words. None: there is no room.
     #[inline(always)]
     fn begin(&mut self, at: Offset, count: u64) -> Option<&mut Self> {
-        if self.words as u64 + 1 + count > slot::LOG.inline_len {
-            return None;
+        let last = self.words as u64 + count;
+        if last >= slot::LOG.inline_len {
+            self.participant.log_word(last)?;
         }
         self.push(log_record::run_header(at, count));
         Some(self)
@@ -127,8 +171,20 @@ impl Log<'_> {
 
     #[inline(always)]
     fn push(&mut self, word: u64) {
-        self.slot.store(LOG + self.words, word);
+        if self.words < INLINE_WORDS {
+            self.slot.store(LOG + self.words, word);
+        } else if let Some(at) = self.participant.log_word(self.words as u64) {
+            self.segment.store(at, word);
+        }
         self.words += 1;
+    }
+
+    #[inline(always)]
+    fn word(&self, n: usize) -> u64 {
+        if n < INLINE_WORDS {
+            return self.slot.load(LOG + n);
+        }
+        self.participant.log_word(n as u64).map_or(0, |at| self.segment.load(at))
     }
 
     /// Logs that the elements of a part change where they are.
@@ -155,43 +211,70 @@ impl Log<'_> {
     }
 
     /// Makes the changes that are logged.
-    fn apply(&self, segment: &Segment) {
+    fn apply(&self) {
         let mut n = 0;
         while n < self.words {
-            let header = self.slot.load(LOG + n);
+            let header = self.word(n);
             let (first, count) = (log_record::run_first(header), log_record::run_count(header) as usize);
             n += 1;
             for i in 0..count.min(self.words - n) {
-                segment.store(first.word(i as u64), self.slot.load(LOG + n + i));
+                self.segment.store(first.word(i as u64), self.word(n + i));
             }
             n += count;
         }
     }
 }
 
-/// Takes the locks of all buckets, marked WRITING, if nothing has changed since they were seen.
+/// Takes the locks of all buckets, marked WRITING, if nothing has changed since they were seen. The others are listed
+/// when the first one is held and the gate is free: a holder of the gate never sees more than one that is listed in
+/// vain.
 fn lock_all(w: &Writer, slot: Slot, targets: &Targets) -> Option<()> {
-    for (n, target) in targets.iter().enumerate() {
-        slot.store(LIST + n, target.seen.bucket.0);
+    let (first, others) = targets.split_first()?;
+    slot.store(LIST, first.seen.bucket.0);
+    slot.store(slot::W_LIST_LEN as usize, 1);
+    if first.bucket.compare_exchange(0, first.seen.word.0, mine(w, first).0).is_err() {
+        slot.store(slot::W_LIST_LEN as usize, 0);
+        return None;
     }
-    slot.store(slot::W_LIST_LEN as usize, targets.len() as u64);
-    for (n, target) in targets.iter().enumerate() {
-        let seen = target.seen;
+    let taken = gate_is_as_seen(w, first) && list_others(w, slot, others) && lock_others(w, others);
+    if !taken {
+        release_all(w, slot, targets);
+    }
+    taken.then_some(())
+}
+
+fn list_others(w: &Writer, slot: Slot, others: &[Target]) -> bool {
+    for (target, n) in others.iter().zip(1..) {
+        let bucket = target.seen.bucket.0;
+        if n < slot::LOCK_LIST.inline_len {
+            slot.store(LIST + n as usize, bucket);
+            continue;
+        }
+        let Some(at) = w.s.p.list_word(n) else { return false };
+        w.segment.store(at, bucket);
+    }
+    slot.store(slot::W_LIST_LEN as usize, 1 + others.len() as u64);
+    true
+}
+
+fn lock_others(w: &Writer, others: &[Target]) -> bool {
+    others.iter().all(|target| {
         let mine = mine(w, target);
-        let taken = match target.bucket.compare_exchange(0, seen.word.0, mine.0) {
-            Ok(()) => n > 0 || gate_is_as_seen(w, target),
+        match target.bucket.compare_exchange(0, target.seen.word.0, mine.0) {
+            Ok(()) => true,
             // It may be the bucket of an earlier part as well, unchanged since both were seen.
             Err(now) => now == mine.0,
-        };
-        if !taken {
-            for target in &targets[..=n] {
-                release(w.segment, target.seen.bucket, w.s.p.slot, true);
-            }
-            slot.store(slot::W_LIST_LEN as usize, 0);
-            return None;
         }
+    })
+}
+
+/// Gives back those of the locks that this slot has. Nothing has changed.
+#[cold]
+fn release_all(w: &Writer, slot: Slot, targets: &Targets) {
+    for target in targets {
+        release(w.segment, target.seen.bucket, w.s.p.slot, true);
     }
-    Some(())
+    slot.store(slot::W_LIST_LEN as usize, 0);
 }
 
 /// A bucket's word while this slot has its lock.
@@ -219,5 +302,3 @@ fn conclude(w: &Writer, slot: Slot, targets: &Targets) {
     slot.store(slot::W_LIST_LEN as usize, 0);
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));
 }
-
-const _: () = assert!(MOST_CHUNKS <= slot::LOCK_LIST.inline_len && 4 * MOST_CHUNKS <= slot::LOG.inline_len);

@@ -27,7 +27,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod ops;
 pub(crate) mod stack;
 
-use crate::alloc::custody;
+use crate::alloc::{custody, kept};
 use crate::error::{Error, Result};
 use crate::format::{header, slot};
 use crate::index::KeyHash;
@@ -74,7 +74,7 @@ pub(crate) fn commit(w: &mut Writer) -> Result<()> {
 /// The same if that cannot fail, and nothing is left to be done afterwards. False: nothing has happened.
 #[inline(always)]
 pub(crate) fn commit_quickly(w: &mut Writer) -> bool {
-    let is_over_then = w.s.net_added.is_empty() && custody::is_settled(w) && !custody::is_drain_due(w);
+    let is_over_then = w.s.net_added.is_empty() && kept::is_settled(w) && !custody::is_drain_due(w);
     is_over_then && w.s.newly_pending == 0 && w.commit_briefly()
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn reserve_lock(w: &mut Writer) -> Result<()> {
 
 /// What is left to do once nothing is planned and no lock is held.
 fn clean_up(w: &mut Writer) -> Result<()> {
-    custody::settle(w)?;
+    kept::settle(w)?;
     // Who has freed much pays for it: slices that are written again and again would pile it up.
     let freed = std::mem::take(&mut w.s.newly_pending);
     custody::drain(w, BATCHES_PER_OPERATION.max(freed / FREED_PER_BATCH))
