@@ -257,7 +257,7 @@ fn header() {
         (0, 0x1234, Damage::Magic),
         (0, u64::from_le_bytes(*b"NETSHMc\n"), Damage::Magic),
         (1, 2, Damage::Header),
-        (4, 1, Damage::Header),
+        (4, 2, Damage::Header),
         (6, 4, Damage::Header),
         (7, 3, Damage::Header),
         (11, 4096, Damage::Header),
