@@ -1827,7 +1827,9 @@ int netshm_array_read(netshm_array *a,
  * Sets a slice of elements in one transaction: others see all of them or none.
  *
  * The new values are written beside the old ones, and the two take turns: up to 1 MB of the object's memory stays
- * with the calling thread for its next slice.
+ * with the calling thread for its next slice. A thread that writes long slices within ten seconds of each other keeps
+ * as much as the longest (64 MB at most), if as much is left for others, until it does something else, such as a group,
+ * or ends.
  *
  * @param a          The array; safe to use from several threads.
  * @param first      Index of the first element.
