@@ -17,7 +17,7 @@ static int number;
 static int view(const void *d, size_t n, void *a) { (void)d, (void)n, (void)a; return 0; }
 static int keep(netshm_update *u, const void *d, size_t n, void *a) { (void)u, (void)d, (void)n, (void)a; return NETSHM_KEEP; }
 
-#define refused(call) (is(call, NETSHM_E_TOO_LARGE), is(last().code, NETSHM_E_TOO_LARGE))
+#define refused(call) (is(call, NETSHM_E_TOO_LARGE), ok(strstr(last_text(), "2^40") != NULL))
 
 static void keys(void)
 {
@@ -135,6 +135,7 @@ int main(void)
 {
     place *p = place_new();
     netshm_options options = NETSHM_OPTIONS_INIT;
+    int code;
     if (sizeof(size_t) < 8) {
         note("SKIP: no length is too large for a key here");
         return done();
@@ -144,8 +145,9 @@ int main(void)
     options.max_bytes = 1 << 20;
     good(place_open(p, CREATE, &o));
     good(netshm_hashtbl_manage(o, NULL, NULL, &options, &t));
-    /* The longest value is one: here there is no room for it. */
-    is(netshm_hashtbl_add(t, "k", 1, nowhere, (size_t)1 << 40), NETSHM_E_NO_SPACE);
+    /* The longest value is one: here there is no room for it; under valgrind, no address space either. */
+    code = netshm_hashtbl_add(t, "k", 1, nowhere, (size_t)1 << 40);
+    ok(code == NETSHM_E_NO_SPACE || (code == NETSHM_E_TOO_LARGE && strstr(last_text(), "address space") != NULL));
     all(((size_t)1 << 40) + 1);
     all((size_t)1 << 41);
     all((size_t)-1);

@@ -228,25 +228,11 @@ static void unique_objects(void)
     good(netshm_close(o[0]));
 }
 
-/* Somebody makes a file shorter while it is mapped. */
-static int shortened(void *arg)
-{
-    const place *p = (const place *)arg;
-    netshm_object *o = NULL;
-    netshm_hashtbl *t = NULL;
-    signal(SIGBUS, SIG_DFL);
-    if (netshm_open(NETSHM_FILE, p->file, NULL, CREATE, 0600, &o) != NETSHM_OK) return 1;
-    if (netshm_hashtbl_manage(o, NULL, NULL, NULL, &t) != NETSHM_OK || put(t, "k", "v") != NETSHM_OK) return 2;
-    if (has(t, "k", "v") != 1 || truncate(p->file, 4096) != 0) return 3;
-    return has(t, "k", "v") == 1 ? 4 : 5;
-}
-
 int main(void)
 {
     posix_objects();
     wrong_names();
     file_objects();
     unique_objects();
-    is(in_child(shortened, place_new()), 1000 + SIGBUS);
     return done();
 }
