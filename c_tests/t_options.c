@@ -60,7 +60,8 @@ int main(void)
 
     /* Absurd fields. */
 #define field(name, value, code) (o = defaults, o.name = value, is(managed(&o), code))
-    field(flags, 4, NETSHM_E_INVALID);
+    field(flags, 8, NETSHM_E_INVALID);
+    field(flags, NETSHM_CHECKSUMS, NETSHM_OK);
     field(flags, 0x80000000u, NETSHM_E_INVALID);
     field(locking, 4, NETSHM_E_INVALID);
     field(locking, 0xffffffffu, NETSHM_E_INVALID);

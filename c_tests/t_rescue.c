@@ -22,6 +22,50 @@ static void overwrite(const char *file, long at, const void *bytes, size_t size)
     close(fd);
 }
 
+static int damaged;
+
+static int note_damage(int what, int64_t offset, const char *text, void *arg)
+{
+    (void)offset, (void)text, (void)arg;
+    damaged = what;
+    return NETSHM_STOP;
+}
+
+/* A value changes its bytes: only a checksum tells. */
+static void checksums(const place *p, const place *to)
+{
+    static unsigned char bytes[1 << 20];
+    netshm_options options = NETSHM_OPTIONS_INIT;
+    netshm_salvaged s;
+    netshm_object *o = NULL;
+    netshm_hashtbl *t = NULL;
+    ssize_t size;
+    long at;
+    int fd;
+    options.flags = NETSHM_CHECKSUMS;
+    good(netshm_open(NETSHM_FILE, p->file, NULL, CREATE, 0600, &o));
+    good(netshm_hashtbl_manage(o, NULL, NULL, &options, &t));
+    good(put(t, "one", "a value that can be found"));
+    good(put(t, "other", "value"));
+    good(netshm_check(o, 0, NULL, NULL));
+    netshm_hashtbl_close(t);
+    netshm_close(o);
+    fd = open(p->file, O_RDONLY);
+    size = read(fd, bytes, sizeof bytes);
+    close(fd);
+    for (at = 0; at + 25 < size && memcmp(bytes + at, "a value that can be found", 25) != 0; at++) {}
+    overwrite(p->file, at, "A", 1);
+    good(netshm_open(NETSHM_FILE, p->file, NULL, NETSHM_RDWR, 0600, &o));
+    is(netshm_check(o, 0, note_damage, NULL), NETSHM_E_CORRUPT);
+    is(damaged, NETSHM_DAMAGE_CHECKSUM);
+    netshm_close(o);
+    s.size = sizeof s;
+    good(netshm_salvage(NETSHM_FILE, p->file, NULL, NETSHM_FILE, to->file, NULL, 0600, NETSHM_REPLACE, &s));
+    is(s.bindings, 1);
+    is(s.bindings_lost, 1);
+    is(holds(NETSHM_FILE, to->file, NULL, "other"), NETSHM_OK);
+}
+
 int main(void)
 {
     place *p = place_new(), *to = place_new(), *q = place_new();
@@ -119,6 +163,7 @@ int main(void)
     overwrite(p->file, 64, junk, 16);
     overwrite(p->file, 56, junk, 8);
     is(netshm_salvage(NETSHM_FILE, p->file, NULL, NETSHM_FILE, to->file, NULL, 0600, NETSHM_REPLACE, NULL), NETSHM_E_CORRUPT);
+    checksums(place_new(), to);
     is(netshm_salvage(NETSHM_FILE, "/no/such/file", NULL, NETSHM_FILE, to->file, NULL, 0600, NETSHM_REPLACE, NULL),
        NETSHM_E_NOT_FOUND);
     is(netshm_salvage(NETSHM_FILE, p->file, NULL, NETSHM_FILE, NULL, NULL, 0600, NETSHM_REPLACE, NULL), NETSHM_E_INVALID);
