@@ -24,6 +24,8 @@ pub(crate) struct WriteSet {
     journal: Vec<(u32, Option<u64>)>,
     /// Savepoints open: the journal is kept only for them.
     savepoints: u32,
+    /// A word that is a whole value of a hash table, or none: if nothing else changes, the change is never seen half-way.
+    whole_value: Option<Offset>,
     /// For each line of 64 bytes that has had a word in the set, one of 64 bits: a bit that is 0 says that none
     /// of its lines has one.
     lines: u64,
@@ -53,6 +55,7 @@ impl WriteSet {
         self.entries.clear();
         self.journal.clear();
         self.savepoints = 0;
+        self.whole_value = None;
         self.lines = 0;
     }
 
@@ -186,10 +189,16 @@ impl WriteSet {
         2 * self.entries.len() as u64
     }
 
-    /// Is it the change of one word?
+    /// Says that a word in the set is a whole value of a hash table, whose readers look at nothing else with it.
     #[inline(always)]
-    pub(crate) fn is_single(&self) -> bool {
-        self.entries.len() == 1
+    pub(crate) fn note_whole_value(&mut self, at: Offset) {
+        self.whole_value = Some(at);
+    }
+
+    /// Is it the change of one such word, and of nothing else?
+    #[inline(always)]
+    pub(crate) fn is_whole_value(&self) -> bool {
+        matches!(self.entries[..], [(at, _)] if Some(at) == self.whole_value)
     }
 
     /// Does the log fit into the slot?

@@ -44,7 +44,7 @@ pub(crate) fn recover(
         outcome = log::replay(segment, &p, slot::commit_log_words(commit));
         segment.store(base.word(slot::W_COMMIT), slot::commit_word(slot::APPLIED, 0));
     }
-    // A single word is changed without a mark.
+    // A value of a single word is changed without a mark.
     let has_committed = slot::commit_phase(commit) != slot::IDLE;
     for_each_listed(segment, &p, |at, word| {
         if word.owner() == slot {

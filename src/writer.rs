@@ -391,8 +391,9 @@ impl<'a> Writer<'a> {
     fn commit_sealed(&mut self, slot: SlotBlock<'_>, log_words: u64, from: usize) {
         // The commit point. Before this store nothing has happened; after it, everything has.
         slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, log_words));
-        // A single word needs no mark: whoever reads meanwhile sees it as it was or as it will be.
-        if !self.s.set.is_single() {
+        // A value of one word needs no mark: whoever reads meanwhile sees it as it was or as it will be, and nothing
+        // else at the same time.
+        if !self.s.set.is_whole_value() {
             self.mark_writing(from);
         }
         self.segment.fence_release();

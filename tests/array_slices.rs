@@ -342,6 +342,60 @@ fn what_is_kept_is_found_when_memory_is_short() {
     assert_object_sound(&object);
 }
 
+/// A group sets one element, and its process stops where the change may be visible already and its lock is not given
+/// back; whoever sees that element then sets another one. A slice may have both, neither or the first alone.
+fn a_group_of_one_element_is_seen_before_what_follows_it() {
+    const LENGTH: u64 = 5000 * CHUNK;
+    for _ in 0..8 {
+        let scratch = Scratch::posix("array");
+        let a = integers(scratch.name(), LENGTH);
+        a.write(0, &filled(0, LENGTH)).expect("writes");
+        let (shared, name) = (Shared::new(1), scratch.name());
+        let now = shared.word(0);
+        let step = |wanted| {
+            while now.load(Ordering::SeqCst) != wanted {
+                std::hint::spin_loop();
+            }
+        };
+        let mut writer = fork(|| {
+            watchdog(STUCK_SECONDS);
+            let a = integers(name, LENGTH);
+            let group = a.table().begin().expect("begins");
+            a.set_i64(0, 1).expect("sets");
+            now.store(1, Ordering::SeqCst);
+            step(3);
+            // Two words of log and the commit point come before; then the mark, if there is one, and the change.
+            netshm::inject::stop_at(4);
+            group.commit().expect("commits");
+        });
+        step(1);
+        let pid = writer.pid();
+        let slice = std::thread::scope(|threads| {
+            let reader = threads.spawn(|| {
+                let mut slice = filled(7, LENGTH);
+                now.store(2, Ordering::SeqCst);
+                a.read(0, &mut slice).expect("reads");
+                slice
+            });
+            step(2);
+            std::thread::sleep(Duration::from_micros(300));
+            now.store(3, Ordering::SeqCst);
+            threads.spawn(move || {
+                std::thread::sleep(Duration::from_millis(50));
+                // SAFETY: the child is not waited for before.
+                unsafe { libc::kill(pid, libc::SIGCONT) };
+            });
+            while a.get_i64(0).expect("reads") == 0 {}
+            a.set_i64(LENGTH - 1, 1).expect("sets");
+            reader.join().expect("ends")
+        });
+        assert_eq!(writer.wait(), Exit::Code(0));
+        let element = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().expect("8 bytes"));
+        let (first, last) = (element(&slice[..8]), element(&slice[slice.len() - 8..]));
+        assert!(first >= last, "the last element was set after the first: {first}, {last}");
+    }
+}
+
 fn main() {
     support::main(&[
         ("elements_of_all_sizes", elements_of_all_sizes),
@@ -353,5 +407,9 @@ fn main() {
         ("nothing_is_kept_of_little_memory", nothing_is_kept_of_little_memory),
         ("what_is_kept_is_found_when_memory_is_short", what_is_kept_is_found_when_memory_is_short),
         ("written_again_and_again", written_again_and_again),
+        (
+            "a_group_of_one_element_is_seen_before_what_follows_it",
+            a_group_of_one_element_is_seen_before_what_follows_it,
+        ),
     ]);
 }

@@ -162,6 +162,9 @@ pub(crate) fn replace(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8
         return None;
     }
     ops::overwrite(w, found.value_at, value);
+    if value.len() <= 8 {
+        w.s.set().note_whole_value(found.value_at);
+    }
     w.s.p.held[place].changes = true;
     Some(())
 }
@@ -176,6 +179,7 @@ pub(crate) fn increment(w: &mut Writer, table: &TableView, key: &[u8], delta: i6
     let at = found.value_at;
     let sum = (w.word(at) as i64).checked_add(delta)?;
     w.put(at, sum as u64);
+    w.s.set().note_whole_value(at);
     w.s.p.held[place].changes = true;
     Some(sum)
 }
