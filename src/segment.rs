@@ -373,7 +373,7 @@ impl Segment {
     pub(crate) fn sync(&self) -> Result<()> {
         space::sync_data(self.fd()?)?;
         #[cfg(feature = "inject")]
-        inject::synced(0..u64::MAX);
+        inject::synced(self.files.identity().ino, 0..u64::MAX);
         Ok(())
     }
 
@@ -381,7 +381,7 @@ impl Segment {
     pub(crate) fn sync_range(&self, at: Offset, len: u64) -> Result<()> {
         self.newest_mapping().sync(at.0 as usize..(at.0 + len) as usize)?;
         #[cfg(feature = "inject")]
-        inject::synced(at.0..at.0 + len);
+        inject::synced(self.files.identity().ino, at.0..at.0 + len);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod support;
 use netshm::{Damage, Error, HashTable, ManageOptions, Name, Object, OpenOptions};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use support::process::{Exit, Shared, fork, watchdog};
@@ -44,9 +45,13 @@ fn watch(scratch: &Scratch) {
     netshm::inject::observe_syncs(take_over);
 }
 
-fn take_over(range: Range<u64>) {
+fn take_over(inode: u64, range: Range<u64>) {
     let mut device = DEVICE.lock().expect("the device");
     let Some(device) = device.as_mut() else { return };
+    // Images are synced as well.
+    if std::fs::metadata(&device.path).map_or(0, |file| file.ino()) != inode {
+        return;
+    }
     let live = std::fs::read(&device.path).expect("reads the file");
     let range = range.start as usize..(range.end as usize).min(live.len());
     if device.bytes.len() < live.len() {

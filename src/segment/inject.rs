@@ -58,8 +58,8 @@ pub(super) fn before_store() {
     }
 }
 
-/// Hears of each range, in bytes, that has been written to the device of some object.
-pub type SyncObserver = fn(std::ops::Range<u64>);
+/// Hears of each range, in bytes, of the file with an inode number that has been written to its device.
+pub type SyncObserver = fn(u64, std::ops::Range<u64>);
 
 static OBSERVER: std::sync::Mutex<Option<SyncObserver>> = std::sync::Mutex::new(None);
 
@@ -68,9 +68,9 @@ pub fn observe_syncs(observer: SyncObserver) {
     *OBSERVER.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(observer);
 }
 
-pub(super) fn synced(range: std::ops::Range<u64>) {
+pub(super) fn synced(inode: u64, range: std::ops::Range<u64>) {
     let observer = *OBSERVER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(observer) = observer {
-        observer(range);
+        observer(inode, range);
     }
 }
