@@ -165,8 +165,10 @@ impl Pieces {
 fn finish(files: Files) -> Result<u64> {
     let size = files.size()?;
     let copy = Segment::map(Arc::new(files), size, true, false, false)?;
-    settle::bring_to_rest(&copy)?;
+    // First memory for all that is looked at through the mapping: a hole there would take some, or end the process
+    // where there is none.
     back(&copy)?;
+    settle::bring_to_rest(&copy)?;
     let mut identity = [0; 16];
     process::random_bytes(&mut identity)?;
     for (n, half) in identity.chunks_exact(8).enumerate() {

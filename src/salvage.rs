@@ -144,8 +144,15 @@ impl Salvage<'_> {
             self.report.tables_lost += 1;
             return Ok(());
         };
+        let table = match made {
+            Ok(table) => table,
+            Err(error) if concerns_target(&error) => return Err(error),
+            Err(_) => {
+                self.report.tables_lost += 1;
+                return Ok(());
+            }
+        };
         self.report.tables += 1;
-        let table = made?;
         self.count(&words);
         let base = words[root::W_BASE_LEVEL as usize] as u32;
         // From behind: if a bucket is there as it was before it was split, its offspring knows better.
@@ -197,9 +204,12 @@ impl Salvage<'_> {
     /// Adds up what the slots of the damaged object have counted.
     fn count(&mut self, words: &Root) {
         let mut sum = Some(0i64);
+        let mut slots_left = u64::from(header::MAX_SLOT);
         for chunk in 0..root::COUNTER_CHUNKS {
             let at = Offset(words[(root::W_COUNTERS + u64::from(chunk)) as usize]);
-            for i in 0..if at.is_none() { 0 } else { root::counter_chunk_lines(chunk) } {
+            let lines = root::counter_chunk_lines(chunk).min(slots_left);
+            slots_left -= lines;
+            for i in 0..if at.is_none() { 0 } else { lines } {
                 let line = self.source.words::<1>(root::counter_line(at, i));
                 sum = line.and_then(|[count]| sum?.checked_add(count as i64));
                 if sum.is_none() {
@@ -235,7 +245,7 @@ impl Salvage<'_> {
 
     fn some_buckets(&mut self, table: &Saved, base: u32, at: Offset, index: u64, count: u64) -> Result<()> {
         let mut bytes = vec![0; (count * LINE_BYTES) as usize];
-        if self.source.fill(at, &mut bytes).is_none() {
+        if self.source.look(at, &mut bytes).is_none() {
             self.report.buckets_lost += count;
             return Ok(());
         }
@@ -287,10 +297,11 @@ impl Saved {
         let (mut saved, mut lost) = (0, 0);
         let mut add = |binding: Option<Binding>| {
             match binding.and_then(|binding| self.suitable(binding)) {
-                Some(Binding { key, value, .. }) => {
-                    self.cells.add(&key, &value)?;
-                    saved += 1;
-                }
+                Some(Binding { key, value, .. }) => match self.cells.add(&key, &value) {
+                    Ok(()) => saved += 1,
+                    Err(error) if concerns_target(&error) => return Err(error),
+                    Err(_) => lost += 1,
+                },
                 None => lost += 1,
             }
             Ok::<(), Error>(())
@@ -333,6 +344,12 @@ impl Saved {
         }
         true
     }
+}
+
+/// Is the error one of making the new object, rather than of what the damaged one has?
+fn concerns_target(error: &Error) -> bool {
+    use Error::{NoMemory, NoSpace, Permission, ReadOnly, System, Timeout};
+    matches!(error, NoMemory | NoSpace | Permission | ReadOnly | System { .. } | Timeout { .. })
 }
 
 /// A text with its length before it, if it is one.

@@ -26,6 +26,9 @@ fn main() {
         ("salvage_of_random_damage", salvage_of_random_damage),
         ("salvage_of_hostile_bytes", salvage_of_hostile_bytes),
         ("checksums_are_kept", checksums_are_kept),
+        ("a_damaged_root_loses_its_table_alone", a_damaged_root_loses_its_table_alone),
+        ("roots_that_share_their_buckets_take_no_ages", roots_that_share_their_buckets_take_no_ages),
+        ("copies_may_be_read_only_and_have_long_names", copies_may_be_read_only_and_have_long_names),
     ]);
 }
 
@@ -629,4 +632,105 @@ fn salvage_of_hostile_bytes() {
         }
     }
     println!("salvage_of_hostile_bytes: {} saved, {} lost", total.bindings, total.bindings_lost);
+}
+
+fn word(bytes: &[u8], at: usize) -> usize {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes")) as usize
+}
+
+fn put(bytes: &mut [u8], at: usize, value: u64) {
+    bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Places in the format: the main root and the catalog in the gate's page; an entry of the catalog, and its name; in a root
+/// the signature of the values, and the bucket arrays.
+const MAIN_ROOT: usize = 2 * 4096 + 64;
+const CATALOG: usize = 2 * 4096 + 72;
+const ENTRY: usize = 256;
+const VALUES: usize = 192 * 8;
+const ARRAYS: usize = 32 * 8;
+
+fn a_damaged_root_loses_its_table_alone() {
+    let (from, to) = (Scratch::posix("good"), Scratch::posix("saved"));
+    {
+        let object = open(from.name());
+        let good = HashTable::manage(&object, &named("good")).expect("manages");
+        (0..1000u32).for_each(|n| good.add(&n.to_le_bytes(), b"v").expect("adds"));
+        HashTable::manage(&object, &named("bad")).expect("manages");
+    }
+    let mut bytes = std::fs::read(from.path()).expect("reads");
+    let entries = word(&bytes, CATALOG) + ENTRY;
+    let bad = (0..15).map(|n| entries + ENTRY * n).find(|at| bytes[at + 16..].starts_with(b"bad"));
+    let root = word(&bytes, bad.expect("is there"));
+    put(&mut bytes, root + VALUES, 3);
+    bytes[root + VALUES + 8..][..3].copy_from_slice(b",_)");
+    std::fs::write(from.path(), bytes).expect("writes");
+    let done = netshm::salvage(from.name(), to.name(), 0o600, false).expect("salvages");
+    assert_eq!((done.tables, done.tables_lost, done.bindings), (1, 1, 1000), "{done:?}");
+}
+
+/// Named tables, all of which have the same large region for their buckets.
+fn roots_that_share_their_buckets_take_no_ages() {
+    const ROOTS: usize = 450;
+    let (from, to) = (Scratch::posix("shared"), Scratch::posix("saved"));
+    HashTable::manage(&open(from.name()), &options()).expect("manages").add(b"k", b"v").expect("adds");
+    let mut bytes = std::fs::read(from.path()).expect("reads");
+    let first = bytes.len().next_multiple_of(4096);
+    let main = word(&bytes, MAIN_ROOT);
+    let root = bytes[main..main + 4096].to_vec();
+    bytes.resize(first + (ROOTS / 15 + ROOTS) * 4096, 0);
+    let (mut page, mut at, mut before) = (first, first + ROOTS / 15 * 4096, 0);
+    for n in 0..ROOTS {
+        let entry = page + ENTRY * (1 + n % 15);
+        put(&mut bytes, entry, at as u64);
+        put(&mut bytes, entry + 8, 8);
+        bytes[entry + 16..entry + 24].copy_from_slice(format!("{n:08}").as_bytes());
+        bytes[at..at + 4096].copy_from_slice(&root);
+        (0..34).for_each(|k| put(&mut bytes, at + ARRAYS + 8 * k, first as u64));
+        at += 4096;
+        if n % 15 == 14 {
+            put(&mut bytes, page, before);
+            before = page as u64;
+            page += 4096;
+        }
+    }
+    put(&mut bytes, CATALOG, before);
+    std::fs::write(from.path(), bytes).expect("writes");
+    let exit = fork(|| {
+        watchdog(30);
+        let done = netshm::salvage(from.name(), to.name(), 0o600, false).expect("salvages");
+        println!("roots_that_share_their_buckets_take_no_ages: {done:?}");
+    })
+    .wait();
+    assert_eq!(exit, support::process::Exit::Code(0));
+}
+
+fn copies_may_be_read_only_and_have_long_names() {
+    let from = Scratch::posix("from");
+    let object = open(from.name());
+    HashTable::manage(&object, &options()).expect("manages").add(b"k", b"v").expect("adds");
+    let directory = std::env::temp_dir().join(format!("netshm-copies-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("directory");
+    let name = Name::file(directory.join("n".repeat(255)));
+    for replace in [false, true] {
+        object.backup(&name, 0o444, replace, 0).expect("backs up");
+    }
+    let exit = fork(|| {
+        // SAFETY: plain system calls. A root may write to everything, so somebody else salvages.
+        unsafe {
+            if libc::geteuid() == 0 {
+                let mode = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+                std::fs::set_permissions(&directory, mode).expect("permits");
+                assert_eq!(libc::setresuid(65534, 65534, 65534), 0);
+            }
+        }
+        let saved = Name::file(directory.join("saved"));
+        netshm::salvage(&name, &saved, 0o400, false).expect("salvages");
+        let object = OpenOptions::new().read_only(true).open(&saved).expect("opens");
+        let table = HashTable::manage(&object, &options()).expect("manages");
+        assert_eq!(table.find(b"k").expect("finds").as_deref(), Some(&b"v"[..]));
+    })
+    .wait();
+    std::fs::remove_dir_all(directory).expect("cleanup");
+    assert_eq!(exit, support::process::Exit::Code(0));
 }

@@ -19,6 +19,8 @@ use super::process::random_bytes;
 use super::shm::Files;
 use crate::error::{Error, Result};
 
+/// Bytes of a file's name that its hidden one has: a replaced byte that is no text takes three.
+const HIDDEN_STEM: usize = 64;
 /// How often another hidden name is tried.
 const ATTEMPTS: u32 = 100;
 
@@ -32,6 +34,8 @@ pub(crate) struct Draft {
     /// Where it is meanwhile, if it has to be somewhere.
     hidden: Option<PathBuf>,
     mode: u32,
+    /// The permissions that the file is to have.
+    permissions: Mode,
     replace: bool,
 }
 
@@ -44,10 +48,11 @@ impl Draft {
         if !replace && path.symlink_metadata().is_ok() {
             return Err(Error::Exists);
         }
-        let (fd, hidden) = make(&path, permissions)?;
+        // Who makes it has to write to it, whatever its permissions are to be.
+        let (fd, hidden) = make(&path, permissions | Mode::S_IRUSR | Mode::S_IWUSR)?;
         let copy = fd.try_clone().map_err(|error| io_error("dup", &error));
-        let mut draft = Draft { fd, name: name.clone(), path, hidden, mode, replace };
-        let files = copy.and_then(|copy| Files::adopt(copy, false));
+        let mut draft = Draft { fd, name: name.clone(), path, hidden, mode, permissions, replace };
+        let files = draft.settle_permissions().and(copy).and_then(|copy| Files::adopt(copy, false));
         match files {
             Ok(files) => Ok((draft, files)),
             Err(error) => {
@@ -55,6 +60,13 @@ impl Draft {
                 Err(error)
             }
         }
+    }
+
+    /// Takes out of the permissions what the process's mask has taken out of them.
+    fn settle_permissions(&mut self) -> Result<()> {
+        let made = nix::sys::stat::fstat(&self.fd).map_err(|errno| Error::system("fstat", errno as i32))?;
+        self.permissions &= Mode::from_bits_truncate(made.st_mode);
+        Ok(())
     }
 
     /// Gives the file, which is finished and written, its name.
@@ -86,6 +98,8 @@ impl Draft {
     }
 
     fn give_name(&mut self) -> Result<()> {
+        nix::sys::stat::fchmod(&self.fd, self.permissions)
+            .map_err(|errno| Error::system("fchmod", errno as i32))?;
         let linked = match self.hidden.clone() {
             None if !self.replace => return link(&self.fd, &self.path),
             None => {
@@ -170,8 +184,10 @@ fn make(path: &Path, mode: Mode) -> Result<(OwnedFd, Option<PathBuf>)> {
 fn hidden_name(path: &Path) -> Result<PathBuf> {
     let mut random = [0; 8];
     random_bytes(&mut random)?;
+    // Names have 255 bytes at most, and the rest of this one 18.
+    let last = path.file_name().unwrap_or_default().as_encoded_bytes();
     let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
+    name.push(String::from_utf8_lossy(&last[..last.len().min(HIDDEN_STEM)]).as_ref());
     name.push(format!(".{:016x}", u64::from_le_bytes(random)));
     Ok(path.with_file_name(name))
 }

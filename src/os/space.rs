@@ -87,14 +87,6 @@ pub(crate) fn data_from(fd: BorrowedFd<'_>, from: u64) -> Result<Option<std::ops
     }
 }
 
-/// Bytes that the file has blocks for.
-pub(crate) fn stored_bytes(fd: BorrowedFd<'_>) -> Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-
-    let metadata = as_file(fd).metadata().map_err(|error| io_error("fstat", &error))?;
-    Ok(metadata.blocks().saturating_mul(512))
-}
-
 /// Makes the file so long at least. What is new has no memory.
 pub(crate) fn lengthen(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     if file_size(fd)? >= len {

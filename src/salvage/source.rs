@@ -7,10 +7,15 @@ use crate::error::Result;
 use crate::format::Offset;
 use crate::os::shm::Files;
 use crate::os::space;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Reads may add up to so many times what the file holds: a record is read twice at most, and records do not overlap.
 const MOST_READS: u64 = 4;
+/// The same for what leads to records: roots, buckets, lines, the beginnings of records.
+const MOST_LOOKS: u64 = 8;
+/// What a look costs at least, in bytes.
+const LOOK_BYTES: u64 = 64;
 
 pub(super) struct Source {
     files: Files,
@@ -19,13 +24,21 @@ pub(super) struct Source {
     stored: u64,
     /// How much may still be read of keys and values.
     budget: u64,
+    /// How much may still be looked at else. What is damaged on purpose may refer to the same bytes again and again.
+    looks: Cell<u64>,
 }
 
 impl Source {
     pub(super) fn new(files: Files) -> Result<Source> {
         let size = files.size()?;
-        let stored = space::stored_bytes(files.fd())?;
-        Ok(Source { files, size, stored, budget: MOST_READS.saturating_mul(stored.max(1 << 20)) })
+        let mut source = Source { files, size, stored: size, budget: 0, looks: Cell::new(0) };
+        // Not the blocks of the file, which some file systems compress, or tell late or not at all.
+        if space::data_from(source.files.fd(), 0).is_ok() {
+            source.stored = source.data_backwards(0..size).iter().map(|data| data.end - data.start).sum();
+        }
+        source.budget = MOST_READS.saturating_mul(source.stored.max(1 << 20));
+        source.looks = Cell::new(MOST_LOOKS.saturating_mul(source.stored.max(1 << 20)));
+        Ok(source)
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -36,7 +49,7 @@ impl Source {
     pub(super) fn words<const N: usize>(&self, at: Offset) -> Option<[u64; N]> {
         let mut words = [0; N];
         let mut bytes = vec![0; 8 * N];
-        self.fill(at, &mut bytes)?;
+        self.look(at, &mut bytes)?;
         for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
         }
@@ -57,8 +70,14 @@ impl Source {
         Some(bytes)
     }
 
-    /// Fills the buffer, if there is so much.
-    pub(super) fn fill(&self, at: Offset, into: &mut [u8]) -> Option<()> {
+    /// Fills the buffer with what may lead to keys and values, if there is so much.
+    pub(super) fn look(&self, at: Offset, into: &mut [u8]) -> Option<()> {
+        let cost = LOOK_BYTES.max(into.len() as u64);
+        self.looks.set(self.looks.get().checked_sub(cost)?);
+        self.fill(at, into)
+    }
+
+    fn fill(&self, at: Offset, into: &mut [u8]) -> Option<()> {
         space::pread_exact(self.files.fd(), into, at.0).ok()
     }
 
