@@ -2520,8 +2520,9 @@ typedef struct netshm_salvaged {
  * Copies an object to a new name, as it is at one moment, while others go on.
  *
  * The object is copied while everybody works, what has changed meanwhile is copied again, and at the end, for a short time,
- * writers are kept out while the object is compared with the copy and the rest is brought over: some 0.3 s for each GiB of
- * the object, once more in a file that memory does not hold. Readers are never kept out. The copy is an object of its
+ * writers are kept out while the object is compared with the copy and the rest is brought over: about 0.6 s for each GiB of
+ * the object on a modest machine, longer if others need its processors or the files are not in memory. Readers are never
+ * kept out. The copy is an object of its
  * own, closed in order, and on its device; it gets its name when it is finished, so that there is never a half one.
  * If the call fails, or its process is killed, nothing is left (where the file system knows files without names; elsewhere a
  * kill leaves a hidden file beside).
