@@ -110,11 +110,18 @@ fn is_in_place(g: &Geometry, targets: &Targets, target: &Target) -> bool {
 #[inline]
 fn look<'a>(w: &Writer<'a>, table: &TableView, g: &Geometry, part: Part) -> Option<Target<'a>> {
     let key = part.chunk.to_le_bytes();
-    let sight = find::quick_lookup(w.segment, &table.roots, table.key_hash.hash(&key), &key)?;
-    let (bucket, seen) = (sight.bucket, sight.seen);
-    let found = sight.found.filter(|_| seen.word.is_free())?;
+    let hash = table.key_hash.hash(&key);
+    let (found, seen) = match find::quick_lookup(w.segment, &table.roots, hash, &key) {
+        Some(sight) => (sight.found, sight.seen),
+        // Among thousands of chunks one is not where it is looked for first.
+        None => find::attempt(w.segment, &table.roots, hash, &key, |_, found| found).ok()?,
+    };
+    let bucket = w.segment.block::<8>(seen.bucket)?;
+    let found = found.filter(|_| seen.word.is_free())?;
     let value = array::value_of_chunk(g, found.record, found.shape).ok()?;
-    let hit = ops::hit_in(w, bucket, seen.bucket, Link(bucket.load(W_LINK as usize)), &found)?;
+    let link = Link(bucket.load(W_LINK as usize));
+    let hit =
+        ops::hit_in(w, bucket, seen.bucket, link, &found).or_else(|| ops::hit_in_lines(w, link, &found))?;
     let older = record::older(w.segment.load(found.record));
     Some(Target { part, value, entry: hit.entry, entry_at: hit.at, older, bucket, seen })
 }

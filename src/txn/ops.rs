@@ -60,20 +60,39 @@ fn find_quickly<'k>(w: &mut Writer, table: &TableView, hash: u64, key: &'k [u8])
 /// The entry that points to a record, in a bucket or in its first overflow line.
 #[inline(always)]
 pub(super) fn hit_in(w: &Writer, bucket: Block<'_, 8>, at: Offset, link: Link, found: &Found) -> Option<Hit> {
-    let in_line = |line: Block<'_, 8>, at: Offset| {
-        for n in W_ENTRY..W_ENTRY + bucket::ENTRIES {
-            let entry = line.load(n as usize);
-            if entry_record(entry) == found.record {
-                return Some(Hit { at: at.word(n), entry, shape: found.shape });
-            }
-        }
-        None
-    };
-    in_line(bucket, at).or_else(|| {
+    hit_in_line(bucket, at, found).or_else(|| {
         let next = link.next();
-        if next.is_none() { None } else { in_line(w.segment.block(next)?, next) }
+        if next.is_none() { None } else { hit_in_line(w.segment.block(next)?, next, found) }
     })
 }
+
+#[inline(always)]
+fn hit_in_line(line: Block<'_, 8>, at: Offset, found: &Found) -> Option<Hit> {
+    for n in W_ENTRY..W_ENTRY + bucket::ENTRIES {
+        let entry = line.load(n as usize);
+        if entry_record(entry) == found.record {
+            return Some(Hit { at: at.word(n), entry, shape: found.shape });
+        }
+    }
+    None
+}
+
+/// The same in one of its overflow lines, as many as a bucket has at most while its table grows as it should.
+#[cold]
+pub(super) fn hit_in_lines(w: &Writer, mut link: Link, found: &Found) -> Option<Hit> {
+    for _ in 0..LINES_SEARCHED {
+        let at = Some(link.next()).filter(|next| !next.is_none())?;
+        let line = w.segment.block::<8>(at)?;
+        if let Some(hit) = hit_in_line(line, at, found) {
+            return Some(hit);
+        }
+        link = Link(line.load(W_LINK as usize));
+    }
+    None
+}
+
+/// Overflow lines that are searched for an entry.
+const LINES_SEARCHED: u32 = 16;
 
 /// Locks the bucket where a hash is at home.
 fn lock_home(w: &mut Writer, table: &TableView, hash: u64) -> Result<Home> {
