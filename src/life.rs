@@ -7,21 +7,22 @@
 //! [`SlotIndex::AT_REST`], which whoever is about to change something finds where he looks anyhow, and takes
 //! for an occasion to [`rouse`] the object. So marking costs operations nothing.
 //!
-//! It owns the words of the life page, which are changed only while the creation byte is locked. It does not know
-//! what the object's other bytes mean.
+//! It owns the words of the life page, which are changed only while the creation byte is locked, but for the mark of a
+//! failure, which anybody may make at any time. It does not know what the object's other bytes mean.
 
 use crate::error::{Damage, Error, Result};
 use crate::format::lock_word::LockWord;
 use crate::format::slot::{self, State};
 use crate::format::{PAGE_BYTES, SlotIndex, header};
-use crate::lock::attachment::{self, CREATION_BYTE};
+use crate::lock::attachment::{self, Attachment, CREATION_BYTE};
 use crate::lock::{release, wake};
 use crate::os::name::Kind;
 use crate::os::shm::Files;
 use crate::os::time::Deadline;
-use crate::os::{filelock, process, space};
+use crate::os::filelock::{self, Description, Spare};
+use crate::os::{process, space};
 use crate::segment::Segment;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How long a process may hold the creation byte: creation takes well below a millisecond, a clean close of
@@ -29,9 +30,9 @@ use std::time::Duration;
 const CREATION_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The creation byte, locked.
-pub(crate) struct CreationLock(OwnedFd);
+pub(crate) struct CreationLock<'a>(Description<'a>);
 
-impl Drop for CreationLock {
+impl Drop for CreationLock<'_> {
     fn drop(&mut self) {
         // Closing would not do: a child that was forked meanwhile shares the description.
         let _ = filelock::unlock_byte(self.0.as_fd(), CREATION_BYTE);
@@ -39,11 +40,19 @@ impl Drop for CreationLock {
 }
 
 /// Locks the creation byte. Whoever has it waits for no lock word.
-pub(crate) fn lock_creation(files: &Files) -> Result<CreationLock> {
+pub(crate) fn lock_creation(files: &Files) -> Result<CreationLock<'static>> {
     // A description of its own, so that threads exclude each other as well.
-    let fd = filelock::open_again(files)?;
-    filelock::lock_byte(fd.as_fd(), CREATION_BYTE, Deadline::after(Some(CREATION_PATIENCE)))?;
-    Ok(CreationLock(fd))
+    lock_creation_by(Description::Fresh(filelock::open_again(files)?))
+}
+
+/// The same for a registrant, who may no longer be able to open the file.
+pub(crate) fn lock_creation_again<'a>(files: &Files, spare: &'a Spare) -> Result<CreationLock<'a>> {
+    lock_creation_by(spare.description(files)?)
+}
+
+fn lock_creation_by(description: Description<'_>) -> Result<CreationLock<'_>> {
+    filelock::lock_byte(description.as_fd(), CREATION_BYTE, Deadline::after(Some(CREATION_PATIENCE)))?;
+    Ok(CreationLock(description))
 }
 
 /// What is known of an object's past.
@@ -125,15 +134,15 @@ pub(crate) fn mark_in_use(segment: &Segment) -> Result<()> {
 
 /// Ends the rest that a sync has left, before somebody's first change.
 #[cold]
-pub(crate) fn rouse(segment: &Segment) -> Result<()> {
-    let _creation = lock_creation(segment.files())?;
+pub(crate) fn rouse(segment: &Segment, me: &Attachment) -> Result<()> {
+    let _creation = lock_creation_again(segment.files(), &me.spare)?;
     mark_in_use(segment)
 }
 
 /// Ends a sync: everything is written, the object is marked clean, and the gate, which `slot` holds and has found
 /// everybody to respect, becomes nobody's.
-pub(crate) fn rest(segment: &Segment, slot: SlotIndex) -> Result<()> {
-    let _creation = lock_creation(segment.files())?;
+pub(crate) fn rest(segment: &Segment, me: &Attachment, slot: SlotIndex) -> Result<()> {
+    let _creation = lock_creation_again(segment.files(), &me.spare)?;
     write_all(segment)?;
     // From here on nobody changes anything before the byte is free again.
     let mut gate = LockWord(segment.load_acquire(header::GATE));

@@ -27,6 +27,7 @@ fn main() {
         ("a_sync_waits_for_groups", a_sync_waits_for_groups),
         ("dying_at_every_store_of_a_sync", dying_at_every_store_of_a_sync),
         ("a_read_only_handle_does_not_adopt", a_read_only_handle_does_not_adopt),
+        ("who_cannot_open_the_file_goes_on_after_a_sync", who_cannot_open_the_file_goes_on_after_a_sync),
     ]);
 }
 
@@ -440,4 +441,73 @@ fn a_read_only_handle_does_not_adopt() {
     open(image.name()).check(|finding| panic!("{finding:?}")).expect("sound");
     let view = HashTable::manage(&reader, &options()).expect("manages");
     assert_eq!(view.find(b"key").expect("finds").as_deref(), Some(&b"value"[..]));
+}
+
+/// Goal: a server that has used an object goes on with it, also after the syncs of others, when it cannot open the file
+/// again. Method: it loses the means to, somebody else syncs, it changes and syncs with several threads.
+fn who_cannot_open_the_file_goes_on_after_a_sync() {
+    watchdog(120);
+    without_opening("no number is free", || {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a plain system call, with a struct that lives longer.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) == 0 }
+    });
+    // SAFETY: a plain system call.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("SKIP: not root: dropped privileges and another root directory were NOT tested");
+        return;
+    }
+    // SAFETY: plain system calls.
+    without_opening("privileges are dropped", || unsafe { libc::setresuid(65534, 65534, 65534) == 0 });
+    without_opening("another root directory", || {
+        // SAFETY: plain system calls, with strings that end with 0.
+        unsafe { libc::chroot(c"/sys".as_ptr()) == 0 && libc::chdir(c"/".as_ptr()) == 0 }
+    });
+}
+
+fn without_opening(case: &str, lose: impl FnOnce() -> bool) {
+    let scratch = Scratch::file("sealed");
+    let step = Shared::new(1);
+    let wait_for = |n| {
+        while step.get(0) != n {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    };
+    let mut server = fork(|| {
+        watchdog(60);
+        let object = open(scratch.name());
+        let table = HashTable::manage(&object, &options()).expect("manages");
+        table.add(b"key", b"value").expect("adds");
+        assert!(lose(), "{case}: {}", std::io::Error::last_os_error());
+        assert!(OpenOptions::new().open(scratch.name()).is_err(), "{case}: it can be opened");
+        step.set(0, 1);
+        wait_for(2);
+        table.replace(b"key", b"after another's sync").unwrap_or_else(|e| panic!("{case}: {e}"));
+        std::thread::scope(|threads| {
+            for n in 0..3u8 {
+                let (table, object) = (&table, &object);
+                threads.spawn(move || {
+                    for _ in 0..20 {
+                        table.increment(&[n], 1, 0).unwrap_or_else(|e| panic!("{case}: {e}"));
+                        object.sync(-1).unwrap_or_else(|e| panic!("{case}: {e}"));
+                    }
+                });
+            }
+        });
+        step.set(0, 3);
+    });
+    while step.get(0) != 1 {
+        assert_eq!(server.poll(), None, "{case}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let object = open(scratch.name());
+    object.sync(0).expect("syncs");
+    step.set(0, 2);
+    assert_eq!(server.wait(), Exit::Code(0), "{case}");
+    let table = HashTable::manage(&object, &options()).expect("manages");
+    assert_eq!(table.find(b"key").expect("finds").as_deref(), Some(&b"after another's sync"[..]));
+    for n in 0..3u8 {
+        assert_eq!(table.find(&[n]).expect("finds").as_deref(), Some(&20u64.to_le_bytes()[..]));
+    }
+    support::scratch::assert_object_sound(&object);
 }

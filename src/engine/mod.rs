@@ -265,7 +265,7 @@ impl Engine {
         }
         let mut w = entered.writer(patience);
         let outcome = w.lock_gate().and_then(|()| match w.me.locks_exclude() {
-            true => life::rest(w.segment, w.s.p.slot),
+            true => life::rest(w.segment, w.me, w.s.p.slot),
             false => w.segment.sync(),
         });
         w.abort();

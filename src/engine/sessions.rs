@@ -286,6 +286,9 @@ impl Engine {
             if self.attached.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
                 // SAFETY: it was made above and not published.
                 drop(unsafe { Box::from_raw(new) });
+            // SAFETY: attachments are freed only by the engine's drop.
+            } else if let Some(parent) = unsafe { before.as_ref() } {
+                parent.registration.spare.close_in_child(self.segment.files());
             }
         }
     }
@@ -574,7 +577,8 @@ impl Engine {
             self.segment.store(base.word(slot::W_STATE), free.0);
             outcome = outcome.and(result);
         }
-        let files_creation = life::lock_creation(self.segment.files());
+        let spare = attached.registration.spare.clone();
+        let files_creation = life::lock_creation_again(self.segment.files(), &spare);
         // What others have left is nobody's once this process is gone.
         let _ = self.recover_the_dead(&attached.registration, usize::MAX);
         drop(attached);

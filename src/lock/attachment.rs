@@ -8,6 +8,7 @@ use crate::format::slot::{self, State};
 use crate::format::{Offset, SlotIndex, doubling_chunk, doubling_chunk_len, header};
 use crate::os::{filelock, process};
 use crate::segment::Segment;
+use std::sync::Arc;
 
 /// Byte of the file, far beyond its end, that is locked while the object is created or adopted.
 pub(crate) const CREATION_BYTE: i64 = 1 << 61;
@@ -18,6 +19,8 @@ const MAX_REGISTRATION: u32 = 0xff_ffff;
 /// A registration of this process, and what it needs to judge others.
 pub(crate) struct Attachment {
     registration: filelock::Registration,
+    /// For the creation byte, when the file can no longer be opened.
+    pub(crate) spare: Arc<filelock::Spare>,
     pub(crate) pid: u32,
     pub(crate) pid_namespace: u64,
     /// Fork epoch of the process that registered.
@@ -43,6 +46,7 @@ impl Attachment {
             filelock::Registration::take(segment.files(), REGISTRATION_BASE, MAX_REGISTRATION)?;
         Ok(Attachment {
             registration,
+            spare: Arc::new(filelock::Spare::open(segment.files())?),
             pid: process::pid(),
             pid_namespace: process::pid_namespace(),
             epoch: process::fork_epoch(),

@@ -5,15 +5,17 @@
 //! what the bytes mean. A lock is invisible to probes through the description that holds it; so never
 //! is a lock probed through the descriptor that took it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
-use super::descriptor::{common_flags, is_identity, lift, retry};
+use super::descriptor::{Descriptor, common_flags, is_identity, lift, retry};
 use super::map::{HeldPage, lock_holder_page};
+use super::process::fork_epoch;
 use super::shm::Files;
 use super::time::{Deadline, sleep};
 use crate::error::{Error, Result};
@@ -37,6 +39,67 @@ pub(crate) fn open_again(files: &Files) -> Result<OwnedFd> {
         Ok(fd) if is_identity(fd.as_fd(), files.identity()) => lift(fd),
         Ok(_) => Err(Error::Closed),
         Err(_) => Err(failure),
+    }
+}
+
+/// A description of the object's file for the time when the file cannot be opened any more: a server has dropped its
+/// privileges, has another root directory, or no number is free.
+///
+/// It comes second to a fresh one, since a child that was forked meanwhile shares it, and with it a lock that
+/// its parent dies with.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    descriptor: Descriptor,
+    fork_epoch: u64,
+    /// Locks of one description do not keep its threads apart.
+    turn: Mutex<()>,
+}
+
+/// A description to lock by; nobody else locks by it at the same time.
+pub(crate) enum Description<'a> {
+    Fresh(OwnedFd),
+    Spare(BorrowedFd<'a>, #[expect(dead_code, reason = "is held")] MutexGuard<'a, ()>),
+}
+
+impl AsFd for Description<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Description::Fresh(fd) => fd.as_fd(),
+            Description::Spare(fd, _) => *fd,
+        }
+    }
+}
+
+impl Spare {
+    pub(crate) fn open(files: &Files) -> Result<Spare> {
+        let descriptor = Descriptor::new(open_again(files)?)?;
+        Ok(Spare { descriptor, fork_epoch: fork_epoch(), turn: Mutex::new(()) })
+    }
+
+    /// A description of `files`, whether these can be opened or not.
+    pub(crate) fn description(&self, files: &Files) -> Result<Description<'_>> {
+        let failure = match open_again(files) {
+            Ok(fd) => return Ok(Description::Fresh(fd)),
+            Err(failure) => failure,
+        };
+        if self.fork_epoch != fork_epoch() {
+            return Err(failure);
+        }
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_open(files) { Ok(Description::Spare(self.descriptor.fd(), turn)) } else { Err(failure) }
+    }
+
+    /// In a child: closes what the parent keeps for itself.
+    pub(crate) fn close_in_child(&self, files: &Files) {
+        if self.fork_epoch != fork_epoch() && self.is_open(files) {
+            // SAFETY: the number is the parent's spare, which is not used, nor ever dropped, here.
+            drop(unsafe { OwnedFd::from_raw_fd(self.descriptor.fd().as_raw_fd()) });
+        }
+    }
+
+    /// Does the number still stand for the spare? It may have been swept, and then have become the one of `files`.
+    fn is_open(&self, files: &Files) -> bool {
+        self.descriptor.is_ours() && self.descriptor.fd().as_raw_fd() != files.fd().as_raw_fd()
     }
 }
 
