@@ -16,10 +16,10 @@ use crate::format::slot::{self, State};
 use crate::format::{PAGE_BYTES, SlotIndex, header};
 use crate::lock::attachment::{self, Attachment, CREATION_BYTE};
 use crate::lock::{release, wake};
+use crate::os::filelock::{self, Description, Spare};
 use crate::os::name::Kind;
 use crate::os::shm::Files;
 use crate::os::time::Deadline;
-use crate::os::filelock::{self, Description, Spare};
 use crate::os::{process, space};
 use crate::segment::Segment;
 use std::os::fd::AsFd;
@@ -121,11 +121,12 @@ pub(crate) fn mark_in_use(segment: &Segment) -> Result<()> {
     let mut dirty = segment.load(header::LIFE_DIRTY);
     if dirty == clean {
         dirty = clean.wrapping_add(1);
-        segment.store(header::LIFE_DIRTY, dirty);
     }
     if segment.load(header::LIFE_NOTED) != dirty {
+        // Also when it says so already: only a page that has been stored to since the device refused it is written again.
+        segment.store(header::LIFE_DIRTY, dirty);
         // Header and life page: from now on the system may write any page whenever it likes.
-        segment.sync_range(header::HEADER, 2 * PAGE_BYTES)?;
+        write_marks(segment, 2 * PAGE_BYTES)?;
         segment.store(header::LIFE_NOTED, dirty);
     }
     release(segment, header::GATE, SlotIndex::AT_REST, false);
@@ -146,16 +147,18 @@ pub(crate) fn rest(segment: &Segment, me: &Attachment, slot: SlotIndex) -> Resul
     write_all(segment)?;
     // From here on nobody changes anything before the byte is free again.
     let mut gate = LockWord(segment.load_acquire(header::GATE));
-    while let Err(now) =
-        segment.compare_exchange(header::GATE, gate.0, gate.locked_by(SlotIndex::AT_REST, 0).0)
-    {
-        gate = LockWord(now);
+    loop {
         if gate.owner() != slot {
             return Err(Error::corrupt(Damage::StrayLock, header::GATE));
         }
+        let resting = gate.locked_by(SlotIndex::AT_REST, 0);
+        match segment.compare_exchange(header::GATE, gate.0, resting.0) {
+            Ok(_) => break,
+            Err(now) => gate = LockWord(now),
+        }
     }
     segment.store(header::LIFE_CLEAN, segment.load(header::LIFE_DIRTY));
-    let noted = segment.sync_range(header::HEADER, header::GATE.0 + PAGE_BYTES);
+    let noted = write_marks(segment, header::GATE.0 + PAGE_BYTES);
     if gate.has_sleepers() {
         wake(segment, header::GATE, i32::MAX);
     }
@@ -175,7 +178,7 @@ pub(crate) fn mark_clean(segment: &Segment) -> Result<()> {
     }
     write_all(segment)?;
     segment.store(header::LIFE_CLEAN, segment.load(header::LIFE_DIRTY));
-    segment.sync_range(header::HEADER, 2 * PAGE_BYTES)
+    write_marks(segment, 2 * PAGE_BYTES)
 }
 
 /// A copy that nobody has used yet is written to its device, clean from the beginning.
@@ -192,11 +195,18 @@ pub(crate) fn begin_clean(segment: &Segment) -> Result<()> {
 
 /// Writes everything to the device. A page that the device has once refused counts as written afterwards, so one
 /// failure spoils the object for being clean until it is checked.
-fn write_all(segment: &Segment) -> Result<()> {
+pub(crate) fn write_all(segment: &Segment) -> Result<()> {
     if segment.load(header::LIFE_FAILED) != 0 {
         return Err(space::refused_before());
     }
+    // A process that cannot get at the file is no failure of the device's.
+    segment.fd()?;
     segment.sync().inspect_err(|_| segment.store(header::LIFE_FAILED, 1))
+}
+
+/// Writes the first `len` bytes, which say whether the object is clean, to the device.
+fn write_marks(segment: &Segment, len: u64) -> Result<()> {
+    segment.sync_range(header::HEADER, len).inspect_err(|_| segment.store(header::LIFE_FAILED, 1))
 }
 
 /// An object that nobody uses and whose bytes have been found sound belongs to this boot now. The creation byte is

@@ -371,6 +371,8 @@ impl Segment {
 
     /// Writes everything to the file's device.
     pub(crate) fn sync(&self) -> Result<()> {
+        #[cfg(feature = "inject")]
+        inject::before_sync()?;
         space::sync_data(self.fd()?)?;
         #[cfg(feature = "inject")]
         inject::synced(self.files.identity().ino, 0..u64::MAX);
@@ -379,6 +381,8 @@ impl Segment {
 
     /// Writes a part that is mapped to the file's device.
     pub(crate) fn sync_range(&self, at: Offset, len: u64) -> Result<()> {
+        #[cfg(feature = "inject")]
+        inject::before_sync()?;
         self.newest_mapping().sync(at.0 as usize..(at.0 + len) as usize)?;
         #[cfg(feature = "inject")]
         inject::synced(self.files.identity().ino, at.0..at.0 + len);

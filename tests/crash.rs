@@ -28,6 +28,7 @@ fn main() {
         ("dying_at_every_store_of_a_sync", dying_at_every_store_of_a_sync),
         ("a_read_only_handle_does_not_adopt", a_read_only_handle_does_not_adopt),
         ("who_cannot_open_the_file_goes_on_after_a_sync", who_cannot_open_the_file_goes_on_after_a_sync),
+        ("what_the_device_refused_is_not_forgotten", what_the_device_refused_is_not_forgotten),
     ]);
 }
 
@@ -510,4 +511,38 @@ fn without_opening(case: &str, lose: impl FnOnce() -> bool) {
         assert_eq!(table.find(&[n]).expect("finds").as_deref(), Some(&20u64.to_le_bytes()[..]));
     }
     support::scratch::assert_object_sound(&object);
+}
+
+/// Goal: once the device has refused anything, the object is never again said to be clean before a check. Method: it
+/// refuses each of the syncs of a change after a sync, and of the sync that follows; all later ones succeed.
+fn what_the_device_refused_is_not_forgotten() {
+    let refused = |outcome| matches!(outcome, Err(Error::System { errno: libc::EIO, .. }));
+    for k in 0..4 {
+        let scratch = Scratch::file("refused");
+        watch(&scratch);
+        let object = open(scratch.name());
+        let table = HashTable::manage(&object, &options()).expect("manages");
+        table.add(b"key", b"value").expect("adds");
+        object.sync(0).expect("syncs");
+        netshm::inject::fail_sync(k);
+        let changed = table.replace(b"key", b"newer");
+        if k == 0 {
+            assert!(
+                refused(changed.map(drop)),
+                "it must not be changed before the device says that it is dirty"
+            );
+            table.replace(b"key", b"newer").expect("the device has taken it now");
+        } else {
+            changed.expect("replaces");
+            assert!(refused(object.sync(0)), "sync {k}");
+        }
+        assert!(refused(object.sync(0)), "sync {k}: the pages that were refused count as written");
+        table.replace(b"key", b"newest").expect("replaces");
+        drop((table, object));
+        let image = crash(|| true);
+        let object = open(image.name());
+        assert!(unclean(&HashTable::manage(&object, &options())), "sync {k}");
+        object.check(|finding| panic!("{finding:?}")).expect("sound");
+        object.sync(0).expect("a check has ended it");
+    }
 }

@@ -257,8 +257,8 @@ impl Engine {
         if !self.is_writable() {
             return Err(Error::ReadOnly);
         }
-        // Most of it while others go on.
-        self.segment.sync()?;
+        // Most of it while others go on. The system tells of a failure once, so this one counts as well.
+        life::write_all(&self.segment)?;
         let mut entered = self.enter(patience)?;
         if entered.in_group() {
             return Err(Error::InGroup("syncing the object"));
@@ -266,7 +266,7 @@ impl Engine {
         let mut w = entered.writer(patience);
         let outcome = w.lock_gate().and_then(|()| match w.me.locks_exclude() {
             true => life::rest(w.segment, w.me, w.s.p.slot),
-            false => w.segment.sync(),
+            false => life::write_all(w.segment),
         });
         w.abort();
         outcome

@@ -74,3 +74,19 @@ pub(super) fn synced(inode: u64, range: std::ops::Range<u64>) {
         observer(inode, range);
     }
 }
+
+/// Syncs until one fails, and that one; 0: none will.
+static SYNCS_LEFT: AtomicU64 = AtomicU64::new(0);
+
+/// Lets the device refuse sync number `k` of this process from now on (from 0), and no other.
+pub fn fail_sync(k: u64) {
+    SYNCS_LEFT.store(k + 1, Ordering::SeqCst);
+}
+
+pub(super) fn before_sync() -> crate::error::Result<()> {
+    let fewer = |left: u64| left.checked_sub(1);
+    match SYNCS_LEFT.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer) {
+        Ok(1) => Err(crate::os::space::refused_before()),
+        _ => Ok(()),
+    }
+}
