@@ -490,7 +490,7 @@ fn without_opening(case: &str, lose: impl FnOnce() -> bool) {
                 threads.spawn(move || {
                     for _ in 0..20 {
                         table.increment(&[n], 1, 0).unwrap_or_else(|e| panic!("{case}: {e}"));
-                        object.sync(-1).unwrap_or_else(|e| panic!("{case}: {e}"));
+                        object.sync(0).unwrap_or_else(|e| panic!("{case}: {e}"));
                     }
                 });
             }
