@@ -146,7 +146,7 @@ int main(void)
     note("newer versions and unknown features");
     damaged(8, 2, NETSHM_E_NEWER);
     damaged(8, 0xffffffff, NETSHM_E_NEWER);
-    damaged(32, 1, NETSHM_E_NEWER);
+    damaged(32, 2, NETSHM_E_NEWER);
     damaged(32, (uint64_t)1 << 63, NETSHM_E_NEWER);
     note("impossible header fields");
     damaged(48, 0, NETSHM_E_CORRUPT);
