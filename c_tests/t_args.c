@@ -50,6 +50,11 @@ static void nulls(const place *p)
     null(netshm_chown(NULL, 0, 0), 1);
     good(netshm_close(NULL));
     null(netshm_check(NULL, 0, NULL, NULL), 1);
+    null(netshm_sync(NULL, 0), 1);
+    null(netshm_backup(NULL, NETSHM_FILE, "/tmp/netshm-never-made", NULL, 0600, 0, 0, NULL), 1);
+    null(netshm_backup(o, NETSHM_FILE, NULL, NULL, 0600, 0, 0, NULL), 3);
+    null(netshm_salvage(NETSHM_FILE, NULL, NULL, NETSHM_FILE, "/tmp/netshm-never-made", NULL, 0600, 0, NULL), 2);
+    null(netshm_salvage(NETSHM_FILE, "/tmp/netshm-never-made", NULL, NETSHM_FILE, NULL, NULL, 0600, 0, NULL), 5);
     null(netshm_hashtbl_manage(NULL, NULL, NULL, NULL, &nt), 1);
     null(netshm_hashtbl_manage(o, NULL, NULL, NULL, NULL), 5);
     is(netshm_hashtbl_manage(o, (netshm_type *)o, NULL, NULL, &nt), NETSHM_E_INVALID);

@@ -249,6 +249,10 @@ int main(void)
     panics(netshm_chown(o, 0, 0));
     panics(netshm_close(o));
     panics(netshm_check(o, 0, NULL, NULL));
+    panics(netshm_sync(o, 0));
+    panics(netshm_backup(o, NETSHM_FILE, "/tmp/netshm-never-made", NULL, 0600, 0, 0, NULL));
+    panics(netshm_salvage(NETSHM_FILE, "/tmp/netshm-never-made", NULL, NETSHM_FILE, "/tmp/netshm-never-made-2", NULL, 0600, 0,
+                          NULL));
     panics(netshm_hashtbl_manage(o, NULL, NULL, NULL, &nt));
     panics(netshm_hashtbl_close(t));
     panics(netshm_hashtbl_add(t, "k", 1, "w", 1));
