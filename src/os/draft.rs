@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn memory_gets_its_name_and_its_line_in_the_end() {
-        let tag = format!("netshm-draft-{}", std::process::id());
+        let tag = format!("netshm-draft-memory-{}", std::process::id());
         let name = Name::posix(std::env::temp_dir().join(&tag), format!("/{tag}"));
         let (draft, files) = Draft::begin(&name, 0o600, false).expect("begins");
         super::super::space::pwrite_all(files.fd(), b"memory", 0).expect("writes");
