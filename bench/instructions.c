@@ -26,6 +26,7 @@ static const void *key(unsigned char *into, unsigned long n) {
 }
 
 static unsigned char keys[2 * MEASURED][16], counters[COUNTERS][16], value[64];
+static int64_t ones[MEASURED / COUNTERS + 1];
 
 __attribute__((noinline)) void measured_find(int n) {
     size_t len;
@@ -39,6 +40,20 @@ __attribute__((noinline)) void measured_miss(int n) {
 }
 __attribute__((noinline)) void measured_replace(int n) {
     for (int i = 0; i < n; i++) must(netshm_hashtbl_replace(table, keys[i], 16, value, 64), "replace");
+}
+static int set_again(netshm_update *update, const void *old, size_t len, void *arg) {
+    (void)arg;
+    memcpy(value, old, len);
+    int code = netshm_update_set(update, value, len);
+    return code == NETSHM_OK ? NETSHM_REPLACE : code;
+}
+__attribute__((noinline)) void measured_update(int n) {
+    for (int i = 0; i < n; i++) must(netshm_hashtbl_update(table, keys[i], 16, set_again, NULL), "update");
+}
+__attribute__((noinline)) void measured_cas(int n) {
+    for (int i = 0; i < n; i++) {
+        must(netshm_hashtbl_cas(table, counters[i % COUNTERS], 16, &ones[i / COUNTERS], 8, &ones[i / COUNTERS + 1], 8), "cas");
+    }
 }
 __attribute__((noinline)) void measured_add(int n) {
     for (int i = 0; i < n; i++) must(netshm_hashtbl_add(table, keys[MEASURED + i], 16, value, 64), "add");
@@ -72,6 +87,19 @@ __attribute__((noinline)) void measured_group(int n) {
         must(netshm_group_begin(netshm_hashtbl_table(table), &group), "begin");
         must(netshm_hashtbl_find(table, counters[i % COUNTERS], 16, &count, 8, &len), "find");
         must(netshm_hashtbl_replace(table, counters[i % COUNTERS], 16, &count, 8), "replace");
+        must(netshm_group_commit(group), "commit");
+    }
+}
+/* Two keys read and changed, values of 64 bytes. */
+__attribute__((noinline)) void measured_group2(int n) {
+    for (int i = 0; i < n; i += 2) {
+        netshm_txn *group;
+        size_t len;
+        must(netshm_group_begin(netshm_hashtbl_table(table), &group), "begin");
+        for (int k = i; k < i + 2; k++) {
+            must(netshm_hashtbl_find(table, keys[k], 16, value, 64, &len), "find");
+            must(netshm_hashtbl_replace(table, keys[k], 16, value, 64), "replace");
+        }
         must(netshm_group_commit(group), "commit");
     }
 }
@@ -130,15 +158,19 @@ int main(int argc, char **argv) {
     for (unsigned long i = 0; i < COUNTERS; i++) {
         must(netshm_hashtbl_incr(table, key(counters[i], KEYS * 2 + i), 16, 1, 0, &now), "incr");
     }
+    for (int i = 0; i <= MEASURED / COUNTERS; i++) ones[i] = i + 1;
     if (!strcmp(what, "find")) measured_find(MEASURED);
     else if (!strcmp(what, "miss")) measured_miss(MEASURED);
     else if (!strcmp(what, "replace")) measured_replace(MEASURED);
+    else if (!strcmp(what, "update")) measured_update(MEASURED);
+    else if (!strcmp(what, "compare")) measured_cas(MEASURED);
     else if (!strcmp(what, "find_16")) measured_find_16(MEASURED);
     else if (!strcmp(what, "replace_16")) measured_replace_16(MEASURED);
     else if (!strcmp(what, "add")) measured_add(MEASURED);
     else if (!strcmp(what, "remove")) { measured_add(MEASURED); measured_remove(MEASURED); }
     else if (!strcmp(what, "count")) measured_count(MEASURED);
     else if (!strcmp(what, "group")) measured_group(MEASURED);
+    else if (!strcmp(what, "group2")) measured_group2(MEASURED);
     else if (!strcmp(what, "group8")) measured_group8(MEASURED);
     else if (!strcmp(what, "words") || !strcmp(what, "typed")) {
         int typed = !strcmp(what, "typed");

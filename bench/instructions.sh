@@ -57,7 +57,10 @@ find_16 - netshm_hashtbl_find_many_into 20000
 replace_16 - netshm_hashtbl_replace_many 20000
 remove - netshm_hashtbl_remove 20000
 count - measured_count 20000
+update - measured_update 20000
+compare - measured_cas 20000
 group - measured_group 20000
+group2 - measured_group2 10000
 group8 - measured_group8 20000
 EOF
 }

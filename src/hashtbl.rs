@@ -23,6 +23,7 @@ use crate::table::{Table, TableKind, TableSpec};
 use crate::txn::TableView;
 use crate::writer::Writer;
 
+pub use crate::txn::Update;
 pub(crate) use changes::Quick;
 pub(crate) use copies::QuickCopy;
 pub use many::Stopped;
@@ -40,17 +41,6 @@ impl std::fmt::Debug for HashTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HashTable").field("table", &self.table).finish()
     }
-}
-
-/// What an update makes of a binding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Update<V = Vec<u8>> {
-    /// Leaves it as it is.
-    Keep,
-    /// Replaces it, or adds one if there is none.
-    Replace(V),
-    /// Removes it, so that the one before it shows.
-    Remove,
 }
 
 impl HashTable {

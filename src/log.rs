@@ -101,11 +101,30 @@ impl WriteSet {
         self.lines & line_bit(at) != 0
     }
 
+    /// The same for the lines of some bytes in a row.
+    #[inline(always)]
+    pub(crate) fn may_have_lines_of(&self, at: Offset, len: u64) -> bool {
+        let first = at.0 / 64 * 64;
+        (first..at.0 + len).step_by(64).any(|line| self.may_have_line_of(Offset(line)))
+    }
+
     /// Adds or changes a word.
     #[inline(always)]
     pub(crate) fn put(&mut self, at: Offset, value: u64) {
         if !self.may_have_line_of(at) || !self.change(at, value) {
             self.push(at, value);
+        }
+    }
+
+    /// Adds or changes words in a row. Mostly none of them is in the set, which their lines tell.
+    #[inline(always)]
+    pub(crate) fn put_run(&mut self, first: Offset, values: impl ExactSizeIterator<Item = u64>) {
+        let search = self.may_have_lines_of(first, 8 * values.len() as u64);
+        for (value, n) in values.zip(0..) {
+            let at = first.word(n);
+            if !search || !self.change(at, value) {
+                self.push(at, value);
+            }
         }
     }
 

@@ -138,6 +138,12 @@ impl Session {
         self.set.get(at)
     }
 
+    /// May a change of some of these bytes be planned?
+    #[inline(always)]
+    pub(crate) fn may_have_plans_for(&self, at: Offset, len: u64) -> bool {
+        self.set.may_have_lines_of(at, len)
+    }
+
     /// Is no change planned?
     #[inline]
     pub(crate) fn has_no_plan(&self) -> bool {
@@ -182,6 +188,13 @@ impl<'a> Writer<'a> {
     pub(crate) fn put(&mut self, at: Offset, value: u64) {
         debug_assert!(!(self.s.in_mini && self.s.outer.get(at).is_some()), "disjoint from the outer set");
         self.s.set.put(at, value);
+    }
+
+    /// Plans changes of words in a row.
+    #[inline(always)]
+    pub(crate) fn put_run(&mut self, first: Offset, values: impl ExactSizeIterator<Item = u64>) {
+        debug_assert!(!self.s.in_mini, "disjoint from the outer set");
+        self.s.set.put_run(first, values);
     }
 
     /// Plans a change of a word that has none yet.
@@ -406,7 +419,7 @@ impl<'a> Writer<'a> {
 
     /// Tells readers that what the locks from position `from` of the list on cover is changing.
     #[inline(always)]
-    fn mark_writing(&self, from: usize) {
+    pub(crate) fn mark_writing(&self, from: usize) {
         let (view, owner) = (self.segment.view(), self.s.p.slot);
         for held in self.s.p.held[from..].iter().filter(|held| held.changes) {
             let Some(lock) = view.block::<1>(held.at) else { continue };

@@ -216,11 +216,29 @@ fn singles() -> Vec<Scenario> {
             ..PLAIN
         },
         Scenario {
+            name: "update, in place, 8 to 256 bytes",
+            steps: |_| {
+                vec![
+                    Op::Update(key(7), Some(value(1, 8))),
+                    Op::Update(key(2), Some(value(1, 30))),
+                    Op::Update(key(105), Some(value(1, 256))),
+                ]
+            },
+            ..PLAIN
+        },
+        Scenario {
+            name: "update, removing the only binding",
+            steps: |_| vec![Op::Update(key(7), None), Op::Update(key(9), None)],
+            ..PLAIN
+        },
+        Scenario {
             name: "compare and replace",
             steps: |_| {
                 vec![
                     Op::CompareAndReplace(key(7), value(7, 8), value(1, 10)),
                     Op::CompareAndReplace(key(7), value(7, 8), value(1, 10)),
+                    Op::CompareAndReplace(key(8), value(8, 8), value(1, 8)),
+                    Op::CompareAndReplace(key(104), value(104, 255), value(1, 255)),
                 ]
             },
             ..PLAIN

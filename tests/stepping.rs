@@ -27,6 +27,8 @@ mod steps {
     // ---- the library -------------------------------------------------------------------------------
 
     type Handle = *mut c_void;
+    type Setter = unsafe extern "C" fn(Handle, *const u8, usize) -> c_int;
+    type Updater = unsafe extern "C" fn(Handle, *const c_void, usize, *mut c_void) -> c_int;
     type Store = unsafe extern "C" fn(Handle, *const u8, usize, *const u8, usize) -> c_int;
 
     /// The functions of include/netshm.h that are stepped through.
@@ -42,6 +44,9 @@ mod steps {
         find: unsafe extern "C" fn(Handle, *const u8, usize, *mut u8, usize, *mut usize) -> c_int,
         mem: unsafe extern "C" fn(Handle, *const u8, usize, *mut c_int) -> c_int,
         incr: unsafe extern "C" fn(Handle, *const u8, usize, i64, i64, *mut i64) -> c_int,
+        update: unsafe extern "C" fn(Handle, *const u8, usize, Updater, *mut c_void) -> c_int,
+        update_set: Setter,
+        cas: unsafe extern "C" fn(Handle, *const u8, usize, *const u8, usize, *const u8, usize) -> c_int,
         begin: unsafe extern "C" fn(Handle, *mut Handle) -> c_int,
         commit: unsafe extern "C" fn(Handle) -> c_int,
     }
@@ -111,6 +116,9 @@ mod steps {
             find: function!("netshm_hashtbl_find"),
             mem: function!("netshm_hashtbl_mem"),
             incr: function!("netshm_hashtbl_incr"),
+            update: function!("netshm_hashtbl_update"),
+            update_set: function!("netshm_update_set"),
+            cas: function!("netshm_hashtbl_cas"),
             begin: function!("netshm_group_begin"),
             commit: function!("netshm_group_commit"),
         })
@@ -132,6 +140,10 @@ mod steps {
         Replace(Bytes, Bytes),
         Remove(Bytes),
         Incr(Bytes, i64),
+        /// By a callback that sets the value.
+        Update(Bytes, Bytes),
+        /// From the value that is there.
+        Cas(Bytes, Bytes, Bytes),
         Group(Vec<Op>),
         /// Manages the object (which recovers it).
         Manage,
@@ -146,7 +158,7 @@ mod steps {
                 Op::Insert(key, value) => {
                     assert!(model.insert(key.clone(), vec![value.clone()]).is_none());
                 }
-                Op::Replace(key, value) => {
+                Op::Replace(key, value) | Op::Update(key, value) | Op::Cas(key, _, value) => {
                     let stack = model.entry(key.clone()).or_default();
                     stack.pop();
                     stack.push(value.clone());
@@ -176,6 +188,7 @@ mod steps {
                     vec![key.clone()]
                 }
                 Op::Replace(key, _) | Op::Remove(key) | Op::Incr(key, _) => vec![key.clone()],
+                Op::Update(key, _) | Op::Cas(key, _, _) => vec![key.clone()],
                 Op::Group(ops) => ops.iter().flat_map(Op::keys).collect(),
                 Op::Manage => Vec::new(),
             }
@@ -248,6 +261,13 @@ mod steps {
                         let mut now = 0;
                         (l.incr)(t, key.as_ptr(), key.len(), *delta, 0, &raw mut now)
                     }
+                    Op::Update(key, v) => {
+                        let mut answer = (l.update_set, v.clone());
+                        (l.update)(t, key.as_ptr(), key.len(), set, (&raw mut answer).cast())
+                    }
+                    Op::Cas(key, old, v) => {
+                        (l.cas)(t, key.as_ptr(), key.len(), old.as_ptr(), old.len(), v.as_ptr(), v.len())
+                    }
                     Op::Group(ops) => {
                         let mut group = std::ptr::null_mut();
                         assert_eq!((l.begin)((l.table)(t), &raw mut group), 0);
@@ -264,6 +284,17 @@ mod steps {
             };
             assert_eq!(code, 0, "{op:?}");
         }
+    }
+
+    /// Answers an update with the value that it is given.
+    unsafe extern "C" fn set(update: Handle, _: *const c_void, _: usize, answer: *mut c_void) -> c_int {
+        const REPLACE: c_int = 1;
+        // SAFETY: `run` gives this, and the update is the library's.
+        let code = unsafe {
+            let (set, value) = &*answer.cast::<(Setter, Bytes)>();
+            set(update, value.as_ptr(), value.len())
+        };
+        if code == 0 { REPLACE } else { code }
     }
 
     fn key(n: u64) -> Bytes {
@@ -377,6 +408,10 @@ mod steps {
             case("remove", stock(), Op::Remove(key(7))),
             case("remove, uncovers an older one", stock(), Op::Remove(key(3))),
             case("increment", stock(), Op::Incr(b"counter".to_vec(), 1)),
+            case("update, in place", stock(), Op::Update(key(7), value(507, 8))),
+            case("update, in place, four words", stock(), Op::Update(key(3), value(503, 30))),
+            case("update, moved", stock(), Op::Update(key(7), value(507, 40))),
+            case("compare and replace", stock(), Op::Cas(key(7), value(7, 8), value(507, 8))),
             case("group of two keys", stock(), Op::Group(vec![replace(7, 8), replace(8, 8)])),
             case(
                 "group, all kinds",

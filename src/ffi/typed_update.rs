@@ -4,7 +4,7 @@ use super::call::{Fault, Outcome, guard};
 use super::hashtbl::{netshm_hashtbl, wrong_type};
 use super::result::Decoded;
 use super::typed::{encoded, live};
-use super::update::{decide, netshm_update, with_active};
+use super::update::{Active, netshm_update, with_active};
 use super::value::{cells, netshm_value};
 use crate::types::Type;
 use std::ffi::{c_int, c_void};
@@ -54,8 +54,7 @@ pub unsafe extern "C" fn netshm_update_set_v(
         let val = unsafe { cells(2, val, nv) }?;
         with_active(u, |active| {
             let of = active.value_type().ok_or_else(|| wrong_type("cells", &Type::bytes()))?;
-            active.set(of.encode(&val)?);
-            Ok(())
+            active.set(&of.encode(&val)?)
         })?
     })
 }
@@ -89,14 +88,15 @@ pub unsafe extern "C" fn netshm_hashtbl_update_v(
         let key = unsafe { encoded(2, &types.key, key, nk) }?;
         // Its objects end after the key's lock.
         let mut decoded = Decoded::default();
-        let outcome = table.try_update(key.as_ref(), |old| {
+        let active = Active::new(Some(&types.value));
+        let outcome = table.update_by(key.as_ref(), |old| {
             if let Some(old) = old {
                 decoded.push(&types.value, old)?;
                 decoded.settle();
             }
             let (data, n) = decoded.value(0).map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
             // SAFETY: the header asks for a function that can be called with these.
-            decide(&types.value, |u| unsafe { update(u, data, n, arg) })
+            active.decide(|u| unsafe { update(u, data, n, arg) })
         });
         Ok(outcome?)
     })

@@ -8,7 +8,8 @@ use super::hashtbl::{check_raw, kept, netshm_hashtbl};
 use crate::error::Error;
 use crate::hashtbl::Update;
 use crate::types::Type;
-use std::cell::{Cell, RefCell};
+use smallvec::SmallVec;
+use std::cell::{Cell, Ref, RefCell};
 use std::ffi::{c_int, c_void};
 
 /// Sees a value. The bytes hold still while it runs and are gone afterwards.
@@ -67,47 +68,72 @@ pub struct netshm_update {
     _opaque: [u8; 0],
 }
 
+/// A value that a callback has given. Short ones are on the stack.
+pub(super) type Given = SmallVec<[u8; 128]>;
+
 /// An update that is under way on this thread. Its address is what C knows.
-pub(super) struct Active {
+pub(super) struct Active<'a> {
     /// The type of the value that it takes; none where it takes the bytes of a custom type.
-    of: Option<Type>,
-    /// The encoded value.
-    value: RefCell<Option<Vec<u8>>>,
+    of: Option<&'a Type>,
+    /// The encoded value, once it is set.
+    value: RefCell<Given>,
+    is_set: Cell<bool>,
     /// The one in whose callback this one was begun, on another object.
-    outer: *const Active,
+    outer: Link,
 }
 
-impl Active {
-    fn new(of: Option<Type>) -> Active {
-        Active { of, value: RefCell::new(None), outer: INNERMOST.get() }
+/// An update that is known; it lives at least as long as its callback runs.
+type Link = *const Active<'static>;
+
+impl<'a> Active<'a> {
+    pub(super) fn new(of: Option<&'a Type>) -> Active<'a> {
+        Active { of, value: RefCell::default(), is_set: Cell::new(false), outer: INNERMOST.get() }
     }
 
     /// The type of the value that it takes, if it is typed.
     pub(super) fn value_type(&self) -> Option<&Type> {
-        self.of.as_ref()
+        self.of
     }
 
-    /// Sets the value, in whose place there may be one already.
-    pub(super) fn set(&self, encoded: Vec<u8>) {
-        *self.value.borrow_mut() = Some(encoded);
+    /// Sets the value, in whose place there may be one already, which stays if this fails.
+    pub(super) fn set(&self, encoded: &[u8]) -> Outcome {
+        let mut value = self.value.borrow_mut();
+        if encoded.len() > value.capacity() {
+            let more = encoded.len() - value.len();
+            value.try_reserve_exact(more).map_err(|_| Error::NoMemory)?;
+        }
+        value.clear();
+        value.extend_from_slice(encoded);
+        self.is_set.set(true);
+        Ok(())
+    }
+
+    /// Appends to the value; one that is not set is empty.
+    fn append(&self, bytes: &[u8]) -> Outcome {
+        let mut value = self.value.borrow_mut();
+        check_length(value.len().saturating_add(bytes.len()))?;
+        value.try_reserve(bytes.len()).map_err(|_| Error::NoMemory)?;
+        value.extend_from_slice(bytes);
+        self.is_set.set(true);
+        Ok(())
     }
 
     /// Complains if the value cannot be given as raw bytes.
     fn check_raw(&self) -> Outcome {
-        self.of.as_ref().map_or(Ok(()), |of| check_raw("a value of raw bytes", of))
+        self.of.map_or(Ok(()), |of| check_raw("a value of raw bytes", of))
     }
 }
 
 thread_local! {
-    static INNERMOST: Cell<*const Active> = const { Cell::new(std::ptr::null()) };
+    static INNERMOST: Cell<Link> = const { Cell::new(std::ptr::null()) };
 }
 
 /// Makes the innermost update known, as long as it lives.
-struct Known<'a>(&'a Active);
+struct Known<'a>(&'a Active<'a>);
 
 impl<'a> Known<'a> {
-    fn new(active: &'a Active) -> Known<'a> {
-        INNERMOST.set(active);
+    fn new(active: &'a Active<'a>) -> Known<'a> {
+        INNERMOST.set((&raw const *active).cast());
         Known(active)
     }
 }
@@ -160,13 +186,9 @@ pub unsafe extern "C" fn netshm_update_set(
         }
         // SAFETY: the header asks for readable bytes.
         let val = unsafe { bytes(2, val, val_len) }?;
-        let mut copy = Vec::new();
-        copy.try_reserve_exact(val.len()).map_err(|_| Error::NoMemory)?;
-        copy.extend_from_slice(val);
         with_active(u, |active| {
             active.check_raw()?;
-            active.set(copy);
-            Ok(())
+            active.set(val)
         })?
     })
 }
@@ -192,12 +214,7 @@ pub unsafe extern "C" fn netshm_update_append(
         let data = unsafe { bytes(2, data, len) }?;
         with_active(u, |active| {
             active.check_raw()?;
-            let mut value = active.value.borrow_mut();
-            let value = value.get_or_insert_default();
-            check_length(value.len().saturating_add(data.len()))?;
-            value.try_reserve(data.len()).map_err(|_| Error::NoMemory)?;
-            value.extend_from_slice(data);
-            Ok(())
+            active.append(data)
         })?
     })
 }
@@ -214,27 +231,33 @@ pub(super) fn with_active<R>(u: *mut netshm_update, then: impl FnOnce(&Active) -
 }
 
 /// Calls a callback that hands out bytes by means of an update: its answer, and the bytes if it gave any.
-pub(super) fn collect(callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_int, Option<Vec<u8>>) {
-    call(&Active::new(None), callback)
+pub(super) fn collect(callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_int, Option<Given>) {
+    let active = Active::new(None);
+    let answer = active.call(callback);
+    (answer, active.is_set.get().then(|| active.value.take()))
 }
 
-/// Calls a callback with an update, which is known meanwhile: its answer, and the value if it set one.
-fn call(active: &Active, callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_int, Option<Vec<u8>>) {
-    let answer = {
-        let _known = Known::new(active);
-        call_back(|| callback((&raw const *active).cast_mut().cast()))
-    };
-    (answer, active.value.take())
-}
+impl Active<'_> {
+    /// Calls a callback with this update, which is known meanwhile: its answer.
+    fn call(&self, callback: impl FnOnce(*mut netshm_update) -> c_int) -> c_int {
+        let _known = Known::new(self);
+        call_back(|| callback((&raw const *self).cast_mut().cast()))
+    }
 
-/// Hears from a callback what becomes of a binding whose values are of a type.
-pub(super) fn decide(of: &Type, callback: impl FnOnce(*mut netshm_update) -> c_int) -> Result<Update, Error> {
-    match call(&Active::new(Some(of.clone())), callback) {
-        (NETSHM_REPLACE, Some(value)) => Ok(Update::Replace(value)),
-        (NETSHM_REPLACE, None) => Err(Error::Callback(NETSHM_E_CALLBACK)),
-        (NETSHM_REMOVE, _) => Ok(Update::Remove),
-        (answer, _) if answer < 0 => Err(Error::Callback(answer)),
-        _ => Ok(Update::Keep),
+    /// Hears from a callback what becomes of a binding.
+    pub(super) fn decide(
+        &self,
+        callback: impl FnOnce(*mut netshm_update) -> c_int,
+    ) -> Result<Update<Ref<'_, [u8]>>, Error> {
+        match self.call(callback) {
+            NETSHM_REPLACE if self.is_set.get() => {
+                Ok(Update::Replace(Ref::map(self.value.borrow(), |value| value.as_slice())))
+            }
+            NETSHM_REPLACE => Err(Error::Callback(NETSHM_E_CALLBACK)),
+            NETSHM_REMOVE => Ok(Update::Remove),
+            answer if answer < 0 => Err(Error::Callback(answer)),
+            _ => Ok(Update::Keep),
+        }
     }
 }
 
@@ -263,10 +286,11 @@ pub unsafe extern "C" fn netshm_hashtbl_update(
         let (t, of, key) = unsafe { (kept(t)?, &handle::body(1, t)?.types, bytes(2, key, key_len)?) };
         let of = of.value.clone();
         let update = r#fn.ok_or(Fault::Null(4))?;
-        let outcome = t.try_update(key, |old| {
+        let active = Active::new(Some(&of));
+        let outcome = t.update_by(key, |old| {
             let (data, len) = old.map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
             // SAFETY: the header asks for a function that can be called with these.
-            decide(&of, |u| unsafe { update(u, data.cast(), len, arg) })
+            active.decide(|u| unsafe { update(u, data.cast(), len, arg) })
         });
         Ok(outcome?)
     })

@@ -9,9 +9,10 @@ use crate::error::{Error, Result};
 use crate::group;
 use crate::lock::Patience;
 use crate::txn::cursor::buffer;
-use crate::txn::stack::{self, Fate};
-use crate::txn::{self, TableView, fast, growth, in_group, ops};
+use crate::txn::{self, TableView, fast, fast_update, growth, in_group, ops, stack};
 use crate::writer::Writer;
+use std::cell::Cell;
+use std::ops::Deref;
 
 /// How an attempt to do something by the short way ended.
 pub(crate) enum Quick<R> {
@@ -113,7 +114,7 @@ impl HashTable {
     /// [`add`](HashTable::add).
     pub fn compare_and_replace(&self, key: &[u8], old: &[u8], new: &[u8]) -> Result<()> {
         self.change(
-            |_, _| None,
+            |w, table| fast_update::compare_and_replace(w, table, key, old, new),
             |w, table| {
                 let at = ops::at(w, table, key)?;
                 let Some((value, len)) = at.value() else { return Err(Error::NotFound) };
@@ -122,9 +123,9 @@ impl HashTable {
                 }
                 let mut now = vec![0; old.len()];
                 ops::read_value(w, value, len, &mut now);
-                if now != old { Err(Error::Changed) } else { at.replace(w, table, new) }
+                if now != old { Err(Error::Changed) } else { at.replace(w, table, new).map(Ok) }
             },
-        )
+        )?
     }
 
     /// Calls `update` once, under the key's lock, with the newest binding, and does what it answers. In the
@@ -142,8 +143,21 @@ impl HashTable {
     /// # Errors
     /// The callback's, and those of [`update`](HashTable::update).
     pub fn try_update(&self, key: &[u8], update: impl FnOnce(Option<&[u8]>) -> Result<Update>) -> Result<()> {
+        self.update_by(key, update)
+    }
+
+    /// The same for values of any form.
+    #[inline]
+    pub(crate) fn update_by<V: Deref<Target = [u8]>>(
+        &self,
+        key: &[u8],
+        update: impl FnOnce(Option<&[u8]>) -> Result<Update<V>>,
+    ) -> Result<()> {
+        // Both ways may call it, and one does.
+        let update = Cell::new(Some(update));
+        let call = |old: Option<&[u8]>| update.take().map_or(Ok(Update::Keep), |update| update(old));
         self.change(
-            |_, _| None,
+            |w, table| fast_update::update(w, table, key, |old| call(Some(old))),
             |w, table| {
                 let at = ops::at(w, table, key)?;
                 let old = match at.value() {
@@ -154,13 +168,14 @@ impl HashTable {
                         Some(bytes)
                     }
                 };
-                match update(old.as_deref())? {
-                    Update::Keep => Ok(()),
-                    Update::Replace(value) => at.replace(w, table, &value),
-                    Update::Remove => at.remove(w, table).map(|_| ()),
+                let answer = call(old.as_deref())?;
+                if w.is_forked() {
+                    // In the callback. The lock and the slot are the parent's.
+                    return Err(Error::Forked);
                 }
+                at.answer(w, table, answer).map(Ok)
             },
-        )
+        )?
     }
 
     /// Calls `update` under the key's lock with each binding of the key, newest first, until it gives `None`, and
@@ -179,13 +194,7 @@ impl HashTable {
             |_, _| None,
             |w, table| {
                 let at = ops::at(w, table, key)?;
-                stack::rewrite(w, table, &at, |value| {
-                    Ok(update(value)?.map(|answer| match answer {
-                        Update::Keep => Fate::Kept,
-                        Update::Replace(value) => Fate::Replaced(value),
-                        Update::Remove => Fate::Removed,
-                    }))
-                })
+                stack::rewrite(w, table, &at, &mut update)
             },
         )
     }

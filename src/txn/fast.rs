@@ -199,14 +199,20 @@ pub(crate) fn increment(w: &mut Writer, table: &TableView, key: &[u8], delta: i6
     write(w, w.slot()?, &sight, &[((at, word), sum as u64)]).then_some(sum)
 }
 
+/// Can a value of so many bytes be changed in place on the short way?
 #[inline(always)]
-fn can_overwrite(found: &Found, len: usize) -> bool {
-    (len as u64).wrapping_sub(1) < IN_PLACE_BYTES && found.shape.value_len == len as u64
+pub(super) fn is_small(len: usize) -> bool {
+    (len as u64).wrapping_sub(1) < IN_PLACE_BYTES
+}
+
+#[inline(always)]
+pub(super) fn can_overwrite(found: &Found, len: usize) -> bool {
+    is_small(len) && found.shape.value_len == len as u64
 }
 
 /// Changes a value in place, which is not empty.
 #[inline(always)]
-fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<()> {
+pub(super) fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<()> {
     // The lookup has read the beginning of the record, and giving back the lock waits for every store before it.
     sight.view.prefetch_for_writing(at.add(value.len() as u64 - 1));
     let words = value.len().div_ceil(8) as u64;

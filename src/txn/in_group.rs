@@ -68,7 +68,7 @@ fn has_plain_lines(w: &Writer, bucket: Offset, mut link: Link) -> bool {
 
 /// Takes the lock of a bucket, if nothing has changed since it was seen and nobody is at the gate.
 #[inline(always)]
-fn lock(w: &mut Writer, sight: &Sight) -> Option<usize> {
+pub(super) fn lock(w: &mut Writer, sight: &Sight) -> Option<usize> {
     let seen = sight.seen;
     let place = w.s.p.held.len();
     if !seen.word.is_free() || place + ROOM >= LOCK_LIST.inline_len as usize {

@@ -6,7 +6,8 @@
 //! - [`ops`]: operations of the hash table, as parts of a transaction.
 //! - [`array`]: operations of arrays.
 //! - [`chunk`]: making a chunk of an array anew.
-//! - [`fast`], [`fast_split`], [`fast_array`], [`fast_slice`], [`in_group`]: the short ways of what happens most.
+//! - [`fast`], [`fast_update`], [`fast_split`], [`fast_array`], [`fast_slice`], [`in_group`]: the short ways of what
+//!   happens most.
 //! - [`stack`]: changing any binding of a key, not only the newest.
 //! - [`growth`]: splitting, and memory for buckets.
 //! - [`lifecycle`]: making, emptying and sweeping tables.
@@ -21,6 +22,7 @@ pub(crate) mod fast;
 pub(crate) mod fast_array;
 pub(crate) mod fast_slice;
 mod fast_split;
+pub(crate) mod fast_update;
 pub(crate) mod growth;
 pub(crate) mod in_group;
 pub(crate) mod lifecycle;
@@ -51,6 +53,17 @@ impl TableView {
         let mut rounds = 0;
         self.roots.refresh(w.segment, |gate| w.wait_for_writing(header::GATE, gate, &mut rounds))
     }
+}
+
+/// What an update makes of a binding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Update<V = Vec<u8>> {
+    /// Leaves it as it is.
+    Keep,
+    /// Replaces it, or adds one if there is none.
+    Replace(V),
+    /// Removes it, so that the one before it shows.
+    Remove,
 }
 
 /// Batches of freed blocks that one operation returns to their slabs, so that none pays for a whole lot.
@@ -117,6 +130,14 @@ fn clean_up(w: &mut Writer) -> Result<()> {
 /// A transaction whose body is running. If a panic of a callback's passes through, the transaction is undone, so that
 /// nobody waits for its locks for ever.
 struct UndoOnPanic<'w, 'a>(&'w mut Writer<'a>);
+
+impl<'w, 'a> UndoOnPanic<'w, 'a> {
+    /// There was no panic.
+    fn disarm(self) -> &'w mut Writer<'a> {
+        // SAFETY: what is read is not used again, since nothing is dropped.
+        unsafe { std::ptr::read(&raw const std::mem::ManuallyDrop::new(self).0) }
+    }
+}
 
 impl Drop for UndoOnPanic<'_, '_> {
     #[cold]

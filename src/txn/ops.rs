@@ -1,7 +1,7 @@
 //! Operations of the hash table as parts of a transaction: the key's bucket is locked at the first touch, also
 //! for reading, and stays locked until the end.
 
-use super::{TableView, growth, in_group, reserve_lock};
+use super::{TableView, Update, growth, in_group, reserve_lock};
 use crate::alloc;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, entry_with, level_of, mask};
@@ -15,6 +15,7 @@ use crate::index::find::{Found, checked_shape};
 use crate::lock::Rank;
 use crate::segment::view::Block;
 use crate::writer::{Counter, Words, Writer};
+use std::ops::Deref;
 
 /// A key's bucket, locked.
 #[derive(Debug, Clone, Copy)]
@@ -340,6 +341,20 @@ impl At<'_> {
         }
     }
 
+    /// Does what an update has answered.
+    pub(crate) fn answer<V: Deref<Target = [u8]>>(
+        &self,
+        w: &mut Writer,
+        table: &TableView,
+        answer: Update<V>,
+    ) -> Result<()> {
+        match answer {
+            Update::Keep => Ok(()),
+            Update::Replace(value) => self.replace(w, table, &value),
+            Update::Remove => self.remove(w, table).map(|_| ()),
+        }
+    }
+
     /// Plans to change the newest value in place, if there is one of this length that is small.
     fn overwrite_if_it_fits(&self, w: &mut Writer, value: &[u8]) -> bool {
         let same =
@@ -391,16 +406,16 @@ fn overwrite_in_record(w: &mut Writer, record: Offset, at: Offset, value: &[u8])
 /// Plans to change a value by words, the last one padded with zeros.
 #[inline(always)]
 pub(super) fn overwrite(w: &mut Writer, at: Offset, value: &[u8]) {
-    let mut words = value.chunks_exact(8);
-    let mut place = at;
-    for word in &mut words {
-        w.put(place, word.try_into().map_or(0, u64::from_le_bytes));
-        place = place.word(1);
+    if let Ok(word) = value.try_into() {
+        return w.put(at, u64::from_le_bytes(word));
     }
-    let rest = words.remainder();
-    if !rest.is_empty() {
-        w.put(place, rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-    }
+    w.put_run(
+        at,
+        value.chunks(8).map(|bytes| match bytes.try_into() {
+            Ok(word) => u64::from_le_bytes(word),
+            Err(_) => bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        }),
+    );
 }
 
 /// Plans to free everything that hangs from a bucket and to leave it empty and, beyond array 0, unborn.
@@ -452,7 +467,7 @@ pub(crate) fn read_value(w: &Writer, at: Offset, len: u64, into: &mut [u8]) {
 pub(crate) unsafe fn read_value_raw(w: &Writer, at: Offset, len: u64, into: *mut u8) {
     // SAFETY: the record was checked to lie inside of the object, and the buffer has `len` bytes.
     unsafe { w.segment.copy_out(at, into, len as usize) };
-    if len <= IN_PLACE_BYTES && !w.s.has_no_plan() {
+    if len <= IN_PLACE_BYTES && !w.s.has_no_plan() && w.s.may_have_plans_for(at, len) {
         // SAFETY: the caller's promise.
         unsafe { put_planned_words(w, at, len, into) };
     }

@@ -5,7 +5,7 @@
 //! caller's answer, and all answers are heard before anything is planned.
 
 use super::ops::{self, At};
-use super::{TableView, cursor};
+use super::{TableView, Update, cursor};
 use crate::alloc;
 use crate::error::Result;
 use crate::format::Offset;
@@ -14,27 +14,19 @@ use crate::format::size_class::LINE_CLASS;
 use crate::index::chain;
 use crate::writer::{Words, Writer};
 
-/// What becomes of a binding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Kept,
-    Removed,
-    Replaced(Vec<u8>),
-}
-
 /// Asks for the fate of each binding of a key, newest first, until there is no answer (the rest is kept then), and
 /// plans all of it. An error leaves nothing planned that the caller's roll-back does not undo.
 pub(crate) fn rewrite(
     w: &mut Writer,
     table: &TableView,
     at: &At,
-    mut fate_of: impl FnMut(&[u8]) -> Result<Option<Fate>>,
+    mut fate_of: impl FnMut(&[u8]) -> Result<Option<Update>>,
 ) -> Result<()> {
     let Some(hit) = at.hit else { return Ok(()) };
-    let mut stack: Vec<(Offset, Shape, Fate)> = Vec::new();
+    let mut stack: Vec<(Offset, Shape, Update)> = Vec::new();
     let mut asking = true;
     chain::for_each_binding(&*w, hit.record(), |record, shape| {
-        let mut fate = Fate::Kept;
+        let mut fate = Update::Keep;
         if asking {
             let mut value = cursor::buffer(shape.value_len)?;
             ops::read_value(w, record.add(shape.value_at()), shape.value_len, &mut value);
@@ -59,20 +51,20 @@ fn plan(
     table: &TableView,
     at: &At,
     hit: chain::Hit,
-    stack: Vec<(Offset, Shape, Fate)>,
+    stack: Vec<(Offset, Shape, Update)>,
 ) -> Result<()> {
     let mut older = Offset::NONE;
     let mut gone: Vec<(Offset, Shape)> = Vec::new();
     let mut removed = 0;
     for (record, shape, fate) in stack.into_iter().rev() {
         let value = match fate {
-            Fate::Removed => {
+            Update::Remove => {
                 gone.push((record, shape));
                 removed += 1;
                 continue;
             }
-            Fate::Kept => None,
-            Fate::Replaced(value) => Some(value),
+            Update::Keep => None,
+            Update::Replace(value) => Some(value),
         };
         if let Some(value) = value {
             let in_place = value.len() as u64 == shape.value_len && shape.value_len <= IN_PLACE_BYTES;

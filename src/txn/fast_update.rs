@@ -1,0 +1,133 @@
+//! The short way of single changes that depend on the value that is there: its comparison, or a callback under its lock.
+//!
+//! As in [`fast`](super::fast), `None` means that nothing has happened, no callback was called, and the general way is to
+//! be taken.
+
+use super::fast::{self, LOG};
+use super::{TableView, UndoOnPanic, Update, abort, commit, growth, in_group, ops};
+use crate::error::{Error, Result};
+use crate::format::record::IN_PLACE_BYTES;
+use crate::format::{Offset, log_record, slot};
+use crate::index::find::{self, Found, Sight};
+use crate::log::SlotBlock;
+use crate::writer::Writer;
+use std::ops::Deref;
+
+/// Replaces the newest binding by a value of the same, small length, if it equals `old`.
+#[inline(always)]
+pub(crate) fn compare_and_replace(
+    w: &mut Writer,
+    table: &TableView,
+    key: &[u8],
+    old: &[u8],
+    new: &[u8],
+) -> Option<Result<()>> {
+    if !fast::is_small(old.len()) {
+        return None;
+    }
+    let sight = find::quick_lookup(w.segment, &table.roots, table.key_hash.hash(key), key)?;
+    let refusal = match sight.found {
+        None => Error::NotFound,
+        // What was read counts only if it has not changed until the lock is taken, or the refusal is given.
+        Some(found) if equals(&sight, &found, old) => return overwrite(w, &sight, &found, new),
+        Some(_) => Error::Changed,
+    };
+    sight.is_valid(&table.roots).then_some(Err(refusal))
+}
+
+#[inline(always)]
+fn equals(sight: &Sight, found: &Found, value: &[u8]) -> bool {
+    // SAFETY: the lookup has checked the record, whose value is as long as this one.
+    found.shape.value_len == value.len() as u64 && unsafe { sight.view.equals(found.value_at, value) }
+}
+
+#[inline(always)]
+fn overwrite(w: &mut Writer, sight: &Sight, found: &Found, new: &[u8]) -> Option<Result<()>> {
+    if fast::can_overwrite(found, new.len()) {
+        fast::overwrite(w, sight, found.value_at, new).map(Ok)
+    } else {
+        None
+    }
+}
+
+/// Calls `update` once with the newest binding, which is small, under its lock, and does what it answers.
+#[inline(always)]
+pub(crate) fn update<V: Deref<Target = [u8]>>(
+    w: &mut Writer,
+    table: &TableView,
+    key: &[u8],
+    update: impl FnOnce(&[u8]) -> Result<Update<V>>,
+) -> Option<Result<()>> {
+    let sight = find::quick_lookup(w.segment, &table.roots, table.key_hash.hash(key), key)?;
+    let found = sight.found.filter(|found| found.shape.value_len <= IN_PLACE_BYTES)?;
+    let slot = w.slot()?;
+    // Readers go on while the callback runs: the lock is marked only when the value is being changed.
+    in_group::lock(w, &sight)?;
+    let mut old = [0; IN_PLACE_BYTES as usize];
+    let old = &mut old[..found.shape.value_len as usize];
+    // SAFETY: the lookup has checked the record, and nobody has changed it before its lock was taken.
+    unsafe { sight.view.copy_out(found.value_at, old.as_mut_ptr(), old.len()) };
+    let undo = UndoOnPanic(w);
+    let answer = update(old);
+    let w = undo.disarm();
+    if w.is_forked() {
+        // As in `alone`.
+        w.forget();
+        return Some(Err(Error::Forked));
+    }
+    Some(match answer {
+        Ok(Update::Replace(new)) if fast::can_overwrite(&found, new.len()) => {
+            overwrite_locked(w, slot, &sight, found.value_at, &new);
+            Ok(())
+        }
+        Ok(Update::Keep) => {
+            w.s.p.release_from(w.segment, 0);
+            Ok(())
+        }
+        Ok(answer) => finish(w, table, key, answer),
+        Err(e) => {
+            w.s.p.release_from(w.segment, 0);
+            Err(e)
+        }
+    })
+}
+
+/// Changes in place a value whose lock, the only one, is held, and releases that. The commit point is that of
+/// `Writer::commit_from`.
+#[inline(always)]
+fn overwrite_locked(w: &mut Writer, slot: SlotBlock<'_>, sight: &Sight, at: Offset, value: &[u8]) {
+    let words = value.len().div_ceil(8) as u64;
+    slot.store(LOG, log_record::run_header(at, words));
+    slot.store_bytes(LOG + 1, &value[..value.len().min(IN_PLACE_BYTES as usize)]);
+    w.s.p.held[0].changes = true;
+    slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, words + 1));
+    w.mark_writing(0);
+    w.segment.fence_release();
+    // SAFETY: the lookup has checked the record, whose value is as long as this one.
+    unsafe { sight.view.copy_in(at, value) };
+    slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
+    w.s.p.release_from(w.segment, 0);
+    slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));
+}
+
+/// Does what a callback has answered in the general way. The key's lock is held and stays so until that is done.
+#[cold]
+#[inline(never)]
+fn finish<V: Deref<Target = [u8]>>(
+    w: &mut Writer,
+    table: &TableView,
+    key: &[u8],
+    answer: Update<V>,
+) -> Result<()> {
+    match ops::at(w, table, key).and_then(|at| at.answer(w, table, answer)) {
+        Ok(()) => {
+            commit(w)?;
+            growth::report_commit(w);
+            Ok(())
+        }
+        Err(e) => {
+            abort(w)?;
+            Err(e)
+        }
+    }
+}
