@@ -57,6 +57,12 @@ pub(crate) fn backup(
     if engine.enter(patience)?.in_group() {
         return Err(Error::InGroup("making a backup"));
     }
+    if Draft::is_at(to, engine.segment.files().identity())? {
+        return Err(Error::Invalid {
+            argument: "file_name",
+            reason: "it is the object's own: backups go elsewhere",
+        });
+    }
     let (draft, files) = Draft::begin(to, mode, replace)?;
     let copy = Copy { from: engine.segment.fd()?, to: files.fd() };
     for _ in 0..MOST_PASSES {

@@ -155,6 +155,10 @@ fn backups_of_all_kinds() {
         let copy = open(to.name());
         table.replace(b"key", b"later").expect("replaces");
         object.backup(to.name(), 0o600, true, 0).expect("replaces the copy");
+        for replace in [false, true] {
+            let onto_itself = object.backup(from.name(), 0o600, replace, 0);
+            assert!(matches!(onto_itself, Err(Error::Invalid { .. })), "{onto_itself:?}");
+        }
         let found = |object: &Object| {
             HashTable::manage(object, &options()).expect("manages").find(b"key").expect("finds")
         };

@@ -90,10 +90,10 @@ fn page_at(segment: &Segment, at: Offset) -> Option<Offset> {
     (!page.is_none() && page.0 % PAGE_BYTES == 0 && page.0 < MAX_OBJECT_BYTES).then_some(page)
 }
 
-/// The pages of a list, at most `most`: it may change meanwhile, or be damaged.
+/// The pages of a list, at most `most`, and no more than the object has: it may change meanwhile, or be damaged.
 fn chain(segment: &Segment, head: Offset, next: u64, most: u64) -> impl Iterator<Item = Offset> + '_ {
     std::iter::successors(page_at(segment, head), move |page| page_at(segment, page.word(next)))
-        .take(most as usize)
+        .take(most.min(segment.view().limit() / PAGE_BYTES) as usize)
 }
 
 fn end_of_arrays(segment: &Segment, root: Offset) -> u64 {

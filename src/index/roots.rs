@@ -210,7 +210,7 @@ impl Roots {
         let base = segment.load(root.word(root::W_BASE_LEVEL));
         if root.0 % PAGE_BYTES != 0
             || !segment.contains(root, PAGE_BYTES)
-            || !(root::MIN_BASE_LEVEL as u64..=36).contains(&base)
+            || !(root::MIN_BASE_LEVEL as u64..=root::MAX_BASE_LEVEL as u64).contains(&base)
         {
             return Err(Error::corrupt(Damage::Root, root));
         }

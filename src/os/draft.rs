@@ -6,13 +6,14 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;
 
-use super::descriptor::{common_flags, io_error, open_error, open_path, permissions, retry};
+use super::descriptor::{Identity, common_flags, io_error, open_error, open_path, permissions, retry};
 use super::management::{Management, ManagementFlags};
 use super::name::Name;
 use super::process::random_bytes;
@@ -60,6 +61,12 @@ impl Draft {
                 Err(error)
             }
         }
+    }
+
+    /// Is this the file that a name stands for?
+    pub(crate) fn is_at(name: &Name, identity: Identity) -> Result<bool> {
+        let there = place_of(name)?.symlink_metadata();
+        Ok(there.is_ok_and(|there| Identity { dev: there.dev(), ino: there.ino() } == identity))
     }
 
     /// Takes out of the permissions what the process's mask has taken out of them.
