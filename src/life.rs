@@ -15,7 +15,7 @@ use crate::format::lock_word::LockWord;
 use crate::format::slot::{self, State};
 use crate::format::{PAGE_BYTES, SlotIndex, header};
 use crate::lock::attachment::{self, Attachment, CREATION_BYTE};
-use crate::lock::{release, wake};
+use crate::lock::{Patience, release, wake};
 use crate::os::filelock::{self, Description, Spare};
 use crate::os::name::Kind;
 use crate::os::shm::Files;
@@ -42,16 +42,17 @@ impl Drop for CreationLock<'_> {
 /// Locks the creation byte. Whoever has it waits for no lock word.
 pub(crate) fn lock_creation(files: &Files) -> Result<CreationLock<'static>> {
     // A description of its own, so that threads exclude each other as well.
-    lock_creation_by(Description::Fresh(filelock::open_again(files)?))
+    lock_creation_by(Description::Fresh(filelock::open_again(files)?), Deadline::NEVER)
 }
 
 /// The same for a registrant, who may no longer be able to open the file.
 pub(crate) fn lock_creation_again<'a>(files: &Files, spare: &'a Spare) -> Result<CreationLock<'a>> {
-    lock_creation_by(spare.description(files)?)
+    lock_creation_by(spare.description(files)?, Deadline::NEVER)
 }
 
-fn lock_creation_by(description: Description<'_>) -> Result<CreationLock<'_>> {
-    filelock::lock_byte(description.as_fd(), CREATION_BYTE, Deadline::after(Some(CREATION_PATIENCE)))?;
+fn lock_creation_by(description: Description<'_>, deadline: Deadline) -> Result<CreationLock<'_>> {
+    let deadline = deadline.earlier(Deadline::after(Some(CREATION_PATIENCE)));
+    filelock::lock_byte(description.as_fd(), CREATION_BYTE, deadline)?;
     Ok(CreationLock(description))
 }
 
@@ -135,8 +136,12 @@ pub(crate) fn mark_in_use(segment: &Segment) -> Result<()> {
 
 /// Ends the rest that a sync has left, before somebody's first change.
 #[cold]
-pub(crate) fn rouse(segment: &Segment, me: &Attachment) -> Result<()> {
-    let _creation = lock_creation_again(segment.files(), &me.spare)?;
+pub(crate) fn rouse(segment: &Segment, me: &Attachment, patience: Patience) -> Result<()> {
+    let deadline = match patience {
+        Patience::Try => Deadline::after(Some(Duration::ZERO)),
+        Patience::Until(deadline) => deadline,
+    };
+    let _creation = lock_creation_by(me.spare.description(segment.files())?, deadline)?;
     mark_in_use(segment)
 }
 

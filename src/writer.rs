@@ -239,7 +239,7 @@ impl<'a> Writer<'a> {
         loop {
             match acquire(self.segment, self.me, &mut self.s.p, at, rank, self.patience)? {
                 Acquired::OwnerDead(slot, state) => self.recover(slot, state)?,
-                Acquired::AtRest if at == header::GATE => life::rouse(self.segment, self.me)?,
+                Acquired::AtRest if at == header::GATE => life::rouse(self.segment, self.me, self.patience)?,
                 Acquired::AtRest => return Err(Error::corrupt(Damage::StrayLock, at)),
                 Acquired::Held(_) => {
                     if self.s.p.held.len() > 1 || at == header::GATE || !self.gate_is_anothers() {

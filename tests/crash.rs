@@ -27,6 +27,10 @@ fn main() {
         ("a_sync_waits_for_groups", a_sync_waits_for_groups),
         ("dying_at_every_store_of_a_sync", dying_at_every_store_of_a_sync),
         ("a_read_only_handle_does_not_adopt", a_read_only_handle_does_not_adopt),
+        (
+            "the_first_change_after_a_sync_waits_as_long_as_it_may",
+            the_first_change_after_a_sync_waits_as_long_as_it_may,
+        ),
         ("who_cannot_open_the_file_goes_on_after_a_sync", who_cannot_open_the_file_goes_on_after_a_sync),
         ("what_the_device_refused_is_not_forgotten", what_the_device_refused_is_not_forgotten),
     ]);
@@ -442,6 +446,37 @@ fn a_read_only_handle_does_not_adopt() {
     open(image.name()).check(|finding| panic!("{finding:?}")).expect("sound");
     let view = HashTable::manage(&reader, &options()).expect("manages");
     assert_eq!(view.find(b"key").expect("finds").as_deref(), Some(&b"value"[..]));
+}
+
+/// Goal: the first change after a sync, which marks the object dirty under the creation byte, keeps to the table's time-out.
+/// Method: a stranger has locked that byte.
+fn the_first_change_after_a_sync_waits_as_long_as_it_may() {
+    watchdog(60);
+    const CREATION_BYTE: i64 = 1 << 61;
+    let scratch = Scratch::file("byte");
+    let object = open(scratch.name());
+    let table = HashTable::manage(&object, &options()).expect("manages");
+    table.add(b"key", b"value").expect("adds");
+    object.sync(0).expect("syncs");
+    let stranger = std::fs::File::options().write(true).open(scratch.path()).expect("opens");
+    // SAFETY: the structure is plain numbers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_start = CREATION_BYTE;
+    lock.l_len = 1;
+    // SAFETY: a plain system call, with a structure that lives longer.
+    let locked = unsafe {
+        libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&stranger), libc::F_OFD_SETLK, &raw const lock)
+    };
+    assert_eq!(locked, 0);
+    for ms in [-1, 20] {
+        let hasty = HashTable::manage(&object, ManageOptions::new().lock_timeout_ms(ms)).expect("manages");
+        let outcome = hasty.replace(b"key", b"later");
+        assert!(matches!(outcome, Err(Error::Timeout { .. })), "{ms} ms: {outcome:?}");
+    }
+    drop(stranger);
+    table.replace(b"key", b"later").expect("replaces");
+    assert_eq!(table.find(b"key").expect("finds").as_deref(), Some(&b"later"[..]));
 }
 
 /// Goal: a server that has used an object goes on with it, also after the syncs of others, when it cannot open the file
