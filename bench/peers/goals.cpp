@@ -54,6 +54,7 @@ private:
         goal("one counter by 2 processes / boost", ns("netshm", hot, 2), ns("boost", hot, 2), false, 1);
         for (const char *work : {"YCSB A", "YCSB C", "half replaces of own keys", "counters, forked", "one counter, forked"}) {
             goal(std::string("8 processes / 2, ") + work, ns("netshm", work, 2), ns("netshm", work, 8), true, 0.9);
+            goal(std::string("8 processes / 2, ") + work + ", the limit", ns("limit", work, 2), ns("limit", work, 8), true, 0);
         }
         value("worst operation of YCSB A by 8 processes, ms", worst("netshm"), 1e-6, false, 0);
         value("worst loop of the control by 8 processes, ms", worst("control"), 1e-6, false, 0);

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::group;
 use crate::lock::Patience;
 use crate::txn::cursor::buffer;
+use crate::txn::fast_update::Compared;
 use crate::txn::{self, TableView, fast, fast_update, growth, in_group, ops, stack};
 use crate::writer::Writer;
 use std::cell::Cell;
@@ -113,19 +114,27 @@ impl HashTable {
     /// [`Error::Changed`] if it does not, [`Error::NotFound`] if there is none; else those of
     /// [`add`](HashTable::add).
     pub fn compare_and_replace(&self, key: &[u8], old: &[u8], new: &[u8]) -> Result<()> {
-        self.change(
+        let compared = self.change(
             |w, table| fast_update::compare_and_replace(w, table, key, old, new),
             |w, table| {
                 let at = ops::at(w, table, key)?;
-                let Some((value, len)) = at.value() else { return Err(Error::NotFound) };
+                let Some((value, len)) = at.value() else { return Ok(Compared::Absent) };
                 if len != old.len() as u64 {
-                    return Err(Error::Changed);
+                    return Ok(Compared::Different);
                 }
                 let mut now = vec![0; old.len()];
                 ops::read_value(w, value, len, &mut now);
-                if now != old { Err(Error::Changed) } else { at.replace(w, table, new).map(Ok) }
+                if now != old {
+                    return Ok(Compared::Different);
+                }
+                at.replace(w, table, new).map(|()| Compared::Equal)
             },
-        )?
+        )?;
+        match compared {
+            Compared::Equal => Ok(()),
+            Compared::Different => Err(Error::Changed),
+            Compared::Absent => Err(Error::NotFound),
+        }
     }
 
     /// Calls `update` once, under the key's lock, with the newest binding, and does what it answers. In the

@@ -119,6 +119,11 @@ pub(crate) fn quick_lookup<'a>(
     Some(Sight { view, bucket, found: None, seen, level })
 }
 
+/// The bucket where a hash is probably at home, and where [`quick_lookup`] looks.
+pub(crate) fn expected_bucket<'a>(segment: &'a Segment, roots: &Roots, hash: u64) -> Option<Block<'a, 8>> {
+    segment.view().aligned_line(roots.expected_bucket(roots.guess(hash)))
+}
+
 /// Is a key of so many bytes looked for on the short way?
 #[inline(always)]
 pub(crate) const fn is_short_key(len: usize) -> bool {

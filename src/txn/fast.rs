@@ -191,6 +191,56 @@ const LINES_SEARCHED: u32 = 3;
 /// Adds to the 8-byte little-endian integer that is bound to a key. Gives the sum.
 #[inline(always)]
 pub(crate) fn increment(w: &mut Writer, table: &TableView, key: &[u8], delta: i64) -> Option<i64> {
+    increment_once(w, table, key, delta).or_else(|| increment_again(&mut w.reborrow(), table, key, delta))
+}
+
+#[cold]
+#[inline(never)]
+fn increment_again(w: &mut Writer, table: &TableView, key: &[u8], delta: i64) -> Option<i64> {
+    persevere(w, table, key, |w| increment_once(w, table, key, delta))
+}
+
+/// Tries the short way again while others change the key's bucket, each of whom needs no longer than this does: for a
+/// while it is worth waiting for them here.
+pub(super) fn persevere<R>(
+    w: &mut Writer,
+    table: &TableView,
+    key: &[u8],
+    mut attempt: impl FnMut(&mut Writer) -> Option<R>,
+) -> Option<R> {
+    let hash = table.key_hash.hash(key);
+    for _ in 0..ATTEMPTS {
+        let bucket = find::expected_bucket(w.segment, &table.roots, hash)?;
+        let free = becomes_free(bucket)?;
+        let done = attempt(w);
+        // If nobody has been there meanwhile, it does not fit for other reasons.
+        if done.is_some() || bucket.load(0) == free {
+            return done;
+        }
+    }
+    None
+}
+
+/// Further attempts of a short way.
+const ATTEMPTS: u32 = 16;
+
+/// Looks at a lock until it is free, a microsecond or so. Gives its word then.
+fn becomes_free(bucket: Block<'_, 8>) -> Option<u64> {
+    (0..LOOKS).find_map(|_| {
+        let word = LockWord(bucket.load(0));
+        let free = word.is_free() && !word.is_writing();
+        if !free {
+            std::hint::spin_loop();
+        }
+        free.then_some(word.0)
+    })
+}
+
+/// Looks at a lock. A pause takes some 10 to 40 ns.
+const LOOKS: u32 = 64;
+
+#[inline(always)]
+fn increment_once(w: &mut Writer, table: &TableView, key: &[u8], delta: i64) -> Option<i64> {
     let hash = table.key_hash.hash(key);
     let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
     let at = sight.found.filter(|f| f.shape.value_len == 8)?.value_at;

@@ -13,6 +13,15 @@ use crate::log::SlotBlock;
 use crate::writer::Writer;
 use std::ops::Deref;
 
+/// How a comparison went.
+pub(crate) enum Compared {
+    /// The value was equal, and is replaced.
+    Equal,
+    Different,
+    /// The key has no binding.
+    Absent,
+}
+
 /// Replaces the newest binding by a value of the same, small length, if it equals `old`.
 #[inline(always)]
 pub(crate) fn compare_and_replace(
@@ -21,33 +30,42 @@ pub(crate) fn compare_and_replace(
     key: &[u8],
     old: &[u8],
     new: &[u8],
-) -> Option<Result<()>> {
+) -> Option<Compared> {
+    compare_once(w, table, key, old, new).or_else(|| compare_again(&mut w.reborrow(), table, key, old, new))
+}
+
+#[cold]
+#[inline(never)]
+fn compare_again(w: &mut Writer, table: &TableView, key: &[u8], old: &[u8], new: &[u8]) -> Option<Compared> {
+    fast::persevere(w, table, key, |w| compare_once(w, table, key, old, new))
+}
+
+#[inline(always)]
+fn compare_once(w: &mut Writer, table: &TableView, key: &[u8], old: &[u8], new: &[u8]) -> Option<Compared> {
     if !fast::is_small(old.len()) {
         return None;
     }
     let sight = find::quick_lookup(w.segment, &table.roots, table.key_hash.hash(key), key)?;
     let refusal = match sight.found {
-        None => Error::NotFound,
+        None => Compared::Absent,
         // What was read counts only if it has not changed until the lock is taken, or the refusal is given.
-        Some(found) if equals(&sight, &found, old) => return overwrite(w, &sight, &found, new),
-        Some(_) => Error::Changed,
+        Some(found) if equals(&sight, &found, old) => {
+            let fits = fast::can_overwrite(&found, new.len());
+            return if fits {
+                fast::overwrite(w, &sight, found.value_at, new).map(|()| Compared::Equal)
+            } else {
+                None
+            };
+        }
+        Some(_) => Compared::Different,
     };
-    sight.is_valid(&table.roots).then_some(Err(refusal))
+    sight.is_valid(&table.roots).then_some(refusal)
 }
 
 #[inline(always)]
 fn equals(sight: &Sight, found: &Found, value: &[u8]) -> bool {
     // SAFETY: the lookup has checked the record, whose value is as long as this one.
     found.shape.value_len == value.len() as u64 && unsafe { sight.view.equals(found.value_at, value) }
-}
-
-#[inline(always)]
-fn overwrite(w: &mut Writer, sight: &Sight, found: &Found, new: &[u8]) -> Option<Result<()>> {
-    if fast::can_overwrite(found, new.len()) {
-        fast::overwrite(w, sight, found.value_at, new).map(Ok)
-    } else {
-        None
-    }
 }
 
 /// Calls `update` once with the newest binding, which is small, under its lock, and does what it answers.
