@@ -2525,7 +2525,7 @@ typedef struct netshm_salvaged {
  * kept out. The copy is an object of its
  * own, closed in order, and on its device; it gets its name when it is finished, so that there is never a half one.
  * If the call fails, or its process is killed, nothing is left (where the file system knows files without names; elsewhere a
- * kill leaves a hidden file beside).
+ * kill leaves a hidden file beside, and so it does everywhere if it hits the moment in which an object is replaced).
  *
  * Under the locking method NONE nobody is kept out: the object has to be quiet.
  *
@@ -2541,7 +2541,7 @@ typedef struct netshm_salvaged {
  * @return NETSHM_OK; NETSHM_E_EXISTS; NETSHM_E_NOT_FOUND, the object is empty, or there is no such directory;
  *         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP; NETSHM_E_READ_ONLY; NETSHM_E_PERMISSION;
  *         NETSHM_E_KIND, the management file is about another memory object; NETSHM_E_CORRUPT, the object's structure is
- *         damaged; NETSHM_E_INVALID; NETSHM_E_CLOSED; NETSHM_E_SYSTEM.
+ *         damaged; NETSHM_E_INVALID, also for the object's own name; NETSHM_E_CLOSED; NETSHM_E_SYSTEM.
  */
 int netshm_backup(netshm_object *o,
                   int kind,

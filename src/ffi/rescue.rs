@@ -21,7 +21,7 @@ pub const NETSHM_REPLACE: u32 = 1;
 /// kept out. The copy is an object of its
 /// own, closed in order, and on its device; it gets its name when it is finished, so that there is never a half one.
 /// If the call fails, or its process is killed, nothing is left (where the file system knows files without names; elsewhere a
-/// kill leaves a hidden file beside).
+/// kill leaves a hidden file beside, and so it does everywhere if it hits the moment in which an object is replaced).
 ///
 /// Under the locking method NONE nobody is kept out: the object has to be quiet.
 ///
