@@ -58,10 +58,8 @@ pub(crate) fn backup(
         return Err(Error::InGroup("making a backup"));
     }
     if Draft::is_at(to, engine.segment.files().identity())? {
-        return Err(Error::Invalid {
-            argument: "file_name",
-            reason: "it is the object's own: backups go elsewhere",
-        });
+        let argument = if matches!(to, Name::File(_)) { "file_name" } else { "mem_name" };
+        return Err(Error::Invalid { argument, reason: "it is the object's own: backups go elsewhere" });
     }
     let (draft, files) = Draft::begin(to, mode, replace)?;
     let copy = Copy { from: engine.segment.fd()?, to: files.fd() };

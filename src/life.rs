@@ -42,16 +42,21 @@ impl Drop for CreationLock<'_> {
 /// Locks the creation byte. Whoever has it waits for no lock word.
 pub(crate) fn lock_creation(files: &Files) -> Result<CreationLock<'static>> {
     // A description of its own, so that threads exclude each other as well.
-    lock_creation_by(Description::Fresh(filelock::open_again(files)?), Deadline::NEVER)
+    lock_creation_by(Description::Fresh(filelock::open_again(files)?), deadline_by(Deadline::NEVER))
 }
 
 /// The same for a registrant, who may no longer be able to open the file.
 pub(crate) fn lock_creation_again<'a>(files: &Files, spare: &'a Spare) -> Result<CreationLock<'a>> {
-    lock_creation_by(spare.description(files)?, Deadline::NEVER)
+    let deadline = deadline_by(Deadline::NEVER);
+    lock_creation_by(spare.description(files, deadline)?, deadline)
+}
+
+/// The deadline for the creation byte of whoever has one of his own.
+fn deadline_by(own: Deadline) -> Deadline {
+    own.earlier(Deadline::after(Some(CREATION_PATIENCE)))
 }
 
 fn lock_creation_by(description: Description<'_>, deadline: Deadline) -> Result<CreationLock<'_>> {
-    let deadline = deadline.earlier(Deadline::after(Some(CREATION_PATIENCE)));
     filelock::lock_byte(description.as_fd(), CREATION_BYTE, deadline)?;
     Ok(CreationLock(description))
 }
@@ -141,7 +146,8 @@ pub(crate) fn rouse(segment: &Segment, me: &Attachment, patience: Patience) -> R
         Patience::Try => Deadline::after(Some(Duration::ZERO)),
         Patience::Until(deadline) => deadline,
     };
-    let _creation = lock_creation_by(me.spare.description(segment.files())?, deadline)?;
+    let deadline = deadline_by(deadline);
+    let _creation = lock_creation_by(me.spare.description(segment.files(), deadline)?, deadline)?;
     mark_in_use(segment)
 }
 

@@ -457,6 +457,35 @@ fn the_first_change_after_a_sync_waits_as_long_as_it_may() {
     let object = open(scratch.name());
     let table = HashTable::manage(&object, &options()).expect("manages");
     table.add(b"key", b"value").expect("adds");
+    // Later: it cannot open the file again, and one of its threads waits with the one description that is left.
+    let step = Shared::new(1);
+    let mut server = fork(|| {
+        watchdog(60);
+        let object = open(scratch.name());
+        let manage =
+            |ms| HashTable::manage(&object, ManageOptions::new().lock_timeout_ms(ms)).expect("manages");
+        let (patient, hasty) = (manage(0), manage(20));
+        patient.add(b"takes", b"part").expect("adds");
+        step.set(0, 1);
+        while step.get(0) != 2 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a plain system call, with a struct that lives longer.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &none) }, 0);
+        std::thread::scope(|threads| {
+            threads.spawn(|| patient.replace(b"key", b"later").expect("has waited"));
+            // Long enough for it to be waiting, mostly. What is judged does not depend on that.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            let outcome = hasty.replace(b"key", b"later");
+            assert!(matches!(outcome, Err(Error::Timeout { .. })), "without a number: {outcome:?}");
+            step.set(0, 3);
+        });
+    });
+    while step.get(0) != 1 {
+        assert_eq!(server.poll(), None, "ends too early");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     object.sync(0).expect("syncs");
     let stranger = std::fs::File::options().write(true).open(scratch.path()).expect("opens");
     // SAFETY: the structure is plain numbers.
@@ -474,7 +503,13 @@ fn the_first_change_after_a_sync_waits_as_long_as_it_may() {
         let outcome = hasty.replace(b"key", b"later");
         assert!(matches!(outcome, Err(Error::Timeout { .. })), "{ms} ms: {outcome:?}");
     }
+    step.set(0, 2);
+    while step.get(0) != 3 {
+        assert_eq!(server.poll(), None, "ends too early");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
     drop(stranger);
+    assert_eq!(server.wait(), Exit::Code(0));
     table.replace(b"key", b"later").expect("replaces");
     assert_eq!(table.find(b"key").expect("finds").as_deref(), Some(&b"later"[..]));
 }

@@ -6,7 +6,7 @@
 //! is a lock probed through the descriptor that took it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -21,6 +21,7 @@ use super::time::{Deadline, sleep};
 use crate::error::{Error, Result};
 
 /// The longest sleep between two looks at a lock that another process holds.
+const FIRST_STEP: Duration = Duration::from_micros(50);
 const LONGEST_STEP: Duration = Duration::from_millis(20);
 
 /// A fresh description of the object's own file: locks taken through it are not those of `files`.
@@ -76,8 +77,9 @@ impl Spare {
         Ok(Spare { descriptor, fork_epoch: fork_epoch(), turn: Mutex::new(()) })
     }
 
-    /// A description of `files`, whether these can be opened or not.
-    pub(crate) fn description(&self, files: &Files) -> Result<Description<'_>> {
+    /// A description of `files`, whether these can be opened or not; in the latter case other threads may have to be waited
+    /// for.
+    pub(crate) fn description(&self, files: &Files, deadline: Deadline) -> Result<Description<'_>> {
         let failure = match open_again(files) {
             Ok(fd) => return Ok(Description::Fresh(fd)),
             Err(failure) => failure,
@@ -85,8 +87,23 @@ impl Spare {
         if self.fork_epoch != fork_epoch() {
             return Err(failure);
         }
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.take_turn(deadline)?;
         if self.is_open(files) { Ok(Description::Spare(self.descriptor.fd(), turn)) } else { Err(failure) }
+    }
+
+    fn take_turn(&self, deadline: Deadline) -> Result<MutexGuard<'_, ()>> {
+        let mut step = FIRST_STEP;
+        loop {
+            match self.turn.try_lock() {
+                Ok(turn) => return Ok(turn),
+                Err(TryLockError::Poisoned(turn)) => return Ok(turn.into_inner()),
+                Err(TryLockError::WouldBlock) if deadline.passed() => {
+                    return Err(Error::Timeout { holder_pid: std::process::id() });
+                }
+                Err(TryLockError::WouldBlock) => sleep(deadline.clip(step)),
+            }
+            step = (2 * step).min(LONGEST_STEP);
+        }
     }
 
     /// In a child: closes what the parent keeps for itself.
@@ -130,7 +147,7 @@ pub(crate) fn try_lock_range(fd: BorrowedFd<'_>, start: i64, length: i64) -> Res
 
 /// Locks a range for reading, which needs no more than reading access, and waits for it until the deadline.
 pub(crate) fn share_range(fd: BorrowedFd<'_>, start: i64, length: i64, deadline: Deadline) -> Result<()> {
-    let mut step = Duration::from_micros(50);
+    let mut step = FIRST_STEP;
     loop {
         match control(fd, SET, libc::F_RDLCK, start, length) {
             Ok(_) => return Ok(()),
@@ -152,7 +169,7 @@ pub(crate) fn lock_range(fd: BorrowedFd<'_>, start: i64, length: i64, deadline: 
         return control(fd, SET_AND_WAIT, libc::F_WRLCK, start, length).map(drop).map_err(lock_error);
     }
     // The kernel's own wait has no time-out, so a bounded wait looks again and again.
-    let mut step = Duration::from_micros(50);
+    let mut step = FIRST_STEP;
     while !try_lock_range(fd, start, length)? {
         if deadline.passed() {
             let holder = conflict(fd, start, length)?;

@@ -212,6 +212,10 @@ pub(super) fn persevere<R>(
     for _ in 0..ATTEMPTS {
         let bucket = find::expected_bucket(w.segment, &table.roots, hash)?;
         let free = becomes_free(bucket)?;
+        // Whoever holds the gate needs longer, and attempts would only disturb him.
+        if !LockWord(w.segment.view().gate().load_acquire(0)).is_free() {
+            return None;
+        }
         let done = attempt(w);
         // If nobody has been there meanwhile, it does not fit for other reasons.
         if done.is_some() || bucket.load(0) == free {

@@ -79,6 +79,7 @@ pub(crate) fn update<V: Deref<Target = [u8]>>(
     let sight = find::quick_lookup(w.segment, &table.roots, table.key_hash.hash(key), key)?;
     let found = sight.found.filter(|found| found.shape.value_len <= IN_PLACE_BYTES)?;
     let slot = w.slot()?;
+    debug_assert!(w.s.is_at_rest());
     // Readers go on while the callback runs: the lock is marked only when the value is being changed.
     in_group::lock(w, &sight)?;
     let mut old = [0; IN_PLACE_BYTES as usize];
@@ -87,27 +88,23 @@ pub(crate) fn update<V: Deref<Target = [u8]>>(
     unsafe { sight.view.copy_out(found.value_at, old.as_mut_ptr(), old.len()) };
     let undo = UndoOnPanic(w);
     let answer = update(old);
-    let w = undo.disarm();
-    if w.is_forked() {
+    if undo.0.is_forked() {
         // As in `alone`.
-        w.forget();
+        undo.disarm().forget();
         return Some(Err(Error::Forked));
     }
-    Some(match answer {
+    let outcome = match answer {
         Ok(Update::Replace(new)) if fast::can_overwrite(&found, new.len()) => {
-            overwrite_locked(w, slot, &sight, found.value_at, &new);
-            Ok(())
+            overwrite_locked(undo.disarm(), slot, &sight, found.value_at, &new);
+            return Some(Ok(()));
         }
-        Ok(Update::Keep) => {
-            w.s.p.release_from(w.segment, 0);
-            Ok(())
-        }
-        Ok(answer) => finish(w, table, key, answer),
-        Err(e) => {
-            w.s.p.release_from(w.segment, 0);
-            Err(e)
-        }
-    })
+        Ok(Update::Keep) => Ok(()),
+        Ok(answer) => return Some(finish(undo, table, key, answer)),
+        Err(e) => Err(e),
+    };
+    let w = undo.disarm();
+    w.s.p.release_from(w.segment, 0);
+    Some(outcome)
 }
 
 /// Changes in place a value whose lock, the only one, is held, and releases that. The commit point is that of
@@ -132,12 +129,14 @@ fn overwrite_locked(w: &mut Writer, slot: SlotBlock<'_>, sight: &Sight, at: Offs
 #[cold]
 #[inline(never)]
 fn finish<V: Deref<Target = [u8]>>(
-    w: &mut Writer,
+    undo: UndoOnPanic<'_, '_>,
     table: &TableView,
     key: &[u8],
     answer: Update<V>,
 ) -> Result<()> {
-    match ops::at(w, table, key).and_then(|at| at.answer(w, table, answer)) {
+    let outcome = ops::at(undo.0, table, key).and_then(|at| at.answer(undo.0, table, answer));
+    let w = undo.disarm();
+    match outcome {
         Ok(()) => {
             commit(w)?;
             growth::report_commit(w);
