@@ -194,7 +194,8 @@ impl Descriptor {
         is_identity(self.fd(), self.identity)
     }
 
-    /// Verifies the number; if it was swept, `reopen` has to deliver the same file again.
+    /// Verifies the number; if it was swept, `reopen` has to deliver the same file again. A want of numbers or
+    /// memory may pass, and is said as it is.
     pub(crate) fn verify_or_reopen(
         &self,
         reopen: impl FnOnce() -> Result<OwnedFd>,
@@ -203,7 +204,11 @@ impl Descriptor {
         if self.is_ours() {
             return Ok(self.fd());
         }
-        let fresh = lift(reopen().map_err(|_| Error::Closed)?)?;
+        let fresh = reopen().map_err(|error| match error {
+            Error::NoMemory | Error::System { .. } => error,
+            _ => Error::Closed,
+        })?;
+        let fresh = lift(fresh)?;
         if !is_identity(borrow(&fresh), self.identity) {
             return Err(Error::Closed);
         }
