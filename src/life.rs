@@ -73,21 +73,21 @@ pub(crate) enum Past {
 }
 
 /// The words of a new object's life page.
-pub(crate) fn first_words() -> [u64; 4] {
-    let [low, high] = boot();
-    [low, high, 0, 0]
+pub(crate) fn first_words() -> Result<[u64; 4]> {
+    let [low, high] = boot()?;
+    Ok([low, high, 0, 0])
 }
 
-fn boot() -> [u64; 2] {
-    let id = process::boot_id();
+fn boot() -> Result<[u64; 2]> {
+    let id = process::boot_id()?;
     let half = |i: usize| id[i..i + 8].iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    [half(0), half(8)]
+    Ok([half(0), half(8)])
 }
 
 /// Judges an object's past.
 pub(crate) fn judge(segment: &Segment) -> Result<Past> {
     let recorded = [0, 1].map(|n| segment.load(header::LIFE_BOOT.word(n)));
-    let now = boot();
+    let now = boot()?;
     if recorded == now || recorded == [0; 2] || now == [0; 2] {
         return Ok(Past::ThisBoot);
     }
@@ -117,7 +117,7 @@ pub(crate) fn rests_with_users(segment: &Segment) -> bool {
 /// Before the first change of a synced state, and before the first one by a process. The creation byte is locked, and
 /// the object is in order.
 pub(crate) fn mark_in_use(segment: &Segment) -> Result<()> {
-    for (n, half) in (0..).zip(boot()) {
+    for (n, half) in (0..).zip(boot()?) {
         // A death between the halves leaves another boot's id, and the object as clean or dirty as it was.
         if segment.load(header::LIFE_BOOT.word(n)) != half {
             segment.store(header::LIFE_BOOT.word(n), half);
@@ -194,7 +194,7 @@ pub(crate) fn mark_clean(segment: &Segment) -> Result<()> {
 
 /// A copy that nobody has used yet is written to its device, clean from the beginning.
 pub(crate) fn begin_clean(segment: &Segment) -> Result<()> {
-    for (n, half) in (0..).zip(boot()) {
+    for (n, half) in (0..).zip(boot()?) {
         segment.store(header::LIFE_BOOT.word(n), half);
     }
     let dirty = segment.load(header::LIFE_DIRTY);

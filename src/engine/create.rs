@@ -73,7 +73,7 @@ pub(crate) fn create(files: &Files, wanted: &Header) -> Result<Header> {
     words(Offset(0), &[MAGIC_CREATING])?;
     death_point();
     space::allocate(fd, 0, header::FIXED_PAGES as u64 * PAGE_BYTES)?;
-    words(header::LIFE, &life::first_words())?;
+    words(header::LIFE, &life::first_words()?)?;
     words(header::slot_chunk(0), &[header::FIRST_CHUNK.0])?;
     words(header::USED_PAGES, &[header::FIXED_PAGES as u64])?;
     let encoded = wanted.encode();

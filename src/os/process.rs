@@ -34,13 +34,21 @@ pub(crate) fn is_dead(pid: u32, namespace: u64) -> bool {
     nix::sys::signal::kill(Pid::from_raw(number), None) == Err(Errno::ESRCH)
 }
 
-/// Identity of the machine's current boot; all zero if the system does not tell.
-pub(crate) fn boot_id() -> [u8; 16] {
+/// Identity of the machine's current boot; all zero if the system does not tell. A want of descriptors or memory is
+/// another matter: it passes, and an object that was marked with zeros meanwhile would be trusted after the next boot.
+pub(crate) fn boot_id() -> Result<[u8; 16]> {
+    use std::io::ErrorKind;
+
     static ID: OnceLock<[u8; 16]> = OnceLock::new();
-    *ID.get_or_init(|| {
-        let text = std::fs::read("/proc/sys/kernel/random/boot_id").ok();
-        text.and_then(|text| parse_uuid(&text)).unwrap_or_default()
-    })
+    if let Some(id) = ID.get() {
+        return Ok(*id);
+    }
+    let id = match std::fs::read("/proc/sys/kernel/random/boot_id") {
+        Ok(text) => parse_uuid(&text).unwrap_or_default(),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => [0; 16],
+        Err(error) => return Err(Error::system("open", error.raw_os_error().unwrap_or(libc::EIO))),
+    };
+    Ok(*ID.get_or_init(|| id))
 }
 
 fn parse_uuid(text: &[u8]) -> Option<[u8; 16]> {
