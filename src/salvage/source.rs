@@ -81,13 +81,15 @@ impl Source {
         space::pread_exact(self.files.fd(), into, at.0).ok()
     }
 
-    /// The parts of a range that hold something, the last one first.
+    /// The parts of a range that hold something, the last one first. Where the system does not tell, all may.
     pub(super) fn data_backwards(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let (mut parts, mut at) = (Vec::new(), range.start);
-        while let Ok(Some(data)) = space::data_from(self.files.fd(), at) {
-            if data.start >= range.end {
-                break;
-            }
+        while at < range.end {
+            let data = match space::data_from(self.files.fd(), at) {
+                Ok(Some(data)) if data.start < range.end => data,
+                Ok(_) => break,
+                Err(_) => at..range.end,
+            };
             parts.push(data.start.max(range.start)..data.end.min(range.end));
             at = data.end;
         }
