@@ -13,7 +13,22 @@ use crate::error::{Damage, Error, Result};
 /// Backs `len` bytes from `offset` with memory or disk blocks and extends the file to cover them.
 /// Bytes that exist already stay as they are. This is the place where a full device shows.
 pub(crate) fn allocate(fd: BorrowedFd<'_>, offset: u64, len: u64) -> Result<()> {
+    let end = offset.saturating_add(len);
+    if exceeds_limit(end) && file_size(fd)? < end {
+        return Err(Error::NoSpace);
+    }
     fallocate(fd, 0, offset, len)
+}
+
+/// Is the end of a write or a file beyond what this process may write? To try it would send SIGXFSZ, which ends
+/// processes that do not expect it.
+fn exceeds_limit(end: u64) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the structure is valid and outlives the call.
+    let outcome = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between systems")]
+    let most = limit.rlim_cur as u64;
+    outcome == 0 && limit.rlim_cur != libc::RLIM_INFINITY && end > most
 }
 
 /// Gives the blocks of a range back to the system; it reads as zeros afterwards, and must be allocated
@@ -92,6 +107,9 @@ pub(crate) fn lengthen(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     if file_size(fd)? >= len {
         return Ok(());
     }
+    if exceeds_limit(len) {
+        return Err(Error::NoSpace);
+    }
     as_file(fd).set_len(len).map_err(|error| io_error("ftruncate", &error))
 }
 
@@ -120,6 +138,9 @@ pub(crate) fn pread_exact(fd: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) ->
 
 /// Writes all of the bytes.
 pub(crate) fn pwrite_all(fd: BorrowedFd<'_>, bytes: &[u8], offset: u64) -> Result<()> {
+    if exceeds_limit(offset.saturating_add(bytes.len() as u64)) {
+        return Err(Error::NoSpace);
+    }
     as_file(fd).write_all_at(bytes, offset).map_err(|error| match error.kind() {
         ErrorKind::WriteZero => Error::NoSpace,
         _ => io_error("pwrite", &error),
