@@ -125,9 +125,21 @@ pub(crate) fn try_lock_byte(fd: BorrowedFd<'_>, offset: i64) -> Result<bool> {
     try_lock_range(fd, offset, 1)
 }
 
-/// Locks a byte for writing, and waits for it until the deadline.
+/// Locks a byte for writing, and waits for it until the deadline. Nobody who has a right to the byte locks it for
+/// reading; such a lock is not waited for.
 pub(crate) fn lock_byte(fd: BorrowedFd<'_>, offset: i64, deadline: Deadline) -> Result<()> {
-    lock_range(fd, offset, 1, deadline)
+    let brief = Duration::from_millis(1);
+    loop {
+        match lock_range(fd, offset, 1, Deadline::after(Some(deadline.clip(brief)))) {
+            Err(Error::Timeout { .. }) if !deadline.passed() => {}
+            outcome => return outcome,
+        }
+        let lock = conflict(fd, libc::F_WRLCK, offset, 1)?;
+        if lock.is_some_and(|lock| lock.l_type == libc::F_RDLCK as libc::c_short) {
+            return Err(Error::Busy("another program has locked all of the object's file"));
+        }
+        sleep(deadline.clip(brief));
+    }
 }
 
 /// Gives a byte free that was locked through this description.
@@ -172,7 +184,7 @@ pub(crate) fn lock_range(fd: BorrowedFd<'_>, start: i64, length: i64, deadline: 
     let mut step = FIRST_STEP;
     while !try_lock_range(fd, start, length)? {
         if deadline.passed() {
-            let holder = conflict(fd, start, length)?;
+            let holder = conflict(fd, libc::F_WRLCK, start, length)?;
             let holder_pid = holder.and_then(|lock| u32::try_from(lock.l_pid).ok()).unwrap_or(0);
             return Err(Error::Timeout { holder_pid });
         }
@@ -187,18 +199,19 @@ pub(crate) fn unlock_range(fd: BorrowedFd<'_>, start: i64, length: i64) -> Resul
     control(fd, SET, libc::F_UNLCK, start, length).map(drop).map_err(lock_error)
 }
 
-/// Whether another description than this one holds a lock on the byte.
+/// Whether another description than this one has the byte locked for writing. Locks for reading do not count: whoever
+/// may only read the file can have them, and must not be taken for somebody who lives.
 pub(crate) fn is_locked_by_other(fd: BorrowedFd<'_>, offset: i64) -> Result<bool> {
-    Ok(conflict(fd, offset, 1)?.is_some())
+    Ok(conflict(fd, libc::F_RDLCK, offset, 1)?.is_some())
 }
 
-/// The first byte of the range that another description than this one holds a lock on.
+/// The first byte of the range that another description than this one has locked for writing.
 pub(crate) fn first_locked_in(fd: BorrowedFd<'_>, start: i64, length: i64) -> Result<Option<i64>> {
     let mut first = None;
     let mut rest = length;
     // The kernel names any of the locks in the range, so the part before it is asked about again.
     while rest > 0 {
-        let Some(lock) = conflict(fd, start, rest)? else { break };
+        let Some(lock) = conflict(fd, libc::F_RDLCK, start, rest)? else { break };
         let found = widen(lock.l_start).max(start);
         first = Some(found);
         rest = found - start;
@@ -206,9 +219,9 @@ pub(crate) fn first_locked_in(fd: BorrowedFd<'_>, start: i64, length: i64) -> Re
     Ok(first)
 }
 
-/// A lock of somebody else that is in the way of a write lock on the range.
-fn conflict(fd: BorrowedFd<'_>, start: i64, length: i64) -> Result<Option<libc::flock>> {
-    let lock = control(fd, GET, libc::F_WRLCK, start, length).map_err(lock_error)?;
+/// A lock of somebody else that is in the way of one of this kind on the range.
+fn conflict(fd: BorrowedFd<'_>, kind: libc::c_int, start: i64, length: i64) -> Result<Option<libc::flock>> {
+    let lock = control(fd, GET, kind, start, length).map_err(lock_error)?;
     Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then_some(lock))
 }
 
@@ -296,9 +309,17 @@ impl Registration {
 }
 
 fn lock_lowest(fd: BorrowedFd<'_>, base: i64, max: u32) -> Result<u32> {
-    for number in 1..=max {
-        if try_lock_byte(fd, byte_of(base, number)?)? {
+    let mut number = 1;
+    while number <= max {
+        let byte = byte_of(base, number)?;
+        if try_lock_byte(fd, byte)? {
             return Ok(number);
+        }
+        number += 1;
+        // Registrants have one byte each. A lock of many is a stranger's, who may only read perhaps.
+        let lock = conflict(fd, libc::F_WRLCK, byte, 1)?;
+        if lock.is_some_and(|lock| lock.l_len == 0 || widen(lock.l_len) > i64::from(max)) {
+            return Err(Error::Busy("another program has locked all of the object's file"));
         }
     }
     Err(Error::Busy("too many processes use the object"))
