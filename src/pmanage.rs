@@ -240,7 +240,8 @@ impl Pmanage {
     /// emptied first.)
     ///
     /// # Errors
-    /// As for [`Pmanage::registered`]. Nothing has changed then.
+    /// As for [`Pmanage::registered`]; [`Error::Permission`] also if the file belongs neither to this process's user nor to
+    /// root: deleting is done by this process's rights. Nothing has changed then.
     pub fn unlink(&self) -> Result<()> {
         match &self.store {
             Store::Memory(list) => {

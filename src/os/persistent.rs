@@ -5,7 +5,7 @@
 //! given free before the file is closed, so that a forked child which has the descriptor does not keep it.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(crate) enum Purpose {
     Look,
     /// To be changed. It is created if it is missing, for its owner only.
     Extend,
-    /// To be changed, if it is there.
+    /// To be emptied, if it is there, with all that it lists deleted.
     Clear,
 }
 
@@ -59,23 +59,29 @@ impl LockedList {
                 outcome => lift(outcome.map_err(|errno| open_error("open", "path", errno))?)?,
             };
             require_regular(fd.as_fd(), "path")?;
+            if purpose == Purpose::Clear {
+                require_trusted_owner(fd.as_fd())?;
+            }
             match purpose {
                 Purpose::Look => share_range(fd.as_fd(), 0, 0, deadline)?,
                 Purpose::Extend | Purpose::Clear => lock_range(fd.as_fd(), 0, 0, deadline)?,
             }
             let list = LockedList { fd };
             // What is written to a file that has lost its name would be lost.
-            if list.is_at(path) {
+            if list.is_at(path)? {
                 return Ok(Some(list));
             }
         }
         Err(Error::Busy("the list's name appears and disappears"))
     }
 
-    fn is_at(&self, path: &Path) -> bool {
-        let Ok(ours) = status(self.fd.as_fd()) else { return false };
-        std::fs::symlink_metadata(path)
-            .is_ok_and(|at| at.dev() == ours.identity.dev && at.ino() == ours.identity.ino)
+    fn is_at(&self, path: &Path) -> Result<bool> {
+        let ours = status(self.fd.as_fd())?;
+        match std::fs::symlink_metadata(path) {
+            Ok(at) => Ok(at.dev() == ours.identity.dev && at.ino() == ours.identity.ino),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(io_error("lstat", &error)),
+        }
     }
 
     /// The whole content.
@@ -119,6 +125,13 @@ impl Drop for LockedList {
     fn drop(&mut self) {
         let _ = unlock_range(self.fd.as_fd(), 0, 0);
     }
+}
+
+/// Whoever deletes what is listed does it by his own rights. In a directory like /tmp somebody else may have planted the
+/// list, and have listed what only we may delete.
+fn require_trusted_owner(fd: BorrowedFd<'_>) -> Result<()> {
+    let owner = as_file(fd).metadata().map_err(|error| io_error("fstat", &error))?.uid();
+    if owner == 0 || owner == nix::unistd::geteuid().as_raw() { Ok(()) } else { Err(Error::Permission) }
 }
 
 fn open(path: &Path, purpose: Purpose) -> nix::Result<OwnedFd> {
