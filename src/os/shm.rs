@@ -282,7 +282,7 @@ fn open_posix(
     mode: u32,
 ) -> Result<Files> {
     // Asked before the management file is made, so that a failure leaves nothing behind.
-    if flags.exclusive && memory_exists(mem) {
+    if flags.exclusive && memory_exists(mem)? {
         return Err(Error::Exists);
     }
     let mut management = Management::open(file, management_flags, mode)?;
@@ -291,7 +291,7 @@ fn open_posix(
         // What failed here may have succeeded elsewhere with the same management file.
         let Some(management) = &management else { return };
         let ours = management.created() && management.is_at(file);
-        if ours && (management_flags.exclusive || !memory_exists(mem)) {
+        if ours && (management_flags.exclusive || matches!(memory_exists(mem), Ok(false))) {
             let _ = unlink_path(file);
         } else {
             let _ = management.take_back(file, mem, false);
@@ -341,8 +341,16 @@ fn open_memory(mem: &OsStr, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
     retry(|| nix::sys::mman::shm_open(mem, flags | common_flags() | OFlag::O_NOFOLLOW, mode))
 }
 
-fn memory_exists(mem: &OsStr) -> bool {
-    !matches!(open_memory(mem, OFlag::O_RDONLY, Mode::empty()), Err(Errno::ENOENT))
+/// Is there memory of that name, whether we may open it or not?
+fn memory_exists(mem: &OsStr) -> Result<bool> {
+    match open_memory(mem, OFlag::O_RDONLY, Mode::empty()) {
+        Err(Errno::ENOENT) => Ok(false),
+        // Nothing was learnt.
+        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
+            Err(open_error("shm_open", "mem_name", errno))
+        }
+        _ => Ok(true),
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -537,7 +545,7 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
-        assert!(!memory_exists(place.mem().as_ref()));
+        assert_eq!(memory_exists(place.mem().as_ref()), Ok(false));
         std::fs::write(place.path("m"), "precious").expect("write");
         assert!(matches!(Files::open(&place.posix(), CREATE, 0o600), Err(Error::Kind { .. })));
         assert_eq!(std::fs::read(place.path("m")).expect("readable"), b"precious");
@@ -557,7 +565,7 @@ mod tests {
         // A directory that does not exist.
         let lost = Name::posix(place.path("no/where"), format!("{mem}-lost"));
         assert_eq!(Files::open(&lost, CREATE, 0o600).err(), Some(Error::NotFound));
-        assert!(!memory_exists(format!("{mem}-lost").as_ref()));
+        assert_eq!(memory_exists(format!("{mem}-lost").as_ref()), Ok(false));
     }
 
     #[test]
@@ -589,7 +597,7 @@ mod tests {
                 }
             }
         }
-        assert!(!memory_exists(place.mem().as_ref()));
+        assert_eq!(memory_exists(place.mem().as_ref()), Ok(false));
         unlink(&name).expect("unlink");
         assert_eq!(unlink(&name), Err(Error::NotFound));
     }
