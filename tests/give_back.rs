@@ -129,8 +129,19 @@ fn a_mixture_of_sizes_does_not_fragment_the_memory() {
                 changed += u64::from(len);
                 most_payload = most_payload.max(payload);
             }
-            most_bytes = most_bytes.max(bytes_of(&s.0));
-            figures += &format!(" {:.2}", bytes_of(&s.0) as f64 / payload as f64);
+            let bytes = bytes_of(&s.0);
+            most_bytes = most_bytes.max(bytes);
+            let summary = check(&s.0);
+            // Of the payload: all of the file, records and what holds them, free pages with memory.
+            let share = |n: u64| n as f64 / payload as f64;
+            figures += &format!(
+                "\n  {kind}: {:.2}, records {:.2}, free {:.2}, {} slabs, {} keys",
+                share(bytes),
+                share(summary.record_bytes),
+                share(summary.free_pages * 4096),
+                summary.slabs,
+                summary.keys
+            );
         }
         let ratio = most_bytes as f64 / most_payload as f64;
         say(&format!(
