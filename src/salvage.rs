@@ -109,7 +109,11 @@ type Root = [u64; (PAGE_BYTES / 8) as usize];
 
 impl Salvage<'_> {
     fn tables(&mut self) -> Result<()> {
-        let [main, mut page] = self.source.words::<2>(header::MAIN_ROOT).unwrap_or([0, 0]);
+        let [main, mut page] = self.source.words::<2>(header::MAIN_ROOT).unwrap_or_else(|| {
+            // Whatever tables there were.
+            self.report.tables_lost += 1;
+            [0, 0]
+        });
         if main != 0 {
             self.table("", Offset(main))?;
         }
