@@ -66,6 +66,11 @@ pub(crate) fn locking() -> netshm::Locking {
     }
 }
 
+/// The locking method to test, as options.
+pub(crate) fn options() -> netshm::ManageOptions {
+    netshm::ManageOptions::new().locking(locking()).clone()
+}
+
 /// Are new objects to have checksums, by `NETSHM_CHECKSUMS`?
 pub(crate) fn checksums() -> bool {
     setting("NETSHM_CHECKSUMS").is_some_and(|n| n != 0)

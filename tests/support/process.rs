@@ -36,7 +36,9 @@ pub(crate) fn fork(body: impl FnOnce()) -> Child {
         // SAFETY: plain system calls.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            if libc::getppid() as u32 != parent {
+            // 0: the parent lives in another PID namespace.
+            let now = libc::getppid() as u32;
+            if now != parent && now != 0 {
                 libc::_exit(99);
             }
         }
@@ -44,6 +46,21 @@ pub(crate) fn fork(body: impl FnOnce()) -> Child {
         leave(if outcome.is_ok() { 0 } else { 101 });
     }
     Child { pid, ended: None }
+}
+
+/// As [`fork`], but the child is the first process of a PID namespace of its own.
+pub(crate) fn fork_into_namespace(body: impl FnOnce()) -> std::io::Result<Child> {
+    use std::os::fd::AsRawFd;
+    let own = File::open("/proc/self/ns/pid")?;
+    // SAFETY: a plain system call; it concerns children only.
+    if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    let child = fork(body);
+    // SAFETY: as above; the descriptor is that of this process's namespace.
+    let back = unsafe { libc::setns(own.as_raw_fd(), libc::CLONE_NEWPID) };
+    assert_eq!(back, 0, "further children are born at home: {}", std::io::Error::last_os_error());
+    Ok(child)
 }
 
 /// Ends this process at once, without closing anything.
@@ -165,6 +182,9 @@ pub(crate) struct Shared {
     words: *mut AtomicU64,
     len: usize,
 }
+
+// SAFETY: memory that is only accessed by atomic operations.
+unsafe impl Sync for Shared {}
 
 impl Shared {
     pub(crate) fn new(len: usize) -> Shared {

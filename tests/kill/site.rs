@@ -1,0 +1,144 @@
+//! The processes at work on one object, and who starts, stops and kills them, and looks whether they go on.
+
+use crate::book::*;
+use crate::step;
+use crate::support::process::{Child, Exit, fork, fork_into_namespace, now_ns};
+use crate::support::random::Random;
+use crate::tables::Plan;
+use crate::worker;
+use std::time::Duration;
+
+/// A desk that ends no operation for so long is stuck.
+pub(crate) const STUCK: Duration = Duration::from_secs(20);
+
+pub(crate) struct Site<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) office: &'a Office,
+    processes: [Option<Child>; PROCESSES.len()],
+    /// May processes have PID namespaces of their own?
+    namespaces: bool,
+    pub(crate) in_namespaces: u64,
+}
+
+impl Site<'_> {
+    pub(crate) fn new<'a>(plan: &'a Plan, office: &'a Office, namespaces: bool) -> Site<'a> {
+        Site { plan, office, processes: [const { None }; PROCESSES.len()], namespaces, in_namespaces: 0 }
+    }
+
+    pub(crate) fn start(&mut self, process: usize, random: &mut Random) {
+        let desks = PROCESSES[process];
+        desks.iter().for_each(|desk| self.office.desk(*desk).set_parked(false));
+        let (plan, office) = (self.plan, self.office);
+        let body = || worker::live(plan, office, desks);
+        let child = if self.namespaces && random.once_in(4) {
+            self.in_namespaces += 1;
+            fork_into_namespace(body).expect("a namespace, as before")
+        } else {
+            fork(body)
+        };
+        self.processes[process] = Some(child);
+    }
+
+    pub(crate) fn is_alive(&self, process: usize) -> bool {
+        self.processes[process].is_some()
+    }
+
+    pub(crate) fn kill(&mut self, process: usize) {
+        if let Some(mut child) = self.processes[process].take() {
+            let exit = child.kill();
+            assert_eq!(exit, Exit::KILLED, "process {process} was alive: {}", self.in_hand(process));
+        }
+    }
+
+    pub(crate) fn signal(&self, process: usize, signal: i32) {
+        if let Some(child) = &self.processes[process] {
+            child.signal(signal);
+        }
+    }
+
+    /// What a process has in hand.
+    fn in_hand(&self, process: usize) -> String {
+        let tell = |desk: &usize| {
+            let desk = self.office.desk(*desk);
+            let n = desk.begun();
+            let what = step::step(self.plan.seed, desk.number, n, &desk.book());
+            format!("desk {} operation {n}, {what:?}", desk.number)
+        };
+        PROCESSES[process].iter().map(tell).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Fails if somebody has ended, or is stuck.
+    pub(crate) fn look_after(&mut self) {
+        for process in 0..PROCESSES.len() {
+            let Some(child) = &mut self.processes[process] else { continue };
+            let (ended, pid) = (child.poll(), child.pid());
+            if let Some(exit) = ended {
+                panic!("process {process} ended by itself, {exit:?}: {}", self.in_hand(process));
+            }
+            for desk in PROCESSES[process] {
+                let idle = now_ns().saturating_sub(self.office.desk(*desk).ended_at());
+                if idle > STUCK.as_nanos() as u64 && !self.office.desk(*desk).is_parked() {
+                    let wchan = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();
+                    panic!("desk {desk} is stuck: {}, in {wchan}", self.in_hand(process));
+                }
+            }
+        }
+    }
+
+    /// Sleeps, and looks after the workers.
+    pub(crate) fn wait(&mut self, time: Duration) {
+        self.look_after();
+        let end = now_ns() + time.as_nanos() as u64;
+        loop {
+            let left = end.saturating_sub(now_ns());
+            if left == 0 {
+                return;
+            }
+            std::thread::sleep(Duration::from_nanos(left.min(20_000_000)));
+        }
+    }
+
+    /// From now on it is noted when each desk ends its next operation.
+    pub(crate) fn watch(&self) {
+        self.office.desks().iter().for_each(Desk::forget_first);
+    }
+
+    /// Waits until all who are alive have gone on. Gives the time that the last of them has taken since `from`.
+    pub(crate) fn wait_until_all_went_on(&mut self, from: u64) -> u64 {
+        let mut slowest = 0;
+        for process in (0..PROCESSES.len()).filter(|p| self.is_alive(*p)).collect::<Vec<_>>() {
+            for desk in PROCESSES[process] {
+                loop {
+                    if let Some(at) = self.office.desk(*desk).first() {
+                        slowest = slowest.max(at.saturating_sub(from));
+                        break;
+                    }
+                    self.wait(Duration::from_micros(100));
+                }
+            }
+        }
+        slowest
+    }
+
+    /// Lets everybody pause while something is done.
+    pub(crate) fn while_paused<R>(&mut self, body: impl FnOnce(&mut Self) -> R) -> R {
+        self.office.park(true);
+        while self.office.desks().iter().any(|desk| !desk.is_parked()) {
+            self.wait(Duration::from_micros(300));
+        }
+        let outcome = body(self);
+        self.office.park(false);
+        self.office.desks().iter().for_each(|desk| desk.set_parked(false));
+        outcome
+    }
+
+    /// Everybody leaves in order.
+    pub(crate) fn end(&mut self) {
+        self.while_paused(|_| ());
+        self.office.end();
+        for (n, child) in self.processes.iter_mut().enumerate() {
+            let exit = child.take().map(|mut child| child.wait());
+            assert_eq!(exit, Some(Exit::Code(0)), "process {n} at the end");
+        }
+    }
+}
