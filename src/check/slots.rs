@@ -13,6 +13,7 @@ use crate::error::Damage;
 
 const WORDS: usize = (SLOT_SIZE / 8) as usize;
 const ACTIVE: u64 = 1;
+const RECOVERING: u64 = 2;
 const LOG_IDLE: u64 = 0;
 const LOG_APPLIED: u64 = 2;
 const LISTED_LOCKS: usize = 96;
@@ -30,6 +31,11 @@ const RESERVE_CELLS: u64 = 32;
 /// Byte ranges of a slot that have a meaning; all other words are reserved.
 const USED: &[(u64, u64)] =
     &[(0, 8 * 3), (8 * 4, 8 * 9), (8 * 16, 8 * 18), (8 * 24, 8 * 26), (8 * 32, 8 * 80), (8 * 96, 8 * 1008)];
+
+/// Has a slot in this state an owner, dead or alive?
+fn is_used(state: u64) -> bool {
+    state == ACTIVE || state == RECOVERING
+}
 
 impl Check<'_> {
     /// All slots of all chunks.
@@ -119,13 +125,16 @@ impl Check<'_> {
             }
             return Ok(());
         }
-        if state > ACTIVE {
+        // Whoever comes while the check runs may be killed as well, and others recover him.
+        let recovered_now = state == RECOVERING && self.options.own_slot != 0 && !own;
+        if state > ACTIVE && !recovered_now {
             self.say(Damage::Slot, at, format!("slot {slot} is in state {state}"))?;
         }
         self.summary.slots_active += u64::from(state == ACTIVE);
         // The words are not read at one moment: the slot may have been claimed meanwhile.
-        let is_active = || state == ACTIVE || self.image.word(at).is_some_and(|word| word & 0xff == ACTIVE);
-        let late = self.options.own_slot != 0 && !own && is_active();
+        let late = self.options.own_slot != 0
+            && !own
+            && (is_used(state) || self.image.word(at).is_some_and(|word| is_used(word & 0xff)));
         let log = words[1] & 0xff;
         if log != LOG_IDLE && !(late && log == LOG_APPLIED) {
             self.say(Damage::Log, at + 8, format!("the log of slot {slot} is in state {log}"))?;
@@ -159,11 +168,11 @@ impl Check<'_> {
             })
     }
 
-    /// Does an ACTIVE slot list the lock at `offset`, among the few of somebody who comes late?
+    /// Does a slot that is in use list the lock at `offset`, among the few of somebody who comes late?
     fn lists(&self, slot: u64, offset: u64) -> bool {
         let Some(at) = self.place_of(slot) else { return false };
         let word = |n: u64| self.image.word(at + 8 * n).unwrap_or(0);
-        word(0) & 0xff == ACTIVE
+        is_used(word(0) & 0xff)
             && (0..word(2).min(MAX_PASSING)).any(|n| word(LISTED_LOCKS as u64 + n) == offset)
     }
 

@@ -365,6 +365,13 @@ fn own_slot() {
     queue.set(Object::slot(1) + 16, 2);
     assert_eq!(damage(&queue, 2), []);
     assert_eq!(damage(&queue, 0)[1], unlisted);
+    // They may be killed there, and be recovered by others while the check runs.
+    let mut recovered = queue.clone();
+    recovered.set(Object::slot(1), queue.get(Object::slot(2)) + 1);
+    assert_eq!(damage(&recovered, 2), []);
+    assert_eq!(damage(&recovered, 0)[2], (Damage::Slot, Object::slot(1)));
+    recovered.set(Object::slot(1), queue.get(Object::slot(2)) + 2);
+    assert_eq!(damage(&recovered, 2)[1], (Damage::Slot, Object::slot(1)));
     queue.set(Object::slot(1) + 8, 1);
     assert_eq!(damage(&queue, 2), [(Damage::Log, Object::slot(1) + 8)]);
     queue.set(Object::slot(1) + 8, 0);

@@ -90,13 +90,21 @@ pub(crate) fn clear(plan: &Plan, before: Size) -> Size {
         let summary = assert_object_sound(&read_only);
         assert_eq!((summary.bindings, summary.record_bytes, summary.slots_active), (0, 0, 0));
         // What the killed had in their magazines waits for whoever takes their slots.
-        assert!(summary.custody < 300 * summary.slots, "{} blocks in {} slots", summary.custody, summary.slots);
+        assert!(
+            summary.custody < 300 * summary.slots,
+            "{} blocks in {} slots",
+            summary.custody,
+            summary.slots
+        );
         told.set(0, summary.used_pages);
         told.set(1, summary.used_pages - summary.free_pages - summary.unbacked_pages);
     })
     .wait();
     assert_eq!(exit, Exit::Code(0), "clearing");
     let size = Size { used_pages: told.get(0), taken_pages: told.get(1) };
-    assert!(size.taken_pages <= 2 * before.taken_pages + 1500, "{size:?} when all is gone, {before:?} at first");
+    assert!(
+        size.taken_pages <= 2 * before.taken_pages + 1500,
+        "{size:?} when all is gone, {before:?} at first"
+    );
     size
 }

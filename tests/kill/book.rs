@@ -4,7 +4,7 @@
 //! ended with what the desk's share of the object holds since. What is in flight is in one of two books: before, or after.
 
 use crate::support::process::{Shared, now_ns};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Desks of each process: some have threads.
 pub(crate) const PROCESSES: [&[usize]; 4] = [&[0], &[1], &[2, 3], &[4, 5]];
@@ -123,10 +123,13 @@ pub(crate) struct Office(Shared);
 
 const PARK: usize = DESKS * PER_DESK;
 const END: usize = PARK + 1;
+/// Somebody has found something wrong; and has told what.
+const FAILED: usize = END + 1;
+const TOLD: usize = FAILED + 1;
 
 impl Office {
     pub(crate) fn new() -> Office {
-        Office(Shared::new(END + 1))
+        Office(Shared::new(TOLD + 1))
     }
 
     pub(crate) fn desk(&self, number: usize) -> Desk<'_> {
@@ -135,6 +138,11 @@ impl Office {
 
     pub(crate) fn desks(&self) -> Vec<Desk<'_>> {
         (0..DESKS).map(|number| self.desk(number)).collect()
+    }
+
+    /// Two words: somebody has found something wrong, and has told what.
+    pub(crate) fn failure(&self) -> [&AtomicU64; 2] {
+        [FAILED, TOLD].map(|word| self.0.word(word))
     }
 
     /// Everybody is to pause.

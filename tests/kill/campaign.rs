@@ -5,13 +5,13 @@
 
 use crate::audit::{self, Size};
 use crate::book::*;
-use crate::tally::Tally;
 use crate::site::Site;
 use crate::support::process::{Exit, fork, fork_into_namespace, now_ns};
 use crate::support::random::Random;
 use crate::support::scratch::Scratch;
 use crate::support::{self, setting};
 use crate::tables::Plan;
+use crate::tally::Tally;
 use netshm::{Locking, Object};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -81,16 +81,17 @@ impl Round {
     }
 
     fn run(&self, kills: u64, tally: &mut Tally, random: &mut Random) -> String {
-        let office = Office::new();
+        // As long as the process: panic hooks refer to it.
+        let office: &'static Office = Box::leak(Box::new(Office::new()));
         assert_eq!(fork(|| self.plan.found()).wait(), Exit::Code(0), "making the object");
-        let mut site = Site::new(&self.plan, &office, self.namespaces);
+        let mut site = Site::new(&self.plan, office, self.namespaces);
         (0..PROCESSES.len()).for_each(|process| site.start(process, random));
         site.watch();
         site.wait_until_all_went_on(now_ns());
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let sizes = self.kill_and_audit(kills, &mut site, tally, random);
             site.end();
-            audit::audit(&self.plan, &office, 0, true);
+            audit::audit(&self.plan, office, 0, true);
             let cleared = audit::clear(&self.plan, sizes[0]);
             (sizes, cleared)
         }));
@@ -109,8 +110,7 @@ impl Round {
 
     /// The object is wanted for looking into.
     fn keep_what_failed(&self) -> ! {
-        let directory =
-            std::env::var_os("NETSHM_CAMPAIGN").map_or_else(std::env::temp_dir, PathBuf::from);
+        let directory = std::env::var_os("NETSHM_CAMPAIGN").map_or_else(std::env::temp_dir, PathBuf::from);
         let kept = directory.join(format!("netshm-kill-failed-{}", self.plan.seed));
         let copied = std::fs::copy(self.scratch.path(), &kept);
         panic!("{:?}; a copy of the object: {} ({copied:?})", self.plan, kept.display());
@@ -131,9 +131,9 @@ impl Round {
             done += self.event(site, tally, random);
             if before / every != done / every {
                 let salvages = random.once_in(4);
-                sizes.push(site.while_paused(|site| {
-                    audit::audit(&self.plan, site.office, DESKS as u64, salvages)
-                }));
+                sizes.push(
+                    site.while_paused(|site| audit::audit(&self.plan, site.office, DESKS as u64, salvages)),
+                );
             }
         }
         tally.kills += done;
@@ -200,4 +200,3 @@ impl Round {
         kills
     }
 }
-

@@ -135,7 +135,8 @@ pub(crate) fn readers_among_kills() {
 pub(crate) fn a_reader_stopped_while_a_dead_writer_is_recovered() {
     use netshm::inject;
     let mut random = Random::from_environment("a_reader_stopped_while_a_dead_writer_is_recovered");
-    let trials = support::setting("NETSHM_READER_KILLS").unwrap_or(if support::long() { 20_000 } else { 250 });
+    let trials =
+        support::setting("NETSHM_READER_KILLS").unwrap_or(if support::long() { 20_000 } else { 250 });
     let scratch = Scratch::posix("stopped");
     let shared = Shared::new(4);
     let name = scratch.name();

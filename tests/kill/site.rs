@@ -6,6 +6,7 @@ use crate::support::process::{Child, Exit, fork, fork_into_namespace, now_ns};
 use crate::support::random::Random;
 use crate::tables::Plan;
 use crate::worker;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// A desk that ends no operation for so long is stuck.
@@ -13,7 +14,7 @@ pub(crate) const STUCK: Duration = Duration::from_secs(20);
 
 pub(crate) struct Site<'a> {
     pub(crate) plan: &'a Plan,
-    pub(crate) office: &'a Office,
+    pub(crate) office: &'static Office,
     processes: [Option<Child>; PROCESSES.len()],
     /// May processes have PID namespaces of their own?
     namespaces: bool,
@@ -21,7 +22,7 @@ pub(crate) struct Site<'a> {
 }
 
 impl Site<'_> {
-    pub(crate) fn new<'a>(plan: &'a Plan, office: &'a Office, namespaces: bool) -> Site<'a> {
+    pub(crate) fn new<'a>(plan: &'a Plan, office: &'static Office, namespaces: bool) -> Site<'a> {
         Site { plan, office, processes: [const { None }; PROCESSES.len()], namespaces, in_namespaces: 0 }
     }
 
@@ -44,6 +45,7 @@ impl Site<'_> {
     }
 
     pub(crate) fn kill(&mut self, process: usize) {
+        self.look_for_failure();
         if let Some(mut child) = self.processes[process].take() {
             let exit = child.kill();
             assert_eq!(exit, Exit::KILLED, "process {process} was alive: {}", self.in_hand(process));
@@ -67,8 +69,21 @@ impl Site<'_> {
         PROCESSES[process].iter().map(tell).collect::<Vec<_>>().join("; ")
     }
 
+    /// Somebody who has found something wrong may say what.
+    fn look_for_failure(&self) {
+        let [failed, told] = self.office.failure().map(|word| move || word.load(Ordering::SeqCst) != 0);
+        if failed() {
+            let end = now_ns() + STUCK.as_nanos() as u64;
+            while !told() && now_ns() < end {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            panic!("a worker has failed, see above");
+        }
+    }
+
     /// Fails if somebody has ended, or is stuck.
     pub(crate) fn look_after(&mut self) {
+        self.look_for_failure();
         for process in 0..PROCESSES.len() {
             let Some(child) = &mut self.processes[process] else { continue };
             let (ended, pid) = (child.poll(), child.pid());

@@ -260,26 +260,26 @@ pub(crate) fn step(seed: u64, desk: usize, n: u64, book: &Book) -> Step {
         8350..8600 => Step::Set(tag),
         8600..8800 => Step::AddTo(r.below(ELEMENTS as u64) as usize),
         8800..9000 => blocks(r, book, tag),
-        9000..9020 => {
+        9000..9010 => {
             let (from, to) = range(r, PIECES);
             Step::Pieces(from, to, tag)
         }
-        9020..9220 => Step::Text(r.below(TEXTS as u64) as usize, if r.once_in(5) { 0 } else { tag }),
+        9010..9220 => Step::Text(r.below(TEXTS as u64) as usize, if r.once_in(5) { 0 } else { tag }),
         9220..9420 => Step::Everywhere(tag),
         9420..9470 => match (book.0[ROOT], r.below(4)) {
             (0, _) => Step::Root(Root::Make),
             (_, 0) => Step::Root(Root::Drop),
             _ => Step::Root(Root::Fill(tag)),
         },
-        9470..9500 => Step::Ballast(if book.0[BALLAST] == 0 { tag } else { 0 }),
-        9500..9600 => Step::Audit,
+        9470..9485 => Step::Ballast(if book.0[BALLAST] == 0 { tag } else { 0 }),
+        9485..9600 => Step::Audit,
         9600..9640 => Step::Lengths,
-        9640..9650 => Step::Iterate,
-        9650..9700 => Step::Wait(r.below(COUNTERS as u64) as usize),
-        9700..9703 => Step::Check,
-        9703..9708 => Step::Sync,
-        9708 => Step::Backup,
-        9709..9760 => Step::Reopen,
+        9640..9645 => Step::Iterate,
+        9645..9680 => Step::Wait(r.below(COUNTERS as u64) as usize),
+        9680..9682 => Step::Check,
+        9682..9687 => Step::Sync,
+        9687 if r.once_in(3) => Step::Backup,
+        9688..9740 => Step::Reopen,
         _ => Step::Own(Change::random(r, tag)),
     }
 }

@@ -5,7 +5,8 @@ use crate::step::*;
 use crate::support::model::Bytes;
 use crate::support::process::now_ns;
 use netshm::{
-    Array, Error, HashTable, Locking, ManageOptions, Name, Object, OpenOptions, PrimitiveTable, TypedArray, TypedHashTable,
+    Array, Error, HashTable, Locking, ManageOptions, Name, Object, OpenOptions, PrimitiveTable, TypedArray,
+    TypedHashTable,
 };
 
 pub(crate) const OPENING_BALANCE: i64 = 1000;

@@ -7,13 +7,18 @@ use crate::support::process::leave;
 use crate::support::scratch::assert_object_sound;
 use crate::tables::*;
 use netshm::{BlockOp, Error, HashTable, OpenOptions, Update};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The life of a process.
-pub(crate) fn live(plan: &Plan, office: &Office, desks: &[usize]) -> ! {
+pub(crate) fn live(plan: &Plan, office: &'static Office, desks: &[usize]) -> ! {
     let before = std::panic::take_hook();
+    let [failed, told] = office.failure();
     std::panic::set_hook(Box::new(move |info| {
+        // Said first: to tell it takes long, and nobody is to be killed over it.
+        failed.store(1, Ordering::SeqCst);
         before(info);
+        told.store(1, Ordering::SeqCst);
         leave(101);
     }));
     std::thread::scope(|threads| {
