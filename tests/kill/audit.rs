@@ -7,7 +7,7 @@ use crate::support::scratch::{Scratch, assert_object_sound};
 use crate::tables::*;
 use netshm::OpenOptions;
 
-const MOST_SECONDS: u32 = 60;
+const MOST_SECONDS: u32 = 300;
 
 /// What the object takes.
 #[derive(Debug, Clone, Copy)]

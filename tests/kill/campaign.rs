@@ -21,7 +21,7 @@ const LONG: u64 = 1_000_000;
 
 /// A round of the short form is shorter, so that all kinds of objects get their turn.
 fn kills_per_round() -> u64 {
-    if setting("NETSHM_KILLS").is_none() && !support::long() { SHORT / 4 } else { 2500 }
+    if setting("NETSHM_KILLS").is_none() && !support::long() { SHORT / 4 } else { 1000 }
 }
 
 pub(crate) fn random_kills() {

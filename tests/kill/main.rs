@@ -11,7 +11,7 @@
 //! others have left, and begin anew, some in PID namespaces of their own: all operations that had ended must be there,
 //! and the one in flight wholly or not at all. At intervals everybody pauses, the checker must find nothing, and
 //! everything is compared with the books ([`audit`]), in a salvaged copy as well; the object must stop growing, and when all is
-//! removed its memory is free. A thread that ends no operation in 20 s is stuck. How long the others take to go on
+//! removed its memory is free. A thread that ends no operation in 120 s is stuck. How long the others take to go on
 //! is measured beside the same without a kill.
 //!
 //! 2,000 kills, or `NETSHM_KILLS`, or `NETSHM_LONG=1` for 1,000,000; see [`campaign`] for going on after an interruption.

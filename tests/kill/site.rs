@@ -9,8 +9,8 @@ use crate::worker;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// A desk that ends no operation for so long is stuck.
-pub(crate) const STUCK: Duration = Duration::from_secs(20);
+/// A desk that ends no operation for so long is stuck. On a machine that has other things to do, seconds say little.
+pub(crate) const STUCK: Duration = Duration::from_secs(120);
 
 pub(crate) struct Site<'a> {
     pub(crate) plan: &'a Plan,
@@ -84,13 +84,13 @@ impl Site<'_> {
     /// Fails if somebody has ended, or is stuck.
     pub(crate) fn look_after(&mut self) {
         self.look_for_failure();
-        for process in 0..PROCESSES.len() {
+        for (process, desks) in PROCESSES.iter().enumerate() {
             let Some(child) = &mut self.processes[process] else { continue };
             let (ended, pid) = (child.poll(), child.pid());
             if let Some(exit) = ended {
                 panic!("process {process} ended by itself, {exit:?}: {}", self.in_hand(process));
             }
-            for desk in PROCESSES[process] {
+            for desk in *desks {
                 let idle = now_ns().saturating_sub(self.office.desk(*desk).ended_at());
                 if idle > STUCK.as_nanos() as u64 && !self.office.desk(*desk).is_parked() {
                     let wchan = std::fs::read_to_string(format!("/proc/{pid}/wchan")).unwrap_or_default();

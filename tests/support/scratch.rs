@@ -106,6 +106,21 @@ impl Snapshot {
         Snapshot { len, extents }
     }
 
+    /// A number that images with the same bytes have in common; words at some offsets do not count.
+    pub(crate) fn fingerprint(&self, ignored: impl Fn(u64) -> bool) -> u64 {
+        use std::hash::{DefaultHasher, Hasher};
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u64(self.len);
+        for (at, bytes) in &self.extents {
+            let words = bytes.chunks(8).zip((*at..).step_by(8)).filter(|(_, at)| !ignored(*at));
+            words.for_each(|(word, at)| {
+                hasher.write_u64(at);
+                hasher.write(word);
+            });
+        }
+        hasher.finish()
+    }
+
     /// A copy of the object: one that nobody holds.
     pub(crate) fn restore(&self, tag: &str) -> Scratch {
         let scratch = Scratch::file(tag);
