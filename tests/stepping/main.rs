@@ -1,0 +1,54 @@
+//! Goal: a process may be killed between any two machine instructions of the short operations, in the very
+//! library that is shipped: release build, no hooks, called through its C face.
+//!
+//! Method: a child opens a copy of a template object with `libnetshm.so` and is single-stepped (ptrace) through
+//! one operation. After every instruction the object's bytes are compared with what they were; each change gives
+//! an image, which is what a death at that instruction would leave. Each image becomes a fresh file that nobody
+//! holds; a process with a watchdog opens it, recovers, and must find the table as before or as after the
+//! operation, nothing in between, never "before" again once it was "after", and nothing for the checker to
+//! object to. So it must when the recovery of an image is stepped through and ended at each of its instructions in turn: pairs
+//! of deaths. Objects have futexes, checksums, or record locks. Reading operations must not change a byte nor make a system call. A sample of real SIGKILLs at
+//! random instructions makes sure that an image is indeed what a death leaves.
+//!
+//! `NETSHM_SO` names the library; else it is target/release/libnetshm.so of `cargo build --release`.
+//!
+//! The short form takes some of the images for pairs, and either checksums or record locks; `NETSHM_LONG=1` takes all.
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod cases;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod judge;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod library;
+#[path = "../support_processes/mod.rs"]
+mod support_processes;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod sweep;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod trail;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tests {
+    use crate::sweep;
+
+    #[test]
+    fn every_instruction_of_the_short_operations() {
+        sweep::every_instruction();
+    }
+
+    #[test]
+    fn killed_at_random_instructions() {
+        sweep::killed_at_random_instructions();
+    }
+
+    #[test]
+    fn finding_does_not_even_try_to_store() {
+        sweep::finding_does_not_even_try_to_store();
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+#[test]
+fn every_instruction_of_the_short_operations() {
+    support_processes::skip("stepping needs Linux on x86_64");
+}
