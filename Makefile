@@ -36,7 +36,7 @@ help:
 	@echo '      test-models test-tsan-c'
 	@echo 'test-long: test, and the long forms, test-tsan, check-msrv-all'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
-	@echo 'demo (FILES, KILL)'
+	@echo 'demo (FILES, KILL), kill-peers (KILLS)'
 	@echo 'bench: bench-peers bench-array bench-wake (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report, bench-map (BENCH_KEYS);'
 	@echo '       bench-growth, -large, -walk, -huge, -sim'
 	@echo 'gates: check-header check-symbols check-calls check-abi check-soname check-install check-msrv check-instructions'
@@ -289,5 +289,6 @@ clean:
 include demo/demo.mk
 include examples_c/run.mk
 include tests/models/run.mk
+include tests/peers_kill/run.mk
 include tests/runtimes/run.mk
 include tests/tsan/run.mk
