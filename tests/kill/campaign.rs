@@ -85,7 +85,7 @@ impl Round {
         let office: &'static Office = Box::leak(Box::new(Office::new()));
         assert_eq!(fork(|| self.plan.found()).wait(), Exit::Code(0), "making the object");
         let mut site = Site::new(&self.plan, office, self.namespaces);
-        (0..PROCESSES.len()).for_each(|process| site.start(process, random));
+        (0..PROCESSES.len()).for_each(|process| site.start(process));
         site.watch();
         site.wait_until_all_went_on(now_ns());
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -145,13 +145,17 @@ impl Round {
 
     /// One death or several, or none for comparison. Gives how many.
     fn event(&self, site: &mut Site<'_>, tally: &mut Tally, random: &mut Random) -> u64 {
+        let at_stores = site.revive();
+        tally.at_stores += at_stores;
         let observed = random.once_in(10);
         if observed && random.once_in(2) {
             let from = now_ns();
             site.watch();
             let slowest = site.wait_until_all_went_on(from);
-            tally.time(self.what, "without a kill").note(slowest);
-            return 0;
+            if site.at_stores == 0 {
+                tally.time(self.what, "without a kill").note(slowest);
+            }
+            return at_stores;
         }
         let any = |random: &mut Random| random.below(PROCESSES.len() as u64) as usize;
         let stopped = random.once_in(12).then(|| any(random));
@@ -178,7 +182,7 @@ impl Round {
         if let Some(process) = stopped {
             site.signal(process, libc::SIGCONT);
         }
-        let mut kills = dead.len() as u64;
+        let mut kills = at_stores + dead.len() as u64;
         if observed && stopped.is_none() && dead.len() < PROCESSES.len() {
             site.watch();
             let slowest = site.wait_until_all_went_on(from);
@@ -187,13 +191,15 @@ impl Round {
             site.wait(Duration::from_micros(random.below(3000)));
         }
         for process in dead {
-            site.start(process, random);
+            site.start(process);
             // Some do not even get as far as to work.
             if random.once_in(5) {
                 site.wait(Duration::from_micros(random.below(2000)));
-                site.kill(process);
-                kills += 1;
-                site.start(process, random);
+                if site.is_alive(process) {
+                    site.kill(process);
+                    kills += 1;
+                    site.start(process);
+                }
             }
         }
         site.wait(Duration::from_micros(random.below(6000)));

@@ -16,22 +16,49 @@ pub(crate) struct Site<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) office: &'static Office,
     processes: [Option<Child>; PROCESSES.len()],
+    /// Those who die by themselves, at one of their shared stores: so many deaths fall into the short time in which a change is
+    /// half done, which a random moment seldom meets.
+    armed: [bool; PROCESSES.len()],
     /// May processes have PID namespaces of their own?
     namespaces: bool,
     pub(crate) in_namespaces: u64,
+    pub(crate) at_stores: u64,
+    random: Random,
 }
 
 impl Site<'_> {
     pub(crate) fn new<'a>(plan: &'a Plan, office: &'static Office, namespaces: bool) -> Site<'a> {
-        Site { plan, office, processes: [const { None }; PROCESSES.len()], namespaces, in_namespaces: 0 }
+        Site {
+            plan,
+            office,
+            processes: [const { None }; PROCESSES.len()],
+            armed: [false; PROCESSES.len()],
+            namespaces,
+            in_namespaces: 0,
+            at_stores: 0,
+            random: Random::new(plan.seed),
+        }
     }
 
-    pub(crate) fn start(&mut self, process: usize, random: &mut Random) {
+    /// Starts those who are dead. Gives how many died by themselves.
+    pub(crate) fn revive(&mut self) -> u64 {
+        self.look_after();
+        let dead: Vec<usize> = (0..PROCESSES.len()).filter(|p| !self.is_alive(*p)).collect();
+        dead.iter().for_each(|process| self.start(*process));
+        std::mem::take(&mut self.at_stores)
+    }
+
+    pub(crate) fn start(&mut self, process: usize) {
         let desks = PROCESSES[process];
         desks.iter().for_each(|desk| self.office.desk(*desk).set_parked(false));
         let (plan, office) = (self.plan, self.office);
-        let body = || worker::live(plan, office, desks);
-        let child = if self.namespaces && random.once_in(4) {
+        // The first process of a namespace cannot kill itself.
+        let in_namespace = self.namespaces && self.random.once_in(4);
+        self.armed[process] = cfg!(feature = "inject") && !in_namespace && self.random.once_in(2);
+        let (bits, any) = (self.random.below(18), self.random.next());
+        let dies_at = self.armed[process].then_some(any % (2 << bits));
+        let body = || worker::live(plan, office, desks, dies_at);
+        let child = if in_namespace {
             self.in_namespaces += 1;
             fork_into_namespace(body).expect("a namespace, as before")
         } else {
@@ -87,6 +114,11 @@ impl Site<'_> {
         for (process, desks) in PROCESSES.iter().enumerate() {
             let Some(child) = &mut self.processes[process] else { continue };
             let (ended, pid) = (child.poll(), child.pid());
+            if ended == Some(Exit::KILLED) && self.armed[process] {
+                self.processes[process] = None;
+                self.at_stores += 1;
+                continue;
+            }
             if let Some(exit) = ended {
                 panic!("process {process} ended by itself, {exit:?}: {}", self.in_hand(process));
             }
@@ -123,7 +155,7 @@ impl Site<'_> {
         let mut slowest = 0;
         for process in (0..PROCESSES.len()).filter(|p| self.is_alive(*p)).collect::<Vec<_>>() {
             for desk in PROCESSES[process] {
-                loop {
+                while self.is_alive(process) {
                     if let Some(at) = self.office.desk(*desk).first() {
                         slowest = slowest.max(at.saturating_sub(from));
                         break;
@@ -140,6 +172,7 @@ impl Site<'_> {
         self.office.park(true);
         while self.office.desks().iter().any(|desk| !desk.is_parked()) {
             self.wait(Duration::from_micros(300));
+            self.at_stores = self.revive();
         }
         let outcome = body(self);
         self.office.park(false);
@@ -153,7 +186,8 @@ impl Site<'_> {
         self.office.end();
         for (n, child) in self.processes.iter_mut().enumerate() {
             let exit = child.take().map(|mut child| child.wait());
-            assert_eq!(exit, Some(Exit::Code(0)), "process {n} at the end");
+            let at_a_store = exit == Some(Exit::KILLED) && self.armed[n];
+            assert!(exit == Some(Exit::Code(0)) || at_a_store, "process {n} at the end: {exit:?}");
         }
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Tally {
     pub(crate) kills: u64,
     pub(crate) rounds: u64,
     pub(crate) operations: u64,
+    /// Of the kills, those at a shared store.
+    pub(crate) at_stores: u64,
     pub(crate) stops: u64,
     pub(crate) in_namespaces: u64,
     pub(crate) seconds: u64,
@@ -55,8 +57,14 @@ impl Tally {
 
     pub(crate) fn report(&self) -> String {
         let mut text = format!(
-            "  {} kills, 0 failures; {} rounds, {} operations, {} stops, {} processes in namespaces, {} s\n",
-            self.kills, self.rounds, self.operations, self.stops, self.in_namespaces, self.seconds
+            "  {} kills, {} of them at a store, 0 failures; {} rounds, {} operations, {} stops, {} processes in namespaces, {} s\n",
+            self.kills,
+            self.at_stores,
+            self.rounds,
+            self.operations,
+            self.stops,
+            self.in_namespaces,
+            self.seconds
         );
         text += "  time until every other thread has ended its next operation:\n";
         for (what, times) in &self.times {
@@ -70,11 +78,12 @@ impl Tally {
         text
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 6] {
+    fn counts(&mut self) -> [(&'static str, &mut u64); 7] {
         [
             ("kills", &mut self.kills),
             ("rounds", &mut self.rounds),
             ("operations", &mut self.operations),
+            ("at_stores", &mut self.at_stores),
             ("stops", &mut self.stops),
             ("in_namespaces", &mut self.in_namespaces),
             ("seconds", &mut self.seconds),

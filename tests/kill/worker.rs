@@ -11,7 +11,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// The life of a process.
-pub(crate) fn live(plan: &Plan, office: &'static Office, desks: &[usize]) -> ! {
+pub(crate) fn live(plan: &Plan, office: &'static Office, desks: &[usize], dies_at: Option<u64>) -> ! {
+    #[cfg(feature = "inject")]
+    dies_at.into_iter().for_each(netshm::inject::arm);
+    #[cfg(not(feature = "inject"))]
+    assert_eq!(dies_at, None, "dying at a store needs the hooks");
     let before = std::panic::take_hook();
     let [failed, told] = office.failure();
     std::panic::set_hook(Box::new(move |info| {
