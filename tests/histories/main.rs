@@ -1,0 +1,175 @@
+//! Goal: what processes see of one object is what they would see if its operations happened one at a time: single
+//! operations are linearizable, groups strictly serializable, also if processes are killed in the middle of them.
+//!
+//! Method: 2 to 8 processes work on a few hot keys and write down each operation with what it gave and two stamps of
+//! one clock, in memory that outlives them. Afterwards checkers look for an order that explains the history: for
+//! single keys and for groups one that searches (`linear`), for groups another one that draws a graph of what
+//! depends on what (`graph`). The checkers are judged first: by histories made by hand, with seeded faults; by trying
+//! all orders of small histories made by chance; and by real recordings of clients with a fault of their own.
+//!
+//! `NETSHM_OPERATIONS` operations on single keys, and as many in groups, or `NETSHM_LONG=1` for 1,000,000 of each;
+//! `NETSHM_LOCKING` for one locking method, else both. `NETSHM_SEED` repeats the choices, `NETSHM_ROUND` goes on at
+//! that round, since each round is a recording of its own.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod client;
+mod graph;
+mod journal;
+mod linear;
+mod number;
+mod recording;
+mod registers;
+mod stack;
+mod synthetic;
+
+use client::{Fault, GROUP_FAULTS, SINGLE_FAULTS};
+use netshm::Locking;
+use recording::{Plan, Score, Subject, run};
+use std::time::Instant;
+use support::random::Random;
+
+fn checkers_find_seeded_faults_in_histories_made_by_hand() {
+    let (singles, groups) = synthetic::judge_those_made_by_hand();
+    println!("  {singles} histories of single keys, {groups} of groups");
+}
+
+fn checkers_agree_with_trying_all_orders() {
+    let mut random = Random::from_environment("checkers_agree_with_trying_all_orders");
+    let rounds = if support::long() { 1_000_000 } else { 20_000 };
+    let singles = synthetic::compare_on_single_keys(&mut random, rounds);
+    let groups = synthetic::compare_on_groups(&mut random, rounds);
+    println!(
+        "  single keys: {} linearizable, {} not; groups: {} serializable, {} not",
+        singles[0], singles[1], groups[0], groups[1]
+    );
+    assert!(singles[1] > rounds / 50 && groups[1] > rounds / 50, "hardly any fault");
+}
+
+fn stamps_of_all_processes_are_of_one_clock() {
+    let turns = recording::clock_ascends(100_000).unwrap_or_else(|e| panic!("the clock runs back: {e}"));
+    println!("  {turns} stamps of two processes in turn ascend");
+}
+
+fn find_out(subject: Subject, fault: Fault, random: &mut Random) {
+    for round in 1..=40 {
+        let plan = Plan {
+            subject,
+            locking: Locking::Futex,
+            processes: 4,
+            entries: 1500,
+            keys: 3,
+            kills: 0,
+            grows: false,
+            reader: false,
+            fault: Some(fault),
+            seed: random.next(),
+        };
+        if let Err(text) = run(&plan) {
+            println!("  {fault:?}: found in recording {round}: {}", text.lines().next().unwrap_or_default());
+            return;
+        }
+    }
+    panic!("{fault:?} was not found out");
+}
+
+fn clients_with_a_fault_are_found_out() {
+    let mut random = Random::from_environment("clients_with_a_fault_are_found_out");
+    SINGLE_FAULTS.into_iter().for_each(|fault| find_out(Subject::Singles, fault, &mut random));
+    GROUP_FAULTS.into_iter().for_each(|fault| find_out(Subject::Groups, fault, &mut random));
+}
+
+/// The locking methods to test, each with its share of the short form.
+fn methods() -> Vec<(Locking, u64)> {
+    match std::env::var_os("NETSHM_LOCKING") {
+        Some(_) => vec![(support::locking(), 1)],
+        None => vec![(Locking::Futex, 1), (Locking::Record, 4)],
+    }
+}
+
+/// What a round is of follows from its number.
+fn plan(subject: Subject, locking: Locking, round: u64, seed: u64) -> Plan {
+    let mut random = Random::new(seed ^ round << 32);
+    let processes = 2 + (round % 7) as usize;
+    let groups = subject == Subject::Groups;
+    // What is cut off stays open, and each doubles what a search has to look at.
+    let kills = if round % 2 == 1 { 5 + random.below(if groups { 40 } else { 20 }) } else { 0 };
+    let keys = if kills > 0 { 5 } else { 2 + random.below(4) as usize };
+    Plan {
+        subject,
+        locking,
+        processes,
+        entries: (if groups { 8_000 } else { 30_000 }) / processes,
+        keys: if groups { registers::KEYS } else { keys },
+        kills,
+        grows: random.once_in(2),
+        // One who may not recover would wait for somebody who does.
+        reader: kills == 0 && random.once_in(3),
+        fault: None,
+        seed: random.next(),
+    }
+}
+
+fn campaign(subject: Subject, test: &str) {
+    let seed = Random::from_environment(test).next();
+    for (locking, share) in methods() {
+        let short = if subject == Subject::Groups { 120_000 } else { 240_000 };
+        let wanted = support::setting("NETSHM_OPERATIONS").unwrap_or(if support::long() {
+            1_000_000
+        } else {
+            short / share
+        });
+        let begin = Instant::now();
+        let mut score = Score::default();
+        let mut round = support::setting("NETSHM_ROUND").unwrap_or(0);
+        let mut told = 0;
+        while score.operations < wanted {
+            let plan = plan(subject, locking, round, seed);
+            match run(&plan) {
+                Ok(this) => score = score.plus(this),
+                Err(text) => panic!("round {round} of {locking:?}, {plan:?}: {text}"),
+            }
+            round += 1;
+            if score.operations >= told + wanted.div_ceil(10).max(200_000) {
+                told = score.operations;
+                println!("  {locking:?}: {told} of {wanted} operations, {round} rounds");
+            }
+        }
+        println!(
+            "  {locking:?}: {} operations in {round} rounds, {} of them with others under way, {} kills cut off {}; at most \
+             {} under way and {} configurations; {:.1} s",
+            score.operations,
+            score.effort.overlapping,
+            score.kills,
+            score.cut_off,
+            score.effort.under_way,
+            score.effort.configurations,
+            begin.elapsed().as_secs_f32()
+        );
+        assert!(score.effort.overlapping > score.operations / 200, "they hardly ever met");
+        assert!(score.kills == 0 || score.cut_off > 0, "no kill cut off anything");
+    }
+}
+
+fn single_operations_are_linearizable() {
+    campaign(Subject::Singles, "single_operations_are_linearizable");
+}
+
+fn groups_are_strictly_serializable() {
+    campaign(Subject::Groups, "groups_are_strictly_serializable");
+}
+
+fn main() {
+    support::main(&[
+        (
+            "checkers_find_seeded_faults_in_histories_made_by_hand",
+            checkers_find_seeded_faults_in_histories_made_by_hand,
+        ),
+        ("checkers_agree_with_trying_all_orders", checkers_agree_with_trying_all_orders),
+        ("stamps_of_all_processes_are_of_one_clock", stamps_of_all_processes_are_of_one_clock),
+        ("clients_with_a_fault_are_found_out", clients_with_a_fault_are_found_out),
+        ("single_operations_are_linearizable", single_operations_are_linearizable),
+        ("groups_are_strictly_serializable", groups_are_strictly_serializable),
+    ]);
+}
