@@ -247,7 +247,7 @@ impl Client<'_> {
         let by_hand = |client: &mut Self| {
             let old = client.table.find(k)?;
             linger(&mut client.random);
-            let old = match old.map(|v| <[u8; 8]>::try_from(v)) {
+            let old = match old.map(<[u8; 8]>::try_from) {
                 None => 0,
                 Some(Ok(bytes)) => u64::from_le_bytes(bytes),
                 Some(Err(_)) => return Ok(Gave::NoNumber),

@@ -56,8 +56,11 @@ pub(crate) fn check(start: [u64; KEYS], groups: &[Timed<Group>]) -> Result<(), A
     }
 }
 
+/// A value for some of the keys.
+type Values = [Option<u64>; KEYS];
+
 /// What a group read from others, and leaves, for each key.
-fn inside(n: usize, group: &Group) -> Result<([Option<u64>; KEYS], [Option<u64>; KEYS]), Anomaly> {
+fn inside(n: usize, group: &Group) -> Result<(Values, Values), Anomaly> {
     let (mut read, mut now) = ([None; KEYS], [None; KEYS]);
     let mut left = [None; KEYS];
     for step in &group.steps {

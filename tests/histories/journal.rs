@@ -76,7 +76,12 @@ impl Journal {
 
     /// How many operations a process has begun.
     pub(crate) fn begun(&self, process: usize) -> usize {
-        (0..self.entries).find(|n| self.get(process, *n, KIND) == 0).unwrap_or(self.entries)
+        self.begun_from(process, 0)
+    }
+
+    /// The same, if it is known that it has begun as many as `from`.
+    pub(crate) fn begun_from(&self, process: usize, from: usize) -> usize {
+        (from..self.entries).find(|n| self.get(process, *n, KIND) == 0).unwrap_or(self.entries)
     }
 }
 

@@ -7,7 +7,7 @@
 //! depends on what (`graph`). The checkers are judged first: by histories made by hand, with seeded faults; by trying
 //! all orders of small histories made by chance; and by real recordings of clients with a fault of their own.
 //!
-//! `NETSHM_OPERATIONS` operations on single keys, and as many in groups, or `NETSHM_LONG=1` for 1,000,000 of each;
+//! `NETSHM_OPERATIONS` operations on single keys, and as many in groups, or `NETSHM_LONG=1` for 2,000,000 of each;
 //! `NETSHM_LOCKING` for one locking method, else both. `NETSHM_SEED` repeats the choices, `NETSHM_ROUND` goes on at
 //! that round, since each round is a recording of its own.
 
@@ -116,7 +116,7 @@ fn campaign(subject: Subject, test: &str) {
     for (locking, share) in methods() {
         let short = if subject == Subject::Groups { 120_000 } else { 240_000 };
         let wanted = support::setting("NETSHM_OPERATIONS").unwrap_or(if support::long() {
-            1_000_000
+            2_000_000
         } else {
             short / share
         });

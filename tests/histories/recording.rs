@@ -10,7 +10,7 @@ use crate::support::process::{Child, Exit, Shared, fork, leave, watchdog};
 use crate::support::random::Random;
 use crate::support::scratch::{Scratch, assert_sound};
 use netshm::{Error, HashTable, Locking, ManageOptions, Name, OpenOptions};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a recording is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,9 @@ impl Score {
     }
 }
 
+/// Nobody does nothing for so long, also on a machine that is very busy.
+const STUCK: Duration = Duration::from_secs(300);
+
 /// The word that lets them begin.
 const GO: usize = 0;
 
@@ -75,7 +78,6 @@ fn open(name: &Name, plan: &Plan, reads_only: bool) -> HashTable {
 }
 
 fn work(name: &Name, plan: &Plan, journal: &Journal, go: &Shared, me: usize, life: u64) {
-    watchdog(120);
     let reads_only = plan.reader && me + 1 == plan.processes;
     let mut client = Client {
         table: open(name, plan, reads_only),
@@ -151,31 +153,59 @@ fn record(plan: &Plan) -> (Scratch, Journal, u64) {
     std::thread::sleep(Duration::from_millis(20));
     go.set(GO, 1);
     let mut kills = 0;
-    while kills < plan.kills {
-        std::thread::sleep(Duration::from_micros(random.below(3000)));
+    let mut progress = Progress::new(plan.processes);
+    while !progress.all_are_through(&mut workers, &journal, plan) {
+        std::thread::sleep(Duration::from_micros(100 + random.below(3000)));
         let victim = random.below(plan.processes as u64) as usize;
-        let ended = workers[victim].kill();
-        if ended == Exit::KILLED {
+        if kills < plan.kills && workers[victim].poll().is_none() && workers[victim].kill() == Exit::KILLED {
             kills += 1;
             lives[victim] += 1;
             workers[victim] = start(victim, lives[victim]);
         }
-        if workers.iter_mut().all(|w| w.poll().is_some()) {
-            break;
-        }
-    }
-    for (n, worker) in workers.iter_mut().enumerate() {
-        let exit = worker.wait();
-        assert_eq!(exit, Exit::Code(0), "process {n} of {plan:?}");
     }
     let exit = fork(|| audit(name, plan, &journal)).wait();
     assert_eq!(exit, Exit::Code(0), "the audit of {plan:?}");
     (scratch, journal, kills)
 }
 
+/// How far the workers are.
+struct Progress {
+    /// Entries, and when there was the last new one.
+    last: Vec<(usize, Instant)>,
+}
+
+impl Progress {
+    fn new(processes: usize) -> Progress {
+        Progress { last: vec![(0, Instant::now()); processes] }
+    }
+
+    /// Have all ended? Fails if one has failed, or does nothing for very long.
+    fn all_are_through(&mut self, workers: &mut [Child], journal: &Journal, plan: &Plan) -> bool {
+        let mut all = true;
+        for (n, worker) in workers.iter_mut().enumerate() {
+            if let Some(exit) = worker.poll() {
+                assert_eq!(exit, Exit::Code(0), "process {n} of {plan:?}");
+                continue;
+            }
+            all = false;
+            let (entries, at) = &mut self.last[n];
+            let now = journal.begun_from(n, *entries);
+            if now != *entries {
+                (*entries, *at) = (now, Instant::now());
+            }
+            if at.elapsed() > STUCK {
+                let read = |file| std::fs::read_to_string(format!("/proc/{}/{file}", worker.pid()));
+                let [stat, place] = [read("stat"), read("wchan")];
+                panic!("process {n} is stuck in entry {now} of {plan:?}: {stat:?} {place:?}");
+            }
+        }
+        all
+    }
+}
+
 /// Reads everything in a group, which recovers the dead, and writes it down as one more process.
 fn audit(name: &Name, plan: &Plan, journal: &Journal) {
-    watchdog(60);
+    watchdog(STUCK.as_secs() as u32);
     let table = open(name, plan, false);
     let me = plan.processes;
     let before = stamp_before();
@@ -187,9 +217,9 @@ fn audit(name: &Name, plan: &Plan, journal: &Journal) {
     let values = |n: usize| all[n].iter().rev().map(|v| number::from_bytes(v).expect("is whole"));
     match plan.subject {
         Subject::Singles => {
-            for n in 0..plan.keys {
+            for (n, bindings) in all.iter().enumerate() {
                 stack::note_begin(journal, me, n, (Kind::FindAll, n, [0, 0]), before);
-                let gave = stack::Gave::List(all[n].len() as u64, stack::fingerprint(values(n)));
+                let gave = stack::Gave::List(bindings.len() as u64, stack::fingerprint(values(n)));
                 stack::note_end(journal, me, n, gave, after);
             }
         }
@@ -312,7 +342,7 @@ pub(crate) fn clock_ascends(turns: u64) -> Result<u64, String> {
     let players: Vec<Child> = (0..2)
         .map(|me| {
             fork(|| {
-                watchdog(60);
+                watchdog(STUCK.as_secs() as u32);
                 for turn in (me..turns).step_by(2) {
                     let mut spins = 0u32;
                     while shared.get(0) != turn {
