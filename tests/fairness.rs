@@ -3,16 +3,17 @@
 //! within three further attempts. A huge value can be read while it is replaced all the time.
 //!
 //! Method: what must not be blocked is done from beginning to end while the group is held, by processes of their own:
-//! that they end is the proof, and no time is measured. The ages of groups are seen from outside: a group's age is that of
-//! its first wait, which lies between its begin and the end of its first attempt, and both are published; so there are moments
-//! at which a group is the oldest for certain, and from these on its attempts are counted. `NETSHM_LOCKING` chooses
-//! the locking method, `NETSHM_ROUNDS` the number of groups of each process, `NETSHM_READS` that of reads of
-//! the huge value, `NETSHM_LONG=1` ten times as many of both.
+//! that they end is the proof, and no time is measured. The ages of groups, which decide who gives way, are read from
+//! the object's slots (docs/design.md, "Slot"): a group is the oldest from the first attempt on at whose beginning no slot
+//! has a smaller age, and its attempts are counted from there. `NETSHM_LOCKING` chooses the locking method,
+//! `NETSHM_ROUNDS` the number of groups of each process, `NETSHM_READS` that of reads of the huge value,
+//! `NETSHM_LONG=1` ten times as many of both.
 
 mod support;
 
 use netshm::{Error, HashTable, ManageOptions, Name, OpenOptions, Update};
-use std::sync::atomic::Ordering;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use support::process::{Child, Exit, Shared, fork, now_ns, watchdog};
 use support::random::Random;
 use support::scratch::{Scratch, assert_sound};
@@ -265,14 +266,55 @@ const FURTHER: usize = 3;
 /// Longest row of a distribution; what is longer is in the last place.
 const ROW: usize = 16;
 
-// Words: when each process has begun its group; then distributions.
-const BEGUN: usize = 0;
-const TOGETHER: usize = BEGUN + PROCESSES;
+// Words: a barrier, then distributions.
+const TOGETHER: usize = 0;
 const OLDEST: usize = TOGETHER + 1;
-const FIRST_BEGUN: usize = OLDEST + ROW;
-const ATTEMPTS: usize = FIRST_BEGUN + ROW;
+const ATTEMPTS: usize = OLDEST + ROW;
 const LONGEST: usize = ATTEMPTS + ROW;
 const WORDS: usize = LONGEST + 1;
+
+/// A view of an object's slots that changes nothing.
+struct Slots {
+    words: *const AtomicU64,
+    len: usize,
+}
+
+impl Slots {
+    fn new(scratch: &Scratch) -> Slots {
+        let file = std::fs::File::open(scratch.path()).expect("opens the data");
+        let len = file.metadata().expect("asks for the length").len() as usize;
+        // SAFETY: a new mapping, of a file that is never shortened.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        assert_ne!(at, libc::MAP_FAILED, "mmap: {}", std::io::Error::last_os_error());
+        Slots { words: at.cast_const().cast(), len: len / 8 }
+    }
+
+    fn word(&self, byte: u64) -> u64 {
+        let n = byte as usize / 8;
+        assert!(n < self.len, "the slots lie in the first part of the file");
+        // SAFETY: inside of the mapping.
+        unsafe { (*self.words.add(n)).load(Ordering::SeqCst) }
+    }
+
+    /// Process id and age of each slot that is taken. More slots than the first ones are not looked at.
+    fn ages(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        const CHUNKS: u64 = 3 * 4096 + 64;
+        let chunks = [(self.word(CHUNKS), 8), (self.word(CHUNKS + 8), 8)];
+        let slots =
+            chunks.into_iter().filter(|c| c.0 != 0).flat_map(|c| (0..c.1).map(move |n| c.0 + 8192 * n));
+        slots.filter(|at| self.word(*at) & 0xff == 1).map(|at| (self.word(at + 40), self.word(at + 48)))
+    }
+
+    /// Is the group that this process has open older than all others? One without an age has not had to wait yet, and
+    /// will be younger.
+    fn mine_is_oldest(&self) -> bool {
+        let me = std::process::id() as u64;
+        let mine = self.ages().find(|slot| slot.0 == me).map_or(0, |slot| slot.1);
+        mine != 0 && self.ages().all(|(pid, age)| pid == me || age == 0 || age > mine)
+    }
+}
 
 fn count(shared: &Shared, row: usize, n: u64) {
     shared.add(row + (n as usize).min(ROW - 1), 1);
@@ -284,32 +326,23 @@ fn row(shared: &Shared, row: usize) -> Vec<u64> {
     all[..len].to_vec()
 }
 
-fn compete(name: &Name, shared: &Shared, me: usize, rounds: u64) {
-    watchdog(2 * STUCK_SECONDS);
-    let t = open(name);
+fn compete(scratch: &Scratch, shared: &Shared, me: usize, rounds: u64) {
+    let t = open(scratch.name());
+    let slots = Slots::new(scratch);
     let mut random = Random::new(me as u64);
     let keys: [&[u8]; 2] = if me % 2 == 0 { [b"hot 1", b"hot 2"] } else { [b"hot 2", b"hot 1"] };
     shared.add(TOGETHER, 1);
     while shared.get(TOGETHER) < PROCESSES as u64 {
         std::thread::yield_now();
     }
-    let others_begun_after = |stamp: u64| (0..PROCESSES).all(|n| n == me || shared.get(BEGUN + n) > stamp);
     for _ in 0..rounds {
+        watchdog(STUCK_SECONDS);
         let begun = now_ns();
-        shared.set(BEGUN + me, begun);
-        let (mut attempts, mut as_oldest, mut as_first_begun) = (0, 0, 0);
-        // When the group had an age for certain.
-        let mut aged = None;
+        let (mut attempts, mut as_oldest) = (0, 0);
         let done = t.table().group_retry(None, || {
             attempts += 1;
-            if attempts == 2 {
-                aged = Some(now_ns());
-            }
-            if as_oldest > 0 || aged.is_some_and(others_begun_after) {
+            if as_oldest > 0 || slots.mine_is_oldest() {
                 as_oldest += 1;
-            }
-            if as_first_begun > 0 || others_begun_after(begun) {
-                as_first_begun += 1;
             }
             t.increment(keys[0], 1, 0)?;
             // So that others come in between.
@@ -319,11 +352,9 @@ fn compete(name: &Name, shared: &Shared, me: usize, rounds: u64) {
             }
             t.increment(keys[1], 1, 0).map(|_| ())
         });
-        shared.set(BEGUN + me, u64::MAX);
         assert_eq!(done, Ok(()));
         count(shared, ATTEMPTS, attempts);
         count(shared, OLDEST, as_oldest);
-        count(shared, FIRST_BEGUN, as_first_begun);
         shared.word(LONGEST).fetch_max(now_ns() - begun, Ordering::SeqCst);
     }
 }
@@ -332,42 +363,33 @@ fn the_oldest_of_eight_groups_gets_through_within_three_attempts() {
     let rounds = number_of("NETSHM_ROUNDS", 1500);
     let scratch = Scratch::posix("oldest");
     let shared = Shared::new(WORDS);
-    (0..PROCESSES).for_each(|n| shared.set(BEGUN + n, u64::MAX));
     let name = scratch.name();
-    succeed(
-        (0..PROCESSES)
-            .map(|me| {
-                fork({
-                    let shared = &shared;
-                    move || compete(name, shared, me, rounds)
-                })
-            })
-            .collect(),
-    );
+    succeed(vec![fork(|| {
+        let t = open(name);
+        [b"hot 1", b"hot 2"].iter().for_each(|key| t.add(*key, &0i64.to_le_bytes()).expect("adds"));
+    })]);
+    let (shared, scratch) = (&shared, &scratch);
+    succeed((0..PROCESSES).map(|me| fork(move || compete(scratch, shared, me, rounds))).collect());
     succeed(vec![fork(|| {
         let t = open(name);
         let sum = rounds as i64 * PROCESSES as i64;
         assert_eq!((t.increment(b"hot 1", 0, 0), t.increment(b"hot 2", 0, 0)), (Ok(sum), Ok(sum)));
     })]);
     assert_sound(name);
-    let oldest = row(&shared, OLDEST);
+    let oldest = row(shared, OLDEST);
     println!(
         "  {PROCESSES} processes, {rounds} groups each, on 2 keys in opposite order ({:?})",
         support::locking()
     );
-    println!("  groups by attempts needed (0, 1, 2, ..., {} or more): {:?}", ROW - 1, row(&shared, ATTEMPTS));
-    println!("  by attempts after the group was the oldest for certain (0: it never was): {oldest:?}");
-    println!(
-        "  by attempts after no older begin was left (0: there was one to the end): {:?}",
-        row(&shared, FIRST_BEGUN)
-    );
+    println!("  groups by attempts needed (0, 1, 2, ..., {} or more): {:?}", ROW - 1, row(shared, ATTEMPTS));
+    println!("  by attempts that began when the group was the oldest, after others in vain: {oldest:?}");
     println!("  longest time of one group {:.1} ms", shared.get(LONGEST) as f64 / 1e6);
-    let ever_oldest: u64 = oldest.iter().skip(1).sum();
-    assert!(ever_oldest > 20, "hardly any group was the oldest after a first attempt in vain: {oldest:?}");
     assert!(
         oldest.len() <= FURTHER + 1,
         "an oldest group needed more than {FURTHER} further attempts: {oldest:?}"
     );
+    let ever_oldest: u64 = oldest.iter().skip(1).sum();
+    assert!(ever_oldest > 20, "hardly any group was the oldest after a first attempt in vain: {oldest:?}");
 }
 
 // ---- A huge value

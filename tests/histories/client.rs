@@ -54,15 +54,20 @@ pub(crate) struct Client<'a> {
     pub(crate) fault: Option<Fault>,
     /// Only looks.
     pub(crate) reads_only: bool,
+    /// How many of 1,000 values have the same length.
+    pub(crate) alike: u64,
+    /// Lets this process be stopped, in the middle of changes as well. Somebody has to wake it.
+    pub(crate) stops: bool,
     /// The value that this process has seen last, for each key.
     pub(crate) seen: Vec<u64>,
 }
 
 fn found(value: Option<Vec<u8>>) -> Gave {
-    match value {
-        None => Gave::Value(ABSENT),
-        Some(bytes) => number::from_bytes(&bytes).map_or(Gave::Torn, Gave::Value),
-    }
+    value.map_or(Gave::Value(ABSENT), |bytes| bytes_gave(&bytes))
+}
+
+fn bytes_gave(bytes: &[u8]) -> Gave {
+    number::from_bytes(bytes).map_or(Gave::Torn, Gave::Value)
 }
 
 fn list(newest_first: &[Vec<u8>]) -> Gave {
@@ -103,10 +108,48 @@ impl Client<'_> {
     }
 
     fn fresh(&mut self, rest: u64) -> u64 {
-        number::number(number::class(self.random.below(1000)), self.me, self.entry, rest)
+        // Often of the same length, so that values are changed in place.
+        let class =
+            if self.random.below(1000) < self.alike { 3 } else { number::class(self.random.below(1000)) };
+        number::number(class, self.me, self.entry, rest)
+    }
+
+    /// Looks at the keys one after the other, as fast as possible, in one order or the other: what lasts for moments only
+    /// is seen like that, if at all. Readers leave nothing behind, so that it need not be known beforehand that they
+    /// begin.
+    fn look_around(&mut self) -> Vec<(usize, [u64; 2], Gave)> {
+        let names: Vec<Vec<u8>> = (0..self.keys).map(key).collect();
+        let mut order: Vec<usize> = (0..self.keys).collect();
+        if self.random.once_in(2) {
+            order.reverse();
+        }
+        let mut buffer = [0; 1024];
+        let mut seen = Vec::with_capacity(self.keys);
+        for n in order {
+            let before = stamp_before();
+            let len = self.table.find_into(&names[n], &mut buffer);
+            let times = [before, stamp_after()];
+            match len {
+                Ok(None) => seen.push((n, times, Gave::Value(ABSENT))),
+                Ok(Some(len)) => seen.push((n, times, bytes_gave(&buffer[..len]))),
+                Err(Error::TooSmall { .. }) => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
+        seen
     }
 
     // ---- Single keys
+
+    /// Before an operation: perhaps this process is stopped soon, before one of its stores.
+    pub(crate) fn tempt(&mut self) {
+        #[cfg(feature = "inject")]
+        if self.stops && self.random.once_in(20) {
+            netshm::inject::stop_at(self.random.below(100));
+        }
+        #[cfg(not(feature = "inject"))]
+        assert!(!self.stops, "needs the feature `inject`");
+    }
 
     /// Does an operation on one key, or a call for several, and writes it down.
     pub(crate) fn do_single(&mut self) {
@@ -125,7 +168,15 @@ impl Client<'_> {
             90..93 => (UpdateAway, [0, 0]),
             93..95 => (Touch, [0, 0]),
             95..96 => (Clear, [0, 0]),
-            96..98 => return self.replace_many(),
+            96..97 => return self.replace_many(),
+            97..99 => {
+                for (n, times, gave) in self.look_around() {
+                    stack::note_begin(self.journal, self.me, self.entry, (Find, n, [0, 0]), times[0]);
+                    stack::note_end(self.journal, self.me, self.entry, gave, times[1]);
+                    self.entry += 1;
+                }
+                return;
+            }
             _ => return self.find_many(),
         };
         self.begin(self.entry, kind, key, arguments);
@@ -330,6 +381,7 @@ impl Client<'_> {
     pub(crate) fn do_group(&mut self) {
         let choice = self.random.below(100);
         match choice {
+            n if n < 6 || (self.reads_only && n < 60) => return self.look_at_all(),
             n if self.reads_only || n < 12 => self.single(How::Read),
             12..18 => self.single(How::Write),
             18..26 => self.single(How::Update),
@@ -342,6 +394,17 @@ impl Client<'_> {
 
     fn note(&self) -> registers::Note<'_> {
         registers::Note { journal: self.journal, process: self.me, entry: self.entry }
+    }
+
+    fn look_at_all(&mut self) {
+        for (n, times, gave) in self.look_around() {
+            let read = if let Gave::Value(value) = gave { Some(value) } else { Some(GARBAGE) };
+            self.note().begin(times[0]);
+            self.note().step(Step { key: n, read, written: None, undone: false });
+            self.note().sealed(true);
+            self.note().end(times[1]);
+            self.entry += 1;
+        }
     }
 
     fn single(&mut self, how: How) {

@@ -7,6 +7,9 @@
 //! depends on what (`graph`). The checkers are judged first: by histories made by hand, with seeded faults; by trying
 //! all orders of small histories made by chance; and by real recordings of clients with a fault of their own.
 //!
+//! With the feature `inject` processes also stop for a while, or die, before any store of theirs, so that moments become long
+//! which are short.
+//!
 //! `NETSHM_OPERATIONS` operations on single keys, and as many in groups, or `NETSHM_LONG=1` for 2,000,000 of each;
 //! `NETSHM_LOCKING` for one locking method, else both. `NETSHM_SEED` repeats the choices, `NETSHM_ROUND` goes on at
 //! that round, since each round is a recording of its own.
@@ -48,7 +51,8 @@ fn checkers_agree_with_trying_all_orders() {
 }
 
 fn stamps_of_all_processes_are_of_one_clock() {
-    let turns = recording::clock_ascends(100_000).unwrap_or_else(|e| panic!("the clock runs back: {e}"));
+    let turns = recording::clock_ascends(if support::long() { 1_000_000 } else { 10_000 })
+        .unwrap_or_else(|e| panic!("the clock runs back: {e}"));
     println!("  {turns} stamps of two processes in turn ascend");
 }
 
@@ -63,6 +67,8 @@ fn find_out(subject: Subject, fault: Fault, random: &mut Random) {
             kills: 0,
             grows: false,
             reader: false,
+            alike: 0,
+            stops: false,
             fault: Some(fault),
             seed: random.next(),
         };
@@ -106,6 +112,8 @@ fn plan(subject: Subject, locking: Locking, round: u64, seed: u64) -> Plan {
         grows: random.once_in(2),
         // One who may not recover would wait for somebody who does.
         reader: kills == 0 && random.once_in(3),
+        alike: if groups || random.once_in(2) { 700 } else { 0 },
+        stops: cfg!(feature = "inject") && round % 4 < 2,
         fault: None,
         seed: random.next(),
     }

@@ -34,6 +34,11 @@ pub(crate) struct Plan {
     pub(crate) grows: bool,
     /// The last process has the object open for reading only.
     pub(crate) reader: bool,
+    /// How many of 1,000 values have the same length.
+    pub(crate) alike: u64,
+    /// Processes are stopped before some store of theirs, and go on a little later. Needs the feature `inject`, as all of
+    /// this does; with it, kills hit before some store as well.
+    pub(crate) stops: bool,
     pub(crate) fault: Option<Fault>,
     pub(crate) seed: u64,
 }
@@ -77,7 +82,8 @@ fn open(name: &Name, plan: &Plan, reads_only: bool) -> HashTable {
     HashTable::manage(&object.expect("opens"), &options(plan.locking)).expect("manages")
 }
 
-fn work(name: &Name, plan: &Plan, journal: &Journal, go: &Shared, me: usize, life: u64) {
+/// One life of a process. If it is to die of itself, it does so before one of its first stores.
+fn work(name: &Name, plan: &Plan, journal: &Journal, go: &Shared, me: usize, life: u64, dies: bool) {
     let reads_only = plan.reader && me + 1 == plan.processes;
     let mut client = Client {
         table: open(name, plan, reads_only),
@@ -88,6 +94,8 @@ fn work(name: &Name, plan: &Plan, journal: &Journal, go: &Shared, me: usize, lif
         random: Random::new(plan.seed ^ (me as u64) << 50 ^ life << 40),
         fault: plan.fault,
         reads_only,
+        alike: plan.alike,
+        stops: plan.stops,
         seen: vec![number::ABSENT; plan.keys],
     };
     while go.get(GO) == 0 {
@@ -96,8 +104,15 @@ fn work(name: &Name, plan: &Plan, journal: &Journal, go: &Shared, me: usize, lif
     if life > 0 && !client.is_through() {
         client.settle();
     }
+    #[cfg(feature = "inject")]
+    if dies {
+        netshm::inject::arm(client.random.below(2000));
+    }
+    #[cfg(not(feature = "inject"))]
+    assert!(!dies, "needs the feature `inject`");
     let grower = plan.grows && me == 0;
     while !client.is_through() {
+        client.tempt();
         match plan.subject {
             Subject::Singles => client.do_single(),
             Subject::Groups => client.do_group(),
@@ -148,8 +163,10 @@ fn record(plan: &Plan) -> (Scratch, Journal, u64) {
     assert_eq!(exit, Exit::Code(0), "the preparation");
     let mut random = Random::new(plan.seed);
     let mut lives = vec![0; plan.processes];
-    let start = |me: usize, life: u64| fork(|| work(name, plan, &journal, &go, me, life));
-    let mut workers: Vec<Child> = (0..plan.processes).map(|me| start(me, 0)).collect();
+    let start = |me: usize, life: u64, dies| fork(|| work(name, plan, &journal, &go, me, life, dies));
+    let may_die = |n: u64| cfg!(feature = "inject") && n < plan.kills;
+    let mut workers: Vec<Child> =
+        (0..plan.processes).map(|me| start(me, 0, may_die(me as u64) && !plan.stops)).collect();
     std::thread::sleep(Duration::from_millis(20));
     go.set(GO, 1);
     let mut kills = 0;
@@ -157,10 +174,20 @@ fn record(plan: &Plan) -> (Scratch, Journal, u64) {
     while !progress.all_are_through(&mut workers, &journal, plan) {
         std::thread::sleep(Duration::from_micros(100 + random.below(3000)));
         let victim = random.below(plan.processes as u64) as usize;
-        if kills < plan.kills && workers[victim].poll().is_none() && workers[victim].kill() == Exit::KILLED {
-            kills += 1;
-            lives[victim] += 1;
-            workers[victim] = start(victim, lives[victim]);
+        if kills < plan.kills && workers[victim].poll().is_none() && random.once_in(2) {
+            workers[victim].kill();
+        }
+        for n in 0..plan.processes {
+            match workers[n].poll() {
+                None if plan.stops => workers[n].signal(libc::SIGCONT),
+                Some(Exit::KILLED) => {
+                    kills += 1;
+                    lives[n] += 1;
+                    let dies = may_die(kills + plan.processes as u64) && !plan.stops && random.once_in(2);
+                    workers[n] = start(n, lives[n], dies);
+                }
+                _ => {}
+            }
         }
     }
     let exit = fork(|| audit(name, plan, &journal)).wait();
@@ -183,11 +210,16 @@ impl Progress {
     fn all_are_through(&mut self, workers: &mut [Child], journal: &Journal, plan: &Plan) -> bool {
         let mut all = true;
         for (n, worker) in workers.iter_mut().enumerate() {
-            if let Some(exit) = worker.poll() {
-                assert_eq!(exit, Exit::Code(0), "process {n} of {plan:?}");
-                continue;
+            match worker.poll() {
+                Some(Exit::Code(0)) => continue,
+                // It is started again.
+                Some(Exit::KILLED) if plan.kills > 0 => {
+                    all = false;
+                    continue;
+                }
+                Some(exit) => panic!("process {n} of {plan:?}: {exit:?}"),
+                None => all = false,
             }
-            all = false;
             let (entries, at) = &mut self.last[n];
             let now = journal.begun_from(n, *entries);
             if now != *entries {
