@@ -156,7 +156,7 @@ fn campaign(subject: Subject, test: &str) {
             begin.elapsed().as_secs_f32()
         );
         assert!(score.effort.overlapping > score.operations / 200, "they hardly ever met");
-        assert!(score.kills == 0 || score.cut_off > 0, "no kill cut off anything");
+        assert!(score.kills < 20 || score.cut_off > 0, "no kill cut off anything");
     }
 }
 
