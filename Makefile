@@ -36,7 +36,7 @@ help:
 	@echo '      test-models test-tsan-c'
 	@echo 'test-long: test, and the long forms, test-tsan, check-msrv-all'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
-	@echo 'demo (FILES, KILL), kill-peers (KILLS)'
+	@echo 'demo (FILES, KILL), kill-peers (KILLS), coverage (ROOMS)'
 	@echo 'bench: bench-peers bench-array bench-wake (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report, bench-map (BENCH_KEYS);'
 	@echo '       bench-growth, -large, -walk, -huge, -sim'
 	@echo 'gates: check-header check-symbols check-calls check-abi check-soname check-install check-msrv check-instructions'
@@ -203,6 +203,11 @@ test: test-ocaml
 .PHONY: test-ocaml
 test-ocaml: lib
 	@if tests/ocaml/need.sh; then tests/ocaml/run.sh "$(abspath $(BUILD))" "$(CC)"; fi
+
+# Which lines and branches the tests reach; with ROOMS, also the branches of these of which one side was never taken.
+.PHONY: coverage
+coverage:
+	@tests/coverage/run.sh "$(abspath $(BUILD))" $(ROOMS)
 
 # ---- Measuring: figures and goals, beside a private map and the limit. See docs/performance.md.
 

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Which lines and branches the Rust and C tests reach, per room of src/. usage: run.sh BUILD [ROOM...]
+# With rooms: also every branch of theirs of which one side was never taken, for somebody to look at.
+#
+# Processes are killed in these tests at any moment, so counters lie in mapped files ("%c") that all processes share.
+# Needs a nightly toolchain with llvm-tools: branches are not counted by the stable one.
+set -eu
+cd "$(dirname "$0")/../.."
+build=$1/coverage
+shift
+toolchain=${NIGHTLY:-nightly}
+if ! rustup run "$toolchain" rustc --version > /dev/null 2>&1; then
+    echo "SKIP: coverage: there is no toolchain $toolchain"
+    exit 0
+fi
+rustup component add --toolchain "$toolchain" llvm-tools > /dev/null 2>&1 || true
+tools=$(rustup run "$toolchain" rustc --print sysroot)/lib/rustlib/$(rustup run "$toolchain" rustc -vV | sed -n 's/^host: //p')/bin
+if [ ! -x "$tools/llvm-cov" ]; then
+    echo "SKIP: coverage: $toolchain has no llvm-tools, and they could not be installed"
+    exit 0
+fi
+mkdir -p "$build"
+rm -f "$build"/*.profraw
+export RUSTFLAGS="-C instrument-coverage -Z coverage-options=branch -C llvm-args=-runtime-counter-relocation"
+export LLVM_PROFILE_FILE="$build/%m%c.profraw"
+cargo="rustup run $toolchain cargo"
+# shellcheck disable=SC2086 # TESTS and cargo are several words
+$cargo test --features inject --target-dir "$build/target" ${TESTS:---lib --tests} --no-fail-fast > "$build/tests.log" 2>&1 ||
+    echo "coverage: some tests failed, see $build/tests.log"
+# The C suite on a shared library that counts as well.
+# shellcheck disable=SC2086
+$cargo build --lib --target-dir "$build/target" >> "$build/tests.log" 2>&1
+mkdir -p "$build/lib"
+for name in libnetshm.so libnetshm.so.0; do cp "$build/target/debug/libnetshm.so" "$build/lib/$name"; done
+cp "$build/target/debug/libnetshm.a" "$build/lib/"
+make --no-print-directory -C c_tests BUILD="$build" CC=cc CXX=c++ VARIANTS=c-shared variants >> "$build/tests.log" 2>&1 ||
+    echo "coverage: some C tests failed, see $build/tests.log"
+"$tools/llvm-profdata" merge --sparse --failure-mode=all "$build"/*.profraw -o "$build/all.profdata"
+# shellcheck disable=SC2086
+objects=$($cargo test --features inject --target-dir "$build/target" ${TESTS:---lib --tests} --no-run --message-format=json 2> /dev/null |
+    sed -n 's/.*"executable":"\([^"]*\)".*/--object \1/p')
+objects="$objects --object $build/lib/libnetshm.so.0"
+# shellcheck disable=SC2086
+"$tools/llvm-cov" export --format=lcov --instr-profile="$build/all.profdata" $objects --sources "$PWD/src" > "$build/lcov.info"
+exec tests/coverage/report.py "$build/lcov.info" "$@"
