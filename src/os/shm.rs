@@ -265,8 +265,11 @@ fn open_file(path: &Path, flags: OpenFlags, mode: Mode) -> Result<Files> {
     let open = |extra| open_path(path, access | extra, mode);
     let (fd, created) = open_or_create(open, flags.create, flags.exclusive)
         .map_err(|errno| open_error("open", "file_name", errno))?;
-    require_regular(fd.as_fd(), "file_name")?;
-    Files::assemble(Some(Name::File(path.to_owned())), fd, None, flags, created).inspect_err(|_| {
+    let assemble = || {
+        require_regular(fd.as_fd(), "file_name")?;
+        Files::assemble(Some(Name::File(path.to_owned())), fd, None, flags, created)
+    };
+    assemble().inspect_err(|_| {
         if created {
             // The file was made where it cannot be used; the error to report is the first one.
             let _ = unlink_path(path);
@@ -305,7 +308,16 @@ fn open_posix(
         }
     }
     let name = Name::Posix { file: file.to_owned(), mem: mem.to_owned() };
-    Files::assemble(Some(name), fd, management, flags, created)
+    let made_file = management.as_ref().is_some_and(Management::created);
+    Files::assemble(Some(name), fd, management, flags, created).inspect_err(|_| {
+        // What others may have found already stays.
+        if created && flags.exclusive {
+            let _ = nix::sys::mman::shm_unlink(mem);
+            if made_file {
+                let _ = unlink_path(file);
+            }
+        }
+    })
 }
 
 /// Opens or creates the memory; before it is created, the management file names it.
@@ -332,7 +344,11 @@ fn open_registered_memory(
         Some(fd) => (fd, false),
         None => open_or_create(open, true, flags.exclusive).map_err(failed)?,
     };
-    require_regular(fd.as_fd(), "mem_name")?;
+    require_regular(fd.as_fd(), "mem_name").inspect_err(|_| {
+        if created && flags.exclusive {
+            let _ = nix::sys::mman::shm_unlink(mem);
+        }
+    })?;
     Ok((fd, created))
 }
 

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 const SHORT: u64 = 2000;
-const LONG: u64 = 1_000_000;
+const LONG: u64 = 10_000;
 
 /// A round of the short form is shorter, so that all kinds of objects get their turn.
 fn kills_per_round() -> u64 {
