@@ -236,7 +236,13 @@ impl<'a> Writer<'a> {
     /// Takes a lock, recovering dead owners, and standing back if it is the first one while somebody holds
     /// the gate.
     pub(crate) fn lock(&mut self, at: Offset, rank: Rank) -> Result<()> {
+        // Each round but the last one has overcome something. Only words that somebody scribbles on bring ever more.
+        let mut rounds = 0;
         loop {
+            if rounds > 0 && self.is_late(rounds) {
+                return Err(Error::Timeout { holder_pid: 0 });
+            }
+            rounds += 1;
             match acquire(self.segment, self.me, &mut self.s.p, at, rank, self.patience)? {
                 Acquired::OwnerDead(slot, state) => self.recover(slot, state)?,
                 Acquired::AtRest if at == header::GATE => life::rouse(self.segment, self.me, self.patience)?,
@@ -296,6 +302,7 @@ impl<'a> Writer<'a> {
             if slot == self.s.p.slot {
                 continue;
             }
+            let mut rounds = 0;
             loop {
                 let outcome = wait_for_empty_list(segment, self.me, &mut self.s.p, slot, base, self.patience)
                     .and_then(|acquired| match acquired {
@@ -304,7 +311,11 @@ impl<'a> Writer<'a> {
                     });
                 match outcome {
                     Ok(true) => break,
-                    Ok(false) => {}
+                    Ok(false) if !self.is_late(rounds) => rounds += 1,
+                    Ok(false) => {
+                        self.s.p.release_from(segment, before);
+                        return Err(Error::Timeout { holder_pid: self.me.pid_of(segment, slot) });
+                    }
                     Err(e) => {
                         self.s.p.release_from(segment, before);
                         return Err(e);
@@ -326,16 +337,35 @@ impl<'a> Writer<'a> {
         if let Life::Dead(state) = self.me.life_of(self.segment, word.owner())? {
             return self.recover(word.owner(), state);
         }
-        let late = match self.patience {
-            Patience::Try => *rounds > 1000,
-            Patience::Until(deadline) => deadline.passed(),
-        };
-        if late {
+        if self.is_late(*rounds) {
             debug_assert!(!self.holds(at));
             return Err(Error::Timeout { holder_pid: self.me.pid_of(self.segment, word.owner()) });
         }
         time::sleep(Duration::from_micros(50));
         Ok(())
+    }
+
+    /// Waits a moment after something has changed while it was read.
+    #[cold]
+    pub(crate) fn wait_for_rest(&self, rounds: &mut u32) -> Result<()> {
+        *rounds += 1;
+        if *rounds < 100 {
+            std::hint::spin_loop();
+            return Ok(());
+        }
+        if self.is_late(*rounds) {
+            return Err(Error::Busy("what was read changed each time"));
+        }
+        time::sleep(Duration::from_micros(50));
+        Ok(())
+    }
+
+    /// Has it lasted too long, after so many rounds?
+    fn is_late(&self, rounds: u32) -> bool {
+        match self.patience {
+            Patience::Try => rounds > 1000,
+            Patience::Until(deadline) => deadline.passed(),
+        }
     }
 
     #[cold]

@@ -194,7 +194,9 @@ impl Engine {
     pub(crate) fn refresh(&self, table: &TableView, patience: Patience) -> Result<()> {
         let mut rounds = 0;
         table.roots.refresh(&self.segment, |gate| {
-            self.overcome(table, Obstacle::Writing(header::GATE, gate.owner()), &mut rounds, patience)
+            let obstacle =
+                gate.map_or(Obstacle::Changed, |gate| Obstacle::Writing(header::GATE, gate.owner()));
+            self.overcome(table, obstacle, &mut rounds, patience)
         })
     }
 
@@ -249,6 +251,7 @@ impl Engine {
             if gate.unchanged_for_readers(LockWord(self.segment.load(header::GATE))) {
                 return outcome;
             }
+            self.overcome(&nobody, Obstacle::Changed, &mut rounds, patience)?;
         }
     }
 

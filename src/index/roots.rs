@@ -182,16 +182,14 @@ impl Roots {
     pub(crate) fn refresh(
         &self,
         segment: &Segment,
-        mut wait: impl FnMut(LockWord) -> Result<()>,
+        mut wait: impl FnMut(Option<LockWord>) -> Result<()>,
     ) -> Result<()> {
         let _turn = self.refreshing.take();
         loop {
             let gate = LockWord(segment.load_acquire(header::GATE));
             if gate.is_writing() {
-                match wait(gate) {
-                    Ok(()) => continue,
-                    Err(e) => return Err(e),
-                }
+                wait(Some(gate))?;
+                continue;
             }
             let outcome = self.read(segment, Roots::version_of(gate));
             segment.fence_acquire();
@@ -199,6 +197,7 @@ impl Roots {
                 return outcome;
             }
             self.version.store(NOTHING_KNOWN, Ordering::Release);
+            wait(None)?;
         }
     }
 

@@ -125,11 +125,14 @@ fn acquire_slowly(
             wait.give_up(segment, p, at);
             return Err(Error::Deadlock);
         }
-        if woken {
+        // Who is woken, or finds another owner, each time he looks is late all the same.
+        let late = deadline.passed();
+        if woken && !late {
             continue;
         }
         let now = LockWord(segment.load_acquire(at));
-        if now.owner() != word.owner() {
+        let can_be_had = now.is_free() || now.owner() == SlotIndex::AT_REST;
+        if can_be_had || now.owner() != word.owner() && !late {
             continue;
         }
         match me.life_of(segment, now.owner())? {
@@ -140,7 +143,7 @@ fn acquire_slowly(
             Life::NobodyThere => wait.stray(segment, at, now)?,
             Life::Alive => {}
         }
-        if deadline.passed() {
+        if late {
             let holder_pid = me.pid_of(segment, now.owner());
             wait.give_up(segment, p, at);
             return Err(Error::Timeout { holder_pid });

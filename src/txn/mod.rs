@@ -51,7 +51,10 @@ impl TableView {
     /// Reads the roots again, recovering whoever died while replacing them.
     pub(crate) fn refresh(&self, w: &Writer) -> Result<()> {
         let mut rounds = 0;
-        self.roots.refresh(w.segment, |gate| w.wait_for_writing(header::GATE, gate, &mut rounds))
+        self.roots.refresh(w.segment, |gate| match gate {
+            Some(gate) => w.wait_for_writing(header::GATE, gate, &mut rounds),
+            None => w.wait_for_rest(&mut rounds),
+        })
     }
 }
 
