@@ -8,13 +8,10 @@ use crate::error::{Damage, Error, Result};
 use crate::format::bucket::LINE_BYTES;
 use crate::format::lock_word::LockWord;
 use crate::format::slot::{self, State};
-use crate::format::{Offset, PAGE_BYTES, header, root};
+use crate::format::{Circle, Offset, PAGE_BYTES, header, root};
 use crate::index::catalog;
 use crate::lock::attachment::all_slots;
 use crate::segment::Segment;
-
-/// Longest list of retired or spare roots that is followed; more than any object has.
-const MOST_ROOTS: u32 = 1 << 20;
 
 /// Frees all slots and all locks. Doing it again, after a death in the middle of it, does no harm.
 pub(crate) fn bring_to_rest(segment: &Segment) -> Result<()> {
@@ -27,9 +24,12 @@ pub(crate) fn bring_to_rest(segment: &Segment) -> Result<()> {
     for a in 0..header::ARENAS {
         free_lock(segment, header::arena(a));
     }
+    // Each line of the file is a bucket of one table at most.
+    let mut lines_left = segment.limit() / LINE_BYTES;
     for root in roots(segment)? {
         free_lock(segment, root.word(root::W_GROWTH_LOCK));
         for (first, buckets) in bucket_arrays(segment, root)? {
+            lines_left = lines_left.checked_sub(buckets).ok_or(Error::corrupt(Damage::Root, root))?;
             for i in 0..buckets {
                 free_lock(segment, first.add(i * LINE_BYTES));
             }
@@ -72,9 +72,11 @@ pub(crate) fn roots(segment: &Segment) -> Result<Vec<Offset>> {
     })?;
     for list in [header::RETIRED, header::SPARE] {
         let mut at = Offset(segment.load(list));
-        let mut left = MOST_ROOTS;
+        let mut circle = Circle::new();
         while !at.is_none() {
-            left = left.checked_sub(1).ok_or(Error::corrupt(Damage::Root, list))?;
+            if at.0 % PAGE_BYTES != 0 || circle.is_closed_by(at) {
+                return Err(Error::corrupt(Damage::Root, list));
+            }
             all.push(at);
             at = Offset(segment.load(at.word(root::W_NEXT_ROOT)));
         }

@@ -32,15 +32,16 @@ pub(crate) struct Offset(pub(crate) u64);
 impl Offset {
     pub(crate) const NONE: Offset = Offset(0);
 
-    /// The `n`th word of the structure that begins here.
+    /// The `n`th word of the structure that begins here. Where that may be is for who uses it to ask: offsets from
+    /// shared memory can be anything.
     #[inline(always)]
     pub(crate) const fn word(self, n: u64) -> Offset {
-        Offset(self.0 + 8 * n)
+        self.add(8 * n)
     }
 
     #[inline(always)]
     pub(crate) const fn add(self, bytes: u64) -> Offset {
-        Offset(self.0 + bytes)
+        Offset(self.0.wrapping_add(bytes))
     }
 
     #[inline(always)]
@@ -79,7 +80,7 @@ impl Page {
     }
 
     pub(crate) const fn add(self, pages: u32) -> Page {
-        Page(self.0 + pages)
+        Page(self.0.wrapping_add(pages))
     }
 }
 
@@ -108,4 +109,50 @@ pub(crate) const fn doubling_chunk(z: u64, first: u64) -> (u32, u64) {
 /// Elements in chunk `k` of such a sequence.
 pub(crate) const fn doubling_chunk_len(k: u32, first: u64) -> u64 {
     if k == 0 { first } else { first << (k - 1) }
+}
+
+/// Notices that a list in shared memory leads back into itself: of a list that goes round, it lets pass three times as many
+/// members at most as there are, and has no memory of its own (Brent's method).
+#[derive(Debug)]
+pub(crate) struct Circle {
+    mark: Offset,
+    left: u64,
+    span: u64,
+}
+
+impl Circle {
+    pub(crate) const fn new() -> Circle {
+        Circle { mark: Offset::NONE, left: 1, span: 1 }
+    }
+
+    /// Is this member, which comes next, one that was there before? It is none of those that are "none".
+    pub(crate) fn is_closed_by(&mut self, member: Offset) -> bool {
+        if member == self.mark {
+            return true;
+        }
+        self.left -= 1;
+        if self.left == 0 {
+            self.mark = member;
+            self.span = self.span.saturating_mul(2);
+            self.left = self.span;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn circles_are_noticed_soon_and_lists_pass() {
+        for (tail, round) in [(0, 1), (0, 2), (5, 1), (3, 7), (100, 1), (1, 100), (1000, 777)] {
+            let mut circle = Circle::new();
+            let next = |n: u64| if n < tail { n } else { tail + (n - tail) % round };
+            let passed = (0..).take_while(|n| !circle.is_closed_by(Offset(1 + next(*n)))).count() as u64;
+            assert!(passed >= tail + round - 1 && passed <= 3 * (tail + round), "{tail} {round}: {passed}");
+        }
+        let mut circle = Circle::new();
+        assert!((1..10_000).all(|n| !circle.is_closed_by(Offset(n))));
+    }
 }

@@ -123,9 +123,9 @@ impl Links {
 /// Free lists of runs, of each of the two sorts.
 pub(crate) const BINS: u32 = 48;
 
-/// The free list of runs of so many pages.
+/// The free list of runs of so many pages, at least one.
 pub(crate) const fn bin(pages: u32) -> u32 {
-    if pages <= 16 { pages - 1 } else { 12 + pages.ilog2() }
+    if pages <= 16 { pages.saturating_sub(1) } else { 12 + pages.ilog2() }
 }
 
 /// Where bitmap word `n` of a slab lies.

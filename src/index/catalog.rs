@@ -4,7 +4,7 @@
 
 use crate::error::{Damage, Error, Result};
 use crate::format::catalog::{ENTRIES, MAX_NAME, W_NAME, W_NAME_LEN, W_NEXT, W_ROOT, entry};
-use crate::format::{Offset, PAGE_BYTES, header, root};
+use crate::format::{Circle, Offset, PAGE_BYTES, header, root};
 use crate::writer::Words;
 
 /// What a table is, besides its content: where it is found, and what a handle expects it to be.
@@ -35,18 +35,16 @@ pub(crate) struct Entry {
     pub(crate) name: Box<[u8]>,
 }
 
-/// Pages of a catalog that are looked at; more than any object has.
-const MOST_PAGES: u32 = 1 << 20;
-
 /// Calls `f` with each entry of the catalog, vacant ones as none, until it gives something.
 pub(crate) fn for_each_entry<W: Words, R>(
     words: &W,
     mut f: impl FnMut(Offset, Option<Entry>) -> Result<Option<R>>,
 ) -> Result<Option<R>> {
     let mut page = Offset(words.word(header::CATALOG));
-    for _ in 0..MOST_PAGES {
-        if page.is_none() {
-            return Ok(None);
+    let mut circle = Circle::new();
+    while !page.is_none() {
+        if circle.is_closed_by(page) {
+            return Err(Error::corrupt(Damage::Root, header::CATALOG));
         }
         if page.0 % PAGE_BYTES != 0 || !words.segment().contains(page, PAGE_BYTES) {
             return Err(Error::corrupt(Damage::Root, page));
@@ -67,7 +65,7 @@ pub(crate) fn for_each_entry<W: Words, R>(
         }
         page = Offset(words.word(page.word(W_NEXT)));
     }
-    Err(Error::corrupt(Damage::Root, header::CATALOG))
+    Ok(None)
 }
 
 /// The word that holds the root of a table; none if no table has this name.
