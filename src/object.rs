@@ -8,6 +8,7 @@ use crate::engine::holds::Hold;
 use crate::engine::{self, Engine};
 use crate::error::{Error, Result};
 use crate::format::MAX_OBJECT_BYTES;
+use crate::format::bucket::LINE_BYTES;
 use crate::format::header::Header;
 use crate::index::catalog::{self, Identity};
 use crate::lock::Patience;
@@ -512,7 +513,11 @@ fn initialise(engine: &Engine, how: Initialise, timeout_ms: i32) -> Result<bool>
     let mut w = entered.writer(patience);
     let changed = lifecycle::initialise(&mut w, how)?;
     // The old table is swept now if nothing disturbs; else by whoever comes along.
-    while matches!(lifecycle::sweep_step(&mut w), Ok(true)) {}
+    // Each step is for a line of the object at least, unless its lists go round.
+    let mut steps = engine.segment.limit() / LINE_BYTES;
+    while steps > 0 && matches!(lifecycle::sweep_step(&mut w), Ok(true)) {
+        steps -= 1;
+    }
     Ok(changed)
 }
 

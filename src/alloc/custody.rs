@@ -159,7 +159,13 @@ pub(crate) fn extend(w: &mut Writer, of: slot::Growable, n: u64) -> Result<()> {
         })?;
         w.s.p.reload_extensions(w.segment);
     }
-    Ok(())
+    if w.s.p.has_extensions(&of, last) { Ok(()) } else { Err(damaged_extensions(w, &of)) }
+}
+
+/// There are extensions, and not where any can be.
+#[cold]
+fn damaged_extensions(w: &Writer, of: &slot::Growable) -> Error {
+    Error::corrupt(Damage::Slot, w.slot_word(of.extensions_word))
 }
 
 /// Fills the pages of a run in custody with zeros.

@@ -61,13 +61,14 @@ pub(super) fn take_into_reserve(
     purpose: Purpose,
     backing: Backing,
 ) -> Result<(Offset, Offset)> {
+    let mut growths = 0;
     loop {
         let candidate = match backing {
             Backing::Backed => find(w, n, false).or_else(|| find(w, n, true)),
             Backing::Reserved => find(w, n, true),
         };
         let Some(candidate) = candidate else {
-            grow(w, n, STEP_PAGES, backing)?;
+            grow_again(w, n, backing, &mut growths)?;
             continue;
         };
         if candidate.unbacked {
@@ -104,6 +105,7 @@ pub(super) fn take_into_reserve(
 
 /// Is there a free run of so many pages that has memory? Lets the object grow if there is none of either sort.
 pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
+    let mut growths = 0;
     loop {
         if find(w, n, false).is_some() {
             return Ok(true);
@@ -111,8 +113,23 @@ pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
         if find(w, n, true).is_some() {
             return Ok(false);
         }
-        grow(w, n, STEP_PAGES, Backing::Backed)?;
+        grow_again(w, n, Backing::Backed, &mut growths)?;
     }
+}
+
+/// How often an object grows for one run at most. Others may take what has been added, but not so often.
+const MOST_GROWTHS: u32 = 200;
+
+/// Lets the object grow, unless what is added to it is never found: then the free lists are damaged.
+fn grow_again(w: &mut Writer, n: u32, backing: Backing, growths: &mut u32) -> Result<()> {
+    *growths += 1;
+    if *growths > MOST_GROWTHS {
+        return Err(Error::corrupt(
+            Damage::FreeList,
+            header::free_list(bin(n), backing == Backing::Reserved),
+        ));
+    }
+    grow(w, n, STEP_PAGES, backing)
 }
 
 /// Takes pages that have memory off the free lists, as part of what is planned. The page lock is held.
@@ -129,7 +146,10 @@ fn find(w: &Writer, n: u32, unbacked: bool) -> Option<Found> {
         let mut looked_at = 0;
         while page != Page::NONE && looked_at < LOOKED_AT {
             let head = head_of(w, page);
-            if head.kind() != pages::FREE || head.unbacked() != unbacked {
+            if head.kind() != pages::FREE
+                || head.unbacked() != unbacked
+                || !lies_inside(w, page, head.number())
+            {
                 break;
             }
             if head.number() >= n {
@@ -140,6 +160,13 @@ fn find(w: &Writer, n: u32, unbacked: bool) -> Option<Found> {
         }
     }
     None
+}
+
+/// Can there be a run of so many pages? It lies in the data of one segment, in pages that have been used.
+fn lies_inside(w: &Writer, page: Page, n: u32) -> bool {
+    let segment = segment_of(page.0.into());
+    let (first, end) = (u64::from(page.0), u64::from(page.0) + u64::from(n));
+    n > 0 && first >= segment.data && end <= segment.end.min(w.word(header::USED_PAGES))
 }
 
 /// Cuts `n` pages off the front of a free run. The page lock is held.
@@ -288,6 +315,9 @@ pub(super) fn grow_ahead(w: &mut Writer) {
 #[cold]
 fn grow(w: &mut Writer, n: u32, step: u32, backing: Backing) -> Result<()> {
     let used = w.word(header::USED_PAGES);
+    if used > pages::MAX_PAGES {
+        return Err(Error::corrupt(Damage::PageMap, header::USED_PAGES));
+    }
     let segment = segment_of(used);
     let first = used.max(segment.data);
     let room = segment.end.saturating_sub(first);
@@ -299,7 +329,7 @@ fn grow(w: &mut Writer, n: u32, step: u32, backing: Backing) -> Result<()> {
         // What is left of this segment is free, without memory; the next one is larger.
         if room > 0 {
             back_descriptors(w, first_page, 1)?;
-            back_descriptors(w, Page(segment.end as u32 - 1), 1)?;
+            back_descriptors(w, Page((segment.end - 1) as u32), 1)?;
         }
         return add_pages(w, used, first_page, room as u32, true);
     }
@@ -375,7 +405,11 @@ pub(crate) fn punch_step(w: &mut Writer) -> Result<bool> {
     let taken = w.mini(|w| {
         w.lock(header::PAGE_LOCK, Rank::Page)?;
         let head = head_of(w, page);
-        if head.kind() != pages::FREE || head.unbacked() || head.number() < n {
+        if head.kind() != pages::FREE
+            || head.unbacked()
+            || head.number() < n
+            || !lies_inside(w, page, head.number())
+        {
             return Ok(None);
         }
         if now.saturating_sub(w.word(descriptor(page).word(2))) < QUARANTINE_SECONDS {
@@ -400,7 +434,7 @@ fn long_free(w: &Writer, now: u64) -> Option<(Page, u32)> {
                 break;
             }
             let head = head_of(w, page);
-            if head.kind() != pages::FREE {
+            if head.kind() != pages::FREE || !lies_inside(w, page, head.number()) {
                 break;
             }
             let freed_at = w.word(descriptor(page).word(2));

@@ -97,6 +97,14 @@ impl Participant {
         }
     }
 
+    /// Are the extensions of a list where they can be, up to number `last`?
+    pub(crate) fn has_extensions(&self, of: &Growable, last: u32) -> bool {
+        let mirrors =
+            [(slot::LOCK_LIST, &self.lists), (slot::LOG, &self.logs), (slot::RESERVE, &self.reserves)];
+        let mirror = mirrors.iter().find(|(list, _)| list.extensions_word == of.extensions_word);
+        mirror.is_some_and(|(_, all)| all.iter().take(last as usize + 1).all(|at| !at.is_none()))
+    }
+
     #[inline(always)]
     fn locate(&self, of: &Growable, extensions: &[Offset; 16], n: u64) -> Option<Offset> {
         match of.place(n) {

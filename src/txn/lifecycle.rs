@@ -199,7 +199,8 @@ const SWEPT_AT_ONCE: u64 = 32;
 /// Bindings that one sweeping step frees, about.
 const FREED_AT_ONCE: u64 = 64;
 
-/// Clears some buckets of a retired table. Tells whether there may be more to do.
+/// Clears some buckets of a retired table. Tells whether it has got on: if not, there is nothing to do, or somebody has a
+/// bucket locked that comes next.
 pub(crate) fn sweep_step(w: &mut Writer) -> Result<bool> {
     if w.segment.load(header::RETIRED) == 0 {
         return Ok(false);
@@ -217,7 +218,8 @@ pub(crate) fn sweep_step(w: &mut Writer) -> Result<bool> {
         if base > root::MAX_BASE_LEVEL || !w.segment.contains(table, PAGE_BYTES) {
             return Err(Error::corrupt(Damage::Root, table));
         }
-        let mut position = w.word(table.word(root::W_SWEEP));
+        let begin = w.word(table.word(root::W_SWEEP));
+        let mut position = begin;
         let mut freed = 0;
         for _ in 0..SWEPT_AT_ONCE {
             if position >= ready || freed >= FREED_AT_ONCE {
@@ -251,7 +253,7 @@ pub(crate) fn sweep_step(w: &mut Writer) -> Result<bool> {
         } else {
             finish_sweep(w, table, base);
         }
-        Ok(true)
+        Ok(position > begin || position >= ready)
     })
 }
 
