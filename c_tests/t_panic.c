@@ -54,6 +54,7 @@ static void types(void)
     custom.size = sizeof custom;
     good(netshm_type_parse("int", &a));
     good(netshm_type_parse("string", &b));
+    panics(netshm_guard_sigbus());
     panics(netshm_type_parse("int", &nothing));
     panics(netshm_type_pair(a, b, &nothing));
     panics(netshm_type_left(a, &nothing));

@@ -58,6 +58,21 @@ pub use array::{Array, Elements};
 pub use backup::Backup;
 pub use cursor::{Bindings, Keys};
 pub use error::{Damage, Error, Result};
+/// Installs a handler for SIGBUS, by which this process outlives that somebody shortens the file of an object that it has
+/// mapped, or that a device cannot give back a page. Without it the system kills the process.
+///
+/// Where a page is gone the handler puts an empty private one, and from then on operations on the object, by all of its handles
+/// in this process, say [`Error::Corrupt`]; those under way may have any outcome. Faults that do not concern an object go on
+/// to the handler that was there before. The handler is the process's for good; calling again does
+/// nothing, unless another handler has been installed meanwhile. It guards up to 2048 mappings, of which an object has one, and
+/// some more if it has outgrown its reservation.
+///
+/// # Errors
+/// [`Error::System`].
+pub fn guard_sigbus() -> Result<()> {
+    os::guard::install()
+}
+
 pub use group::{DetachedTransaction, Transaction};
 pub use hashtbl::{HashTable, Stamp, Stopped, Update};
 pub use object::{KeyHashing, Locking, ManageOptions, Object, OpenOptions, best_locking, supported_kinds};

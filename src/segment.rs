@@ -17,6 +17,7 @@ pub(crate) mod view;
 use crate::error::{Damage, Error, Result};
 use crate::format::bucket::LINE_BYTES;
 use crate::format::{MAX_OBJECT_BYTES, Offset, PAGE_BYTES, header};
+use crate::os::guard::{self, Sign, Watch};
 use crate::os::map::{HUGE_PAGE_BYTES, Mapping};
 use crate::os::shm::{Files, verify_or_reopen};
 use crate::os::space;
@@ -48,12 +49,20 @@ pub(crate) struct Segment {
     huge: AtomicBool,
     /// Held by the thread that maps more.
     growing: Turn,
+    /// Whose mappings these are, for those who watch them.
+    owner: u64,
 }
 
 struct MappingNode {
+    /// Tells when pages have been taken away; goes before the mapping.
+    watch: Option<Watch>,
     mapping: Mapping,
     older: *mut MappingNode,
 }
+
+/// What the gate's lock word says when pages have been taken away: free, and of a version that it never has. All who
+/// look at it have to look up the roots again, and are told there.
+const SIGN: Sign = Sign { at: header::GATE.0 as usize, word: !0xf_ffff };
 
 // SAFETY: the raw pointers are to memory that lives as long as the segment, is mapped shared, and is only
 // accessed by atomic operations or by copies that tolerate races.
@@ -78,7 +87,8 @@ impl Segment {
         let mapping = Mapping::reserve(files.fd(), reserve.min(MAX_OBJECT_BYTES), size, writable)?;
         let base = mapping.base();
         let limit = size.min(mapping.len() as u64);
-        let node = Box::into_raw(Box::new(MappingNode { mapping, older: std::ptr::null_mut() }));
+        let owner = guard::new_owner();
+        let node = MappingNode::new(mapping, owner, std::ptr::null_mut());
         Ok(Segment {
             files,
             base: AtomicPtr::new(base),
@@ -89,6 +99,7 @@ impl Segment {
             checksums,
             huge: AtomicBool::new(false),
             growing: Turn::new(),
+            owner,
         })
     }
 
@@ -152,8 +163,13 @@ impl Segment {
     /// Takes note of the file's growth; maps more if `end` lies beyond what is mapped.
     #[cold]
     pub(crate) fn refresh_limit(&self, end: u64) -> Result<()> {
+        self.require_whole()?;
+        let known = self.limit();
         // The limit is a multiple of the line, so that an aligned line that begins inside ends there, too.
         let size = space::file_size(self.fd()?)? / LINE_BYTES * LINE_BYTES;
+        if size < known.min(self.newest_mapping().len() as u64) {
+            return Err(Error::corrupt(Damage::Truncated, Offset(size)));
+        }
         if size > MAX_OBJECT_BYTES {
             return Err(Error::corrupt(Damage::Header, Offset(size)));
         }
@@ -186,10 +202,33 @@ impl Segment {
     fn use_mapping(&self, mapping: Mapping) {
         let base = mapping.base();
         let older = self.mappings.load(Ordering::Acquire);
-        let node = Box::into_raw(Box::new(MappingNode { mapping, older }));
+        let node = MappingNode::new(mapping, self.owner, older);
         self.mappings.store(node, Ordering::Release);
         // The base before the limit: whoever reads the limit first never meets a smaller mapping.
         self.base.store(base, Ordering::Release);
+    }
+
+    /// Fails if a page of the object was taken away while it was mapped, see [`crate::os::guard`].
+    pub(crate) fn require_whole(&self) -> Result<()> {
+        if self.is_whole() { Ok(()) } else { Err(Error::corrupt(Damage::Truncated, Offset(self.size_now()))) }
+    }
+
+    /// Is every page there, as far as is known?
+    pub(crate) fn is_whole(&self) -> bool {
+        let mut node = self.mappings.load(Ordering::Acquire);
+        // SAFETY: nodes are freed only by drop.
+        while let Some(mapping) = unsafe { node.as_ref() } {
+            if mapping.watch.as_ref().is_some_and(Watch::is_cut) {
+                return false;
+            }
+            node = mapping.older;
+        }
+        true
+    }
+
+    /// The file's length, as far as it can be had.
+    fn size_now(&self) -> u64 {
+        self.fd().and_then(space::file_size).unwrap_or(0)
     }
 
     fn newest_mapping(&self) -> &Mapping {
@@ -390,6 +429,13 @@ impl Segment {
     }
 }
 
+impl MappingNode {
+    fn new(mapping: Mapping, owner: u64, older: *mut MappingNode) -> *mut MappingNode {
+        let watch = guard::watch(mapping.base(), mapping.len(), owner, SIGN);
+        Box::into_raw(Box::new(MappingNode { watch, mapping, older }))
+    }
+}
+
 impl Drop for Segment {
     fn drop(&mut self) {
         let mut node = *self.mappings.get_mut();
@@ -397,6 +443,7 @@ impl Drop for Segment {
             // SAFETY: each node was made by Box::into_raw and is in the list once.
             let owned = unsafe { Box::from_raw(node) };
             node = owned.older;
+            drop(owned.watch);
             drop(owned.mapping);
         }
     }

@@ -105,6 +105,7 @@ impl Engine {
 
     /// Registers this process, and recovers what the dead have left in sight.
     fn register(&self) -> Result<Attachment> {
+        self.segment.refresh()?;
         let _creation = life::lock_creation(self.segment.files())?;
         match life::judge(&self.segment)? {
             Past::ThisBoot => {}
@@ -249,7 +250,7 @@ impl Engine {
             let outcome = read(&self.segment);
             self.segment.fence_acquire();
             if gate.unchanged_for_readers(LockWord(self.segment.load(header::GATE))) {
-                return outcome;
+                return self.segment.require_whole().and(outcome);
             }
             self.overcome(&nobody, Obstacle::Changed, &mut rounds, patience)?;
         }

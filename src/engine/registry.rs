@@ -64,7 +64,7 @@ pub(crate) fn open(
     let engine = Engine::new(files.clone(), header, reserve, writable)?;
     let mut engines = engines();
     engines.retain(|(_, weak)| weak.strong_count() > 0);
-    if let Some(other) = engines.iter().find(|e| e.0 == key).and_then(|e| e.1.upgrade()) {
+    if let Some(other) = usable(&engines, key) {
         return Ok(Some(other));
     }
     engines.push((key, Arc::downgrade(&engine)));
@@ -72,5 +72,11 @@ pub(crate) fn open(
 }
 
 fn known(key: Key) -> Option<Arc<Engine>> {
-    engines().iter().find(|e| e.0 == key).and_then(|e| e.1.upgrade())
+    usable(&engines(), key)
+}
+
+/// The engine of an object. One that has lost pages stays with its handles.
+fn usable(engines: &[(Key, Weak<Engine>)], key: Key) -> Option<Arc<Engine>> {
+    let mut alive = engines.iter().filter(|e| e.0 == key).filter_map(|e| e.1.upgrade());
+    alive.find(|engine| engine.segment.is_whole())
 }

@@ -324,6 +324,7 @@ impl Engine {
         if self.group_of_parent_is_open() {
             return Err(Error::Forked);
         }
+        self.segment.require_whole()?;
         let attached = self.attached()?;
         let seat = match self.remembered(attached.id) {
             Some(seat) => seat,

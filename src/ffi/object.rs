@@ -368,6 +368,28 @@ pub unsafe extern "C" fn netshm_close(o: *mut netshm_object) -> c_int {
     })
 }
 
+/// Installs a handler for SIGBUS, by which this process outlives that somebody shortens the file of an object that it has
+/// mapped, or that a device cannot give back a page. Without it the system kills the process in such a case: whoever may
+/// write to the file of a #NETSHM_FILE or #NETSHM_POSIX object can do that to all who use it. Memory of
+/// #NETSHM_ANON objects cannot be shortened by anybody, and needs no guard.
+///
+/// Where a page is gone the handler puts an empty, private one, and from then on all calls on the object, by all of its handles
+/// in this process, fail with NETSHM_E_CORRUPT, the place being the length that is left. Calls under way, groups that are open,
+/// and values that they give, may have any outcome; nothing that they store is kept. The handles are closed as usual.
+/// Opening the object again gives a new handle, if the file is an object again.
+///
+/// The handler uses system calls and atomics alone, and returns: it jumps nowhere. A SIGBUS that does not concern an
+/// object, or that was sent by kill(2), goes to the handler that was there before, or does what it did by default. Call this
+/// after other handlers for SIGBUS have been installed; who installs one later should pass on what is not his. The handler stays
+/// for good: the library is never unloaded. Calling again does nothing, unless another handler has been installed meanwhile.
+/// At most 2048 mappings are guarded: one for each object, and some more for one that has outgrown its reservation.
+///
+/// @return NETSHM_OK; NETSHM_E_SYSTEM, sigaction(2) has failed.
+#[unsafe(no_mangle)]
+pub extern "C" fn netshm_guard_sigbus() -> c_int {
+    guard(&[], || Ok(crate::os::guard::install()?))
+}
+
 /// Tells which kinds of objects can be made here; containers may lack POSIX shared memory.
 ///
 /// @return A set of bits: `1 << kind` for each kind.

@@ -194,7 +194,8 @@ impl Roots {
             let outcome = self.read(segment, Roots::version_of(gate));
             segment.fence_acquire();
             if gate.unchanged_for_readers(LockWord(segment.load(header::GATE))) {
-                return outcome;
+                // Whether pages were taken away is told before anything that follows from it.
+                return segment.require_whole().and(outcome);
             }
             self.version.store(NOTHING_KNOWN, Ordering::Release);
             wait(None)?;

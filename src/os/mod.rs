@@ -17,6 +17,7 @@
 //! | `draft` | a file that gets its name when it is finished |
 //! | `space` | blocks of the file: allocate, punch, read, write |
 //! | `map` | address space: the reservation, and the page that keeps a lock alive |
+//! | `guard` | what becomes of this process when a page is taken away under it |
 //! | `filelock` | locks on bytes of a file, and the registration of a process |
 //! | `futex` | sleeping on a word and waking |
 //! | `process` | who runs: pid, namespace, boot, fork epoch, randomness |
@@ -26,6 +27,7 @@ pub(crate) mod descriptor;
 pub(crate) mod draft;
 pub(crate) mod filelock;
 pub(crate) mod futex;
+pub(crate) mod guard;
 pub(crate) mod management;
 pub(crate) mod map;
 pub(crate) mod name;
