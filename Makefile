@@ -37,6 +37,7 @@ help:
 	@echo 'test-long: test, and the long forms, test-tsan, check-msrv-all'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), kill-peers (KILLS), coverage (ROOMS)'
+	@echo 'fuzz (FUZZ_SECONDS), test-hostile'
 	@echo 'bench: bench-peers bench-array bench-wake (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report, bench-map (BENCH_KEYS);'
 	@echo '       bench-growth, -large, -walk, -huge, -sim'
 	@echo 'gates: check-header check-symbols check-calls check-abi check-soname check-install check-msrv check-instructions'
@@ -293,6 +294,7 @@ clean:
 
 include demo/demo.mk
 include examples_c/run.mk
+include fuzz/run.mk
 include tests/models/run.mk
 include tests/peers_kill/run.mk
 include tests/runtimes/run.mk
