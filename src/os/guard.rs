@@ -154,6 +154,7 @@ fn check(answer: libc::c_int) -> Result<()> {
 }
 
 type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+type ShortHandler = extern "C" fn(libc::c_int);
 
 fn our_handler() -> libc::sighandler_t {
     let handler: Handler = on_fault;
@@ -227,10 +228,11 @@ fn forward(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::
             // SAFETY: it is the handler that the process had, of the form that its flags say.
             unsafe {
                 if before.sa_flags & libc::SA_SIGINFO != 0 {
-                    let handler: Handler = std::mem::transmute(before.sa_sigaction);
+                    let handler = std::mem::transmute::<*const (), Handler>(before.sa_sigaction as *const ());
                     handler(signal, info, context);
                 } else {
-                    let handler: extern "C" fn(libc::c_int) = std::mem::transmute(before.sa_sigaction);
+                    let handler =
+                        std::mem::transmute::<*const (), ShortHandler>(before.sa_sigaction as *const ());
                     handler(signal);
                 }
             }
