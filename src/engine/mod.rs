@@ -261,6 +261,7 @@ impl Engine {
         if !self.is_writable() {
             return Err(Error::ReadOnly);
         }
+        self.segment.refresh()?;
         // Most of it while others go on. The system tells of a failure once, so this one counts as well.
         life::write_all(&self.segment)?;
         let mut entered = self.enter(patience)?;
