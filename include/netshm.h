@@ -52,13 +52,14 @@
  *             here. An object on which another thread has a group open at the moment of the fork stays mapped in
  *             the child until the child ends or runs another program, also when all its handles are closed. A child
  *             of vfork must not call anything.
- * Signals.    Nothing may be called from a signal handler. No signal is used or blocked. When the memory device
- *             is full, an error comes instead of SIGBUS.
+ * Signals.    Nothing may be called from a signal handler. No signal is used or blocked, unless you ask for it, see
+ *             netshm_guard_sigbus(). When the memory device is full, an error comes instead of SIGBUS.
  * Outsiders.  Whoever may write an object's memory can destroy what is in it. If the file is made shorter while it is
  *             mapped, which no call of this library does, the kernel answers the next access to what is gone by
  *             SIGBUS, as with all mapped files. What protects: permissions, as only those who may write the file
  *             can shorten it; NETSHM_ANON, whose memory is sealed against it, also for its owner; and, against
- *             accidents only, NETSHM_POSIX, whose memory does not lie where programs write files.
+ *             accidents only, NETSHM_POSIX, whose memory does not lie where programs write files. After
+ *             netshm_guard_sigbus() there is an error instead of SIGBUS.
  * Callbacks.  They run on the calling thread, before the call returns. They must return: what leaves one by
  *             a C++ exception, or ends its thread, ends the process (SIGABRT); longjmp out of one is undefined.
  *             Their answer 0 is the harmless one (stop, keep, roll back), and so is every unknown answer. A
@@ -424,6 +425,27 @@ int netshm_sync(netshm_object *o,
  * @return NETSHM_OK; NETSHM_E_CLOSED; NETSHM_E_INVALID, it is a handle of another type.
  */
 int netshm_close(netshm_object *o);
+
+/**
+ * Installs a handler for SIGBUS, by which this process outlives that somebody shortens the file of an object that it has
+ * mapped, or that a device cannot give back a page. Without it the system kills the process in such a case: whoever may
+ * write to the file of a #NETSHM_FILE or #NETSHM_POSIX object can do that to all who use it. Memory of
+ * #NETSHM_ANON objects cannot be shortened by anybody, and needs no guard.
+ *
+ * Where a page is gone the handler puts an empty, private one, and from then on all calls on the object, by all of its handles
+ * in this process, fail with NETSHM_E_CORRUPT, the place being the length that is left. Calls under way, groups that are open,
+ * and values that they give, may have any outcome; nothing that they store is kept. The handles are closed as usual.
+ * Opening the object again gives a new handle, if the file is an object again.
+ *
+ * The handler uses system calls and atomics alone, and returns: it jumps nowhere. A SIGBUS that does not concern an
+ * object, or that was sent by kill(2), goes to the handler that was there before, or does what it did by default. Call this
+ * after other handlers for SIGBUS have been installed; who installs one later should pass on what is not his. The handler stays
+ * for good: the library is never unloaded. Calling again does nothing, unless another handler has been installed meanwhile.
+ * At most 2048 mappings are guarded: one for each object, and some more for one that has outgrown its reservation.
+ *
+ * @return NETSHM_OK; NETSHM_E_SYSTEM, sigaction(2) has failed.
+ */
+int netshm_guard_sigbus(void);
 
 /**
  * Tells which kinds of objects can be made here; containers may lack POSIX shared memory.

@@ -182,6 +182,9 @@ impl Words for Writer<'_> {
     }
 }
 
+/// Dead owners that a lock may have had, one after another, before its deadline counts.
+const MOST_OVERCOME: u32 = 16;
+
 impl<'a> Writer<'a> {
     /// Plans a change. The word's cover is held, or the slot owned.
     #[inline]
@@ -236,10 +239,11 @@ impl<'a> Writer<'a> {
     /// Takes a lock, recovering dead owners, and standing back if it is the first one while somebody holds
     /// the gate.
     pub(crate) fn lock(&mut self, at: Offset, rank: Rank) -> Result<()> {
-        // Each round but the last one has overcome something. Only words that somebody scribbles on bring ever more.
+        // Each round but the last one has overcome something, and is worth another one. Only words that somebody scribbles on
+        // bring ever more.
         let mut rounds = 0;
         loop {
-            if rounds > 0 && self.is_late(rounds) {
+            if rounds > MOST_OVERCOME && self.is_late(rounds) {
                 return Err(Error::Timeout { holder_pid: 0 });
             }
             rounds += 1;
