@@ -13,6 +13,7 @@ mod walk;
 
 pub use walk::Elements;
 
+use crate::engine::Rounds;
 use crate::error::{Error, Result};
 use crate::format::array::{Geometry, Layout, MAX_LENGTH};
 use crate::group::back_off;
@@ -195,7 +196,7 @@ impl Array {
     fn read_root<R>(&self, read: impl Fn(&Segment, &TableView) -> Result<R>) -> Result<R> {
         let (engine, patience) = (&*self.cells.table.engine, self.cells.table.patience());
         let (segment, table) = (self.segment(), self.view());
-        let mut rounds = 0;
+        let mut rounds = Rounds::default();
         loop {
             let version = table.roots.version();
             let result = read(segment, table);

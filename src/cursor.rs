@@ -1,6 +1,6 @@
 //! Cursors: walking over a table without callbacks.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Rounds};
 use crate::error::{Error, Result};
 use crate::group;
 use crate::hashtbl::HashTable;
@@ -72,14 +72,14 @@ impl<'t> Cursor<'t> {
         let patience = table.patience();
         let engine: &Engine = &table.engine;
         let view = &table.view;
-        let mut rounds = 0;
+        let mut rounds = Rounds::default();
         loop {
             let obstacle = match attempt(&engine.segment, view, self.position, self.part, &mut self.bindings)
             {
                 Ok(position) => return Ok(position),
                 Err(obstacle) => obstacle,
             };
-            if rounds > 2000 && engine.is_writable() {
+            if rounds.all > 2000 && engine.is_writable() {
                 // Writers are always faster: keep them out, for once.
                 let mut entered = engine.enter(patience)?;
                 let mut w = entered.writer(patience);

@@ -315,8 +315,13 @@ pub(super) fn grow_ahead(w: &mut Writer) {
 #[cold]
 fn grow(w: &mut Writer, n: u32, step: u32, backing: Backing) -> Result<()> {
     let used = w.word(header::USED_PAGES);
-    if used > pages::MAX_PAGES {
-        return Err(Error::corrupt(Damage::PageMap, header::USED_PAGES));
+    // The file reaches into the segment of the last page that is used, where its descriptor is.
+    let is_within_reach = |w: &Writer| used <= segment_of(w.segment.limit() / PAGE_BYTES).end;
+    if !is_within_reach(w) {
+        w.segment.refresh()?;
+        if !is_within_reach(w) {
+            return Err(Error::corrupt(Damage::PageMap, header::USED_PAGES));
+        }
     }
     let segment = segment_of(used);
     let first = used.max(segment.data);

@@ -3,6 +3,7 @@
 //! Owns that a slice is of one moment, read without locks or under them, and which way one is written.
 
 use super::Array;
+use crate::engine::Rounds;
 use crate::error::{Error, Result};
 use crate::format::array::{Geometry, Layout, MAX_LENGTH};
 use crate::format::lock_word::LockWord;
@@ -53,13 +54,13 @@ impl Array {
         let (engine, patience) = (&*self.cells.table.engine, self.cells.table.patience());
         // How often a slice is read in vain before its locks are taken: about as often as a small value.
         let most = (2000 / (1 + count / g.per_chunk)).clamp(4, 2000) as u32;
-        let mut rounds = 0;
+        let mut rounds = Rounds::default();
         loop {
             let obstacle = match self.read_attempt(g, first, count, into) {
                 Ok(result) => return result,
                 Err(obstacle) => obstacle,
             };
-            if rounds > most && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
+            if rounds.all > most && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
                 return self.transact(|w, table| read_locked(w, table, g, first, count, into));
             }
             engine.overcome(self.view(), obstacle, &mut rounds, patience)?;

@@ -43,6 +43,18 @@ use std::sync::{Arc, Weak};
 pub(crate) use registry::open;
 use tables::Tables;
 
+/// Attempts so far to read something without a lock.
+#[derive(Debug, Default)]
+pub(crate) struct Rounds {
+    pub(crate) all: u32,
+    /// Those after which the roots were read again.
+    stale: u32,
+}
+
+/// Times that the roots are read again for one lookup. Each time they tell something new, unless the bytes are wrong: one
+/// table's buckets become ready before anything refers to them.
+const MOST_STALE: u32 = 10_000;
+
 /// After so many rounds, about a second, a read-only handle gives up on a word that a dead process has left
 /// marked, even if no time-out was asked for.
 const UNREPAIRED_ROUNDS: u32 = 2_900;
@@ -143,29 +155,36 @@ impl Engine {
         Ok(())
     }
 
-    /// Clears the way for the next attempt to read without a lock. `rounds` counts the attempts so far.
+    /// Clears the way for the next attempt to read without a lock, after the `rounds` so far.
     #[cold]
     #[inline(never)]
     pub(crate) fn overcome(
         &self,
         table: &TableView,
         obstacle: Obstacle,
-        rounds: &mut u32,
+        rounds: &mut Rounds,
         patience: Patience,
     ) -> Result<()> {
-        *rounds += 1;
+        rounds.all += 1;
         match obstacle {
             Obstacle::Failed(e) => return Err(e),
-            Obstacle::Stale => return self.refresh(table, patience),
+            Obstacle::Stale => {
+                rounds.stale += 1;
+                self.refresh(table, patience)?;
+                if rounds.stale > MOST_STALE {
+                    return Err(Error::corrupt(Damage::Level, table.roots.root()));
+                }
+                return Ok(());
+            }
             Obstacle::Changed => {}
-            Obstacle::Writing(at, owner) if *rounds % 64 == 0 => self.look_after(at, owner, *rounds)?,
+            Obstacle::Writing(at, owner) if rounds.all % 64 == 0 => self.look_after(at, owner, rounds.all)?,
             Obstacle::Writing(..) => {}
         }
-        if *rounds < 30 {
+        if rounds.all < 30 {
             std::hint::spin_loop();
             return Ok(());
         }
-        if *rounds < 64 {
+        if rounds.all < 64 {
             std::thread::yield_now();
             return Ok(());
         }
@@ -178,7 +197,7 @@ impl Engine {
                     _ => Error::Busy("a value changed each time it was read"),
                 });
             }
-        } else if *rounds > 1000 {
+        } else if rounds.all > 1000 {
             return Err(match obstacle {
                 Obstacle::Writing(_, owner) => {
                     Error::Timeout { holder_pid: attachment::pid_of(&self.segment, owner) }
@@ -186,14 +205,14 @@ impl Engine {
                 _ => Error::Busy("a value changed each time it was read"),
             });
         }
-        let nap_us = if *rounds < PATIENT_ROUNDS { 50 } else { 1000 };
+        let nap_us = if rounds.all < PATIENT_ROUNDS { 50 } else { 1000 };
         crate::os::time::sleep(std::time::Duration::from_micros(nap_us));
         Ok(())
     }
 
     /// Reads a table's roots again.
     pub(crate) fn refresh(&self, table: &TableView, patience: Patience) -> Result<()> {
-        let mut rounds = 0;
+        let mut rounds = Rounds::default();
         table.roots.refresh(&self.segment, |gate| {
             let obstacle =
                 gate.map_or(Obstacle::Changed, |gate| Obstacle::Writing(header::GATE, gate.owner()));
@@ -239,7 +258,7 @@ impl Engine {
         patience: Patience,
         mut read: impl FnMut(&Segment) -> Result<R>,
     ) -> Result<R> {
-        let mut rounds = 0;
+        let mut rounds = Rounds::default();
         let nobody = TableView::new(Identity::unnamed(), KeyHash::of(&self.header));
         loop {
             let gate = LockWord(self.segment.load_acquire(header::GATE));

@@ -5,9 +5,9 @@
 
 use super::Engine;
 use crate::alloc::kept;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::format::slot::{self, State};
-use crate::format::{Offset, SlotIndex};
+use crate::format::{Offset, SlotIndex, header};
 use crate::life;
 use crate::lock::Patience;
 use crate::lock::attachment::{Attachment, Life, all_slots, life_at};
@@ -533,6 +533,9 @@ impl Engine {
             }
             // All taken: by the dead, perhaps.
             let mut recovered = false;
+            if all_slots(segment).next().is_none() {
+                return Err(Error::corrupt(Damage::Slot, header::slot_chunk(0)));
+            }
             for (_, base) in all_slots(segment) {
                 if let Life::Dead(state) = life_at(segment, base, Some(me.number()))? {
                     let slot = all_slots(segment).find(|s| s.1 == base).map_or(SlotIndex::NOBODY, |s| s.0);

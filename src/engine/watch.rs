@@ -107,7 +107,7 @@ impl Engine {
 
     /// The bucket where a hash is at home.
     fn home(&self, table: &TableView, hash: u64, patience: Patience) -> Result<Home> {
-        let mut rounds = 0;
+        let mut rounds = super::Rounds::default();
         loop {
             match home::home(&self.segment, &table.roots, hash) {
                 Ok(home) => return Ok(home),

@@ -4,6 +4,7 @@
 //! `copies`.
 
 use super::HashTable;
+use crate::engine::Rounds;
 use crate::error::Result;
 use crate::index::chain;
 use crate::index::find::{self, Found, Obstacle};
@@ -127,9 +128,9 @@ impl HashTable {
         let engine = &*self.table.engine;
         let segment = &engine.segment;
         let patience = self.table.patience();
-        let mut rounds = 0;
+        let mut rounds = Rounds::default();
         loop {
-            if rounds > 2000 && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
+            if rounds.all > 2000 && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
                 // Writers are always faster: read under the lock, for once.
                 let mut entered = engine.enter(patience)?;
                 let mut w = entered.writer(patience);

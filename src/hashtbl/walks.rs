@@ -2,6 +2,7 @@
 
 use super::HashTable;
 use crate::cursor::{Bindings, Cursor, Keys};
+use crate::engine::Rounds;
 use crate::error::Result;
 use crate::index::find::Obstacle;
 use crate::txn::cursor::Part;
@@ -24,13 +25,13 @@ impl HashTable {
             });
         }
         let patience = self.table.patience();
-        let mut rounds = 0;
+        let mut rounds = Rounds::default();
         loop {
             let obstacle = match txn::cursor::length_attempt(&engine.segment, &self.table.view) {
                 Ok(length) => return Ok(length),
                 Err(obstacle) => obstacle,
             };
-            if rounds > 64 && engine.is_writable() && matches!(obstacle, Obstacle::Changed) {
+            if rounds.all > 64 && engine.is_writable() && matches!(obstacle, Obstacle::Changed) {
                 break;
             }
             engine.overcome(&self.table.view, obstacle, &mut rounds, patience)?;

@@ -27,7 +27,8 @@ pub(crate) struct Library {
     pub(crate) incr: unsafe extern "C" fn(Handle, *const u8, usize, i64, i64, *mut i64) -> c_int,
     pub(crate) update: unsafe extern "C" fn(Handle, *const u8, usize, Updater, *mut c_void) -> c_int,
     pub(crate) update_set: Setter,
-    pub(crate) cas: unsafe extern "C" fn(Handle, *const u8, usize, *const u8, usize, *const u8, usize) -> c_int,
+    pub(crate) cas:
+        unsafe extern "C" fn(Handle, *const u8, usize, *const u8, usize, *const u8, usize) -> c_int,
     pub(crate) begin: unsafe extern "C" fn(Handle, *mut Handle) -> c_int,
     pub(crate) commit: unsafe extern "C" fn(Handle) -> c_int,
 }
