@@ -23,7 +23,9 @@ pub(crate) fn recover(
     base: Offset,
     seen: State,
 ) -> Result<()> {
-    let mine = State::new(slot::RECOVERING, me.number(), seen.generation());
+    // Another generation each time: who has been given the registration of a dead recoverer would else exchange the
+    // word for itself, and whoever has found that one dead as well could take the slot over once more.
+    let mine = State::new(slot::RECOVERING, me.number(), seen.generation().wrapping_add(1));
     if segment.compare_exchange(base.word(slot::W_STATE), seen.0, mine.0).is_err() {
         return Ok(());
     }
@@ -63,7 +65,7 @@ pub(crate) fn recover(
     ] {
         segment.store(base.word(word), value);
     }
-    let free = State::new(slot::FREE, 0, seen.generation().wrapping_add(1));
+    let free = State::new(slot::FREE, 0, mine.generation().wrapping_add(1));
     segment.store(base.word(slot::W_STATE), free.0);
     outcome
 }
