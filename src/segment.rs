@@ -24,7 +24,7 @@ use crate::os::space;
 use crate::os::turn::Turn;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, compiler_fence, fence};
 
 /// Where address space is scarce a mapping is extended to a multiple of this: former ones stay, so it is not to happen
 /// with every step of growth.
@@ -290,7 +290,8 @@ impl Segment {
         }
     }
 
-    /// Replaces `old` by `new`; else gives what is there. A full fence on success.
+    /// Replaces `old` by `new`; else gives what is there. A full fence on success only together with
+    /// [`fence_after_exchange`](Segment::fence_after_exchange).
     #[inline(always)]
     pub(crate) fn compare_exchange(&self, at: Offset, old: u64, new: u64) -> std::result::Result<(), u64> {
         let Some(w) = self.word(at) else { return Err(!old) };
@@ -329,6 +330,18 @@ impl Segment {
     #[inline(always)]
     pub(crate) fn fence(&self) {
         fence(Ordering::SeqCst);
+    }
+
+    /// Makes an exchange that has succeeded just before a full fence: what was stored before is seen by others before
+    /// anything is loaded afterwards. On x86 it is one already; in the language's model, and on machines where an exchange is
+    /// a load and a store with something in between, it is not.
+    #[inline(always)]
+    pub(crate) fn fence_after_exchange(&self) {
+        if cfg!(any(target_arch = "x86", target_arch = "x86_64")) {
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            fence(Ordering::SeqCst);
+        }
     }
 
     /// Address of the futex word of a lock word, if it lies in the object and the locking method sleeps on futexes.

@@ -274,10 +274,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Does another slot hold the gate? The caller's last lock was taken by a compare-and-swap, which is a
+    /// Does another slot hold the gate? The caller's last lock was just taken by a compare-and-swap, which becomes a
     /// full fence: either this load sees the gate's holder, or that one sees the caller's lock list.
     #[inline(always)]
     pub(crate) fn gate_is_anothers(&self) -> bool {
+        self.segment.fence_after_exchange();
         let gate = LockWord(self.segment.load_acquire(header::GATE));
         !gate.is_free() && gate.owner() != self.s.p.slot && self.me.locks_exclude()
     }

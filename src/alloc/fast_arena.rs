@@ -53,7 +53,7 @@ pub(super) fn change<'a, R>(
     let mut log = DirectLog::new(slot);
     // All that is changed lies in this view, or nothing is.
     let view = segment.view();
-    // The compare-and-swap was a full fence: see `Writer::gate_is_anothers`.
+    // Straight after the compare-and-swap: see `Writer::gate_is_anothers`.
     let chosen = if w.gate_is_anothers() { None } else { choose(view, slot, &mut log) };
     if chosen.is_some() {
         log.commit(segment, |log| log.replay(view));

@@ -100,7 +100,8 @@ impl Engine {
     fn ask_for_wake_up(&self, home: &Home) -> Option<LockWord> {
         let word = watch::ask(&self.segment, home.bucket, home.word)?;
         // Whoever sweeps a former table wakes where he sees somebody watch. If he has looked before the bit was set,
-        // the gate has its new version already.
+        // the gate has its new version already: a full fence here, and one between his change of the gate and his look.
+        self.segment.fence_after_exchange();
         let gate = LockWord(self.segment.load_acquire(header::GATE));
         (gate.version() == home.gate_version).then_some(word)
     }

@@ -11,8 +11,7 @@ use crate::segment::Segment;
 use std::time::Duration;
 
 /// Asks for a wake-up when the lock's version becomes another one than that of `seen`, a word read from there that was
-/// not WRITING: sets the bit WATCH. Gives the word that is there then; none if it has changed. A full fence, if the bit
-/// was not there before.
+/// not WRITING: sets the bit WATCH. Gives the word that is there then; none if it has changed.
 pub(crate) fn ask(segment: &Segment, at: Offset, seen: LockWord) -> Option<LockWord> {
     debug_assert!(!seen.is_writing());
     let asked = seen.with(WATCH);

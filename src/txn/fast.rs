@@ -402,8 +402,8 @@ pub(super) fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<LockWord> {
         slot.store(slot::W_LIST_LEN as usize, 0);
         return None;
     }
-    // The compare-and-swap was a full fence: either this load sees the gate's holder, or that one sees the
-    // lock list.
+    // A full fence: either this load sees the gate's holder, or that one sees the lock list.
+    w.segment.fence_after_exchange();
     let gate = LockWord(sight.view.gate().load_acquire(0));
     if !gate.is_free() || Roots::version_of(gate) != seen.roots_version {
         release(w.segment, seen.bucket, w.s.p.slot, true);

@@ -289,9 +289,10 @@ fn mine(w: &Writer, target: &Target) -> LockWord {
     target.seen.word.locked_by(w.s.p.slot, WRITING)
 }
 
-/// Is the gate free, and the table the one that was seen? Asked after the first compare-and-swap, which was a full
+/// Is the gate free, and the table the one that was seen? Asked after the first compare-and-swap, which becomes a full
 /// fence: either this load sees the gate's holder, or that one sees the lock list.
 fn gate_is_as_seen(w: &Writer, target: &Target) -> bool {
+    w.segment.fence_after_exchange();
     let gate = LockWord(w.segment.load_acquire(header::GATE));
     gate.is_free() && Roots::version_of(gate) == target.seen.roots_version
 }

@@ -85,7 +85,8 @@ pub(super) fn split(w: &mut Writer, table: &TableView, index: u64, level: u32) -
     let taken = |word: LockWord| word.locked_by(me, WRITING);
     let take = |block: Block<'_, 8>, word: LockWord| block.compare_exchange(0, word.0, taken(word).0).is_ok();
     let locked = take(home, home_word) && take(partner, partner_word) && {
-        // The compare-and-swaps were full fences: see `fast::lock`.
+        // As in `fast::lock`.
+        w.segment.fence_after_exchange();
         let gate = LockWord(view.gate().load_acquire(0));
         gate.is_free() && Roots::version_of(gate) == version
     };

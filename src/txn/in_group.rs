@@ -83,7 +83,8 @@ pub(super) fn lock(w: &mut Writer, sight: &Sight) -> Option<usize> {
         return None;
     }
     w.s.p.held.push(Held { at: seen.bucket, rank: Rank::Ordinary, changes: false });
-    // The compare-and-swap was a full fence: either this load sees the gate's holder, or that one sees the lock list.
+    // A full fence: either this load sees the gate's holder, or that one sees the lock list.
+    w.segment.fence_after_exchange();
     let gate = LockWord(sight.view.gate().load_acquire(0));
     let is_mine_or_free = gate.is_free() || gate.owner() == w.s.p.slot;
     if !is_mine_or_free || Roots::version_of(gate) != seen.roots_version {
