@@ -61,7 +61,7 @@ pub(super) fn take_into_reserve(
     purpose: Purpose,
     backing: Backing,
 ) -> Result<(Offset, Offset)> {
-    let mut growths = 0;
+    let (mut growths, mut misses) = (0, 0);
     loop {
         let candidate = match backing {
             Backing::Backed => find(w, n, false).or_else(|| find(w, n, true)),
@@ -83,7 +83,13 @@ pub(super) fn take_into_reserve(
             let cell = custody::put_in_reserve(w, candidate.page.offset())?;
             Ok(Some(cell))
         })?;
-        let Some(cell) = carved else { continue };
+        let Some(cell) = carved else {
+            misses += 1;
+            if misses > MOST_MISSES {
+                return Err(Error::corrupt(Damage::FreeList, descriptor(candidate.page)));
+            }
+            continue;
+        };
         let run = candidate.page.offset();
         if candidate.unbacked && backing == Backing::Backed {
             // The descriptors of backed pages have memory, too: the run may be cut up later.
@@ -116,6 +122,10 @@ pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
         grow_again(w, n, Backing::Backed, &mut growths)?;
     }
 }
+
+/// How often a run that was found is somebody else's before it is taken; in damaged objects it may be planned for something
+/// else as well, and never be had.
+const MOST_MISSES: u32 = 10_000;
 
 /// How often an object grows for one run at most. Others may take what has been added, but not so often.
 const MOST_GROWTHS: u32 = 200;

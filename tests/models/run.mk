@@ -23,7 +23,7 @@ test-models-python:
 .PHONY: run-models-python
 run-models-python:
 	$(call model,watch_wakeup.py,no-recheck:WCL clear-late:WCL wake-one:WCL keep-on-release:WCL,none:WCLL none:WWCL,none:WWCLL)
-	$(call model,single_word.py,keep-version:GSS no-log:GSS,none:GSSR:1,none:GSSR:2)
+	$(call model,single_word.py,keep-version:GSS no-log:GSS,none:GSSR:2)
 	$(call model,recovery.py,no-applied:GLSL release-first:GUR no-mark:GGR mark-late:GGR keep-version:GSR, \
 		none:GGR:2 none:GUR:2 none:GLSL:2,none:GLUR:2 none:GSSR:2 none:GLUS:3)
 	$(call model,slots.py,same-generation:4 no-scan:3 no-election:3 keep-generation:3 free-first:3,none:3:2, \

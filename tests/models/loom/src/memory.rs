@@ -2,7 +2,7 @@
 //! C11 allows: interleavings, and loads of old values.
 //!
 //! The orders are those of `src/segment.rs` and `src/segment/view.rs`. loom takes accesses that are SeqCst for acquire
-//! and release alone; so does C11 where no other SeqCst access is met, and no machine is stronger by right.
+//! and release alone, which is a little less than C11 promises; the library relies on fences where more is needed.
 
 use crate::format::lock_word::LockWord;
 use crate::run::has;
