@@ -98,6 +98,7 @@ test-rust: lib
 		--test death -- whole_object groups recovery
 	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject \
 		$(addprefix --test ,$(RECORD_TESTS))
+	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test fairness
 	NETSHM_CHECKSUMS=1 NETSHM_KILLS=60 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test kill
 	NETSHM_CHECKSUMS=1 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test model -- among
 	NETSHM_CHECKSUMS=1 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test array --test array_slices \

@@ -101,7 +101,7 @@ fn random_script(random: &mut Random) -> Vec<u8> {
 }
 
 fn random_scripts_do_no_harm() {
-    let mut random = Random::from_environment("random_scripts_do_no_harm");
+    let mut random = Random::repeatable("random_scripts_do_no_harm", 20261130);
     let rounds = support::setting("NETSHM_ROUNDS").unwrap_or(if support::long() { 300_000 } else { 2000 });
     let mut done = 0;
     while done < rounds {

@@ -172,7 +172,7 @@ fn make_trouble(place: &Place, image: &Image, shared: &Shared, seed: u64) -> ! {
 fn beside(image: usize) {
     let mut random = Random::from_environment("an enemy beside workers");
     let rounds =
-        support::setting("NETSHM_ROUNDS").unwrap_or(if support::long() { 5_000_000 } else { 15_000 });
+        support::setting("NETSHM_ROUNDS").unwrap_or(if support::long() { 5_000_000 } else { 150_000 });
     let image = &images()[image];
     let (place, shared) = (Place::new(), Shared::new(8));
     let file =

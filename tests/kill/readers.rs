@@ -1,7 +1,7 @@
 //! Readers take no locks: what they see while writers are killed, and while they are stopped in the middle of reading.
 
-use crate::support::model::{Actor, Bytes, Op};
-use crate::support::process::{Child, Exit, Shared, fork, leave, now_ns};
+use crate::support::model::{Actor, Bytes};
+use crate::support::process::{Child, Exit, Shared, fork, now_ns};
 use crate::support::random::Random;
 use crate::support::scratch::{Scratch, assert_sound};
 use crate::support::{self, options};
@@ -168,12 +168,14 @@ pub(crate) fn a_reader_stopped_while_a_dead_writer_is_recovered() {
             t.update(b"nobody's", |_| netshm::Update::Keep).expect("takes part");
             inject::arm(k);
             t.replace(PAIR[0], &repeated(n, PAIR_BYTES)).expect("replaces");
-            leave(1);
+            crate::support::process::leave(1);
         })
         .wait();
         assert_eq!(victim, Exit::KILLED, "the writer dies at store {k}");
-        let recovered =
-            fork(|| drop(Actor::new(name, &options()).apply(&Op::Touch(PAIR[0].to_vec())))).wait();
+        let recovered = fork(|| {
+            drop(Actor::new(name, &options()).apply(&crate::support::model::Op::Touch(PAIR[0].to_vec())))
+        })
+        .wait();
         assert_eq!(recovered, Exit::Code(0));
         reader.signal(libc::SIGCONT);
         let end = now_ns() + STUCK.as_nanos() as u64;

@@ -20,6 +20,17 @@ impl Random {
         Random(seed)
     }
 
+    /// The same with a seed of its own in the short form, for what searches rather than tests: there each run is the same.
+    pub(crate) fn repeatable(test: &str, seed: u64) -> Random {
+        if super::long()
+            || super::setting("NETSHM_SEED").is_some()
+            || super::setting("NETSHM_ROUNDS").is_some()
+        {
+            return Random::from_environment(test);
+        }
+        Random(seed)
+    }
+
     /// Any number.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
