@@ -2712,7 +2712,8 @@ int netshm_pmanage_list(netshm_pmanage *p,
  *
  * @param p  The list.
  *
- * @return NETSHM_OK, also if the file is missing; else the codes of netshm_pmanage_register().
+ * @return NETSHM_OK, also if the file is missing; NETSHM_E_PERMISSION, also if the list is neither the calling user's nor root's,
+ *         since deleting is done with the caller's rights; else the codes of netshm_pmanage_register().
  */
 int netshm_pmanage_unlink(netshm_pmanage *p);
 

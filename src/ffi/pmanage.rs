@@ -236,7 +236,8 @@ fn pack(objects: &[PmObject]) -> Result<(*mut c_int, *mut *mut c_char), Error> {
 ///
 /// @param p  The list.
 ///
-/// @return NETSHM_OK, also if the file is missing; else the codes of netshm_pmanage_register().
+/// @return NETSHM_OK, also if the file is missing; NETSHM_E_PERMISSION, also if the list is neither the calling user's nor root's,
+///         since deleting is done with the caller's rights; else the codes of netshm_pmanage_register().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_pmanage_unlink(p: *mut netshm_pmanage) -> c_int {
     guard(&["p"], || {
