@@ -316,7 +316,7 @@ impl<'a> Writer<'a> {
                     });
                 match outcome {
                     Ok(true) => break,
-                    Ok(false) if !self.is_late(rounds) => rounds += 1,
+                    Ok(false) if rounds <= MOST_OVERCOME || !self.is_late(rounds) => rounds += 1,
                     Ok(false) => {
                         self.s.p.release_from(segment, before);
                         return Err(Error::Timeout { holder_pid: self.me.pid_of(segment, slot) });
@@ -491,6 +491,10 @@ impl<'a> Writer<'a> {
 
     /// Forgets the planned changes and releases all locks.
     pub(crate) fn abort(&mut self) {
+        if !self.segment.is_whole() {
+            // The file was cut: what is in it now may be another object, with locks of its own.
+            return self.forget();
+        }
         for held in &mut self.s.p.held {
             held.changes = false;
         }

@@ -61,14 +61,14 @@ pub(super) fn take_into_reserve(
     purpose: Purpose,
     backing: Backing,
 ) -> Result<(Offset, Offset)> {
-    let (mut growths, mut misses) = (0, 0);
+    let mut misses = 0;
     loop {
         let candidate = match backing {
             Backing::Backed => find(w, n, false).or_else(|| find(w, n, true)),
             Backing::Reserved => find(w, n, true),
         };
         let Some(candidate) = candidate else {
-            grow_again(w, n, backing, &mut growths)?;
+            grow(w, n, STEP_PAGES, backing)?;
             continue;
         };
         if candidate.unbacked {
@@ -111,7 +111,6 @@ pub(super) fn take_into_reserve(
 
 /// Is there a free run of so many pages that has memory? Lets the object grow if there is none of either sort.
 pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
-    let mut growths = 0;
     loop {
         if find(w, n, false).is_some() {
             return Ok(true);
@@ -119,28 +118,13 @@ pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
         if find(w, n, true).is_some() {
             return Ok(false);
         }
-        grow_again(w, n, Backing::Backed, &mut growths)?;
+        grow(w, n, STEP_PAGES, Backing::Backed)?;
     }
 }
 
 /// How often a run that was found is somebody else's before it is taken; in damaged objects it may be planned for something
 /// else as well, and never be had.
 const MOST_MISSES: u32 = 10_000;
-
-/// How often an object grows for one run at most. Others may take what has been added, but not so often.
-const MOST_GROWTHS: u32 = 200;
-
-/// Lets the object grow, unless what is added to it is never found: then the free lists are damaged.
-fn grow_again(w: &mut Writer, n: u32, backing: Backing, growths: &mut u32) -> Result<()> {
-    *growths += 1;
-    if *growths > MOST_GROWTHS {
-        return Err(Error::corrupt(
-            Damage::FreeList,
-            header::free_list(bin(n), backing == Backing::Reserved),
-        ));
-    }
-    grow(w, n, STEP_PAGES, backing)
-}
 
 /// Takes pages that have memory off the free lists, as part of what is planned. The page lock is held.
 pub(super) fn carve_backed(w: &mut Writer, n: u32, purpose: Purpose) -> Result<Option<Page>> {
@@ -346,7 +330,7 @@ fn grow(w: &mut Writer, n: u32, step: u32, backing: Backing) -> Result<()> {
             back_descriptors(w, first_page, 1)?;
             back_descriptors(w, Page((segment.end - 1) as u32), 1)?;
         }
-        return add_pages(w, used, first_page, room as u32, true);
+        return add_pages(w, used, first_page, room as u32, true, None);
     }
     let max = w.word(Offset(8 * header::W_MAX_BYTES));
     let allowed = if max == 0 { u64::MAX } else { max / PAGE_BYTES };
@@ -366,7 +350,7 @@ fn grow(w: &mut Writer, n: u32, step: u32, backing: Backing) -> Result<()> {
             Err(e) => return Err(e),
         }
     }
-    add_pages(w, used, first_page, step, reserved)
+    add_pages(w, used, first_page, step, reserved, Some(n))
 }
 
 fn back_for_growth(w: &Writer, first: Page, n: u32, reserved: bool) -> Result<()> {
@@ -389,14 +373,30 @@ fn back_for_growth(w: &Writer, first: Page, n: u32, reserved: bool) -> Result<()
 }
 
 /// Publishes growth from `used` to the end of `n` pages from `first` on, unless somebody was faster.
-fn add_pages(w: &mut Writer, used: u64, first: Page, n: u32, unbacked: bool) -> Result<()> {
+fn add_pages(
+    w: &mut Writer,
+    used: u64,
+    first: Page,
+    n: u32,
+    unbacked: bool,
+    wanted: Option<u32>,
+) -> Result<()> {
     w.mini(|w| {
         w.lock(header::PAGE_LOCK, Rank::Page)?;
         if w.word(header::USED_PAGES) != used {
             return Ok(());
         }
         w.put(header::USED_PAGES, first.0 as u64 + n as u64);
-        if n > 0 { release(w, first, n, unbacked) } else { Ok(()) }
+        if n > 0 {
+            release(w, first, n, unbacked)?;
+        }
+        // It is the first of its list now. Where it is not found the lists are damaged, and would not be satisfied by more.
+        match wanted {
+            Some(wanted) if find(w, wanted, unbacked).is_none() => {
+                Err(Error::corrupt(Damage::FreeList, header::free_list(bin(wanted), unbacked)))
+            }
+            _ => Ok(()),
+        }
     })
 }
 

@@ -60,7 +60,10 @@ impl Array {
                 Ok(result) => return result,
                 Err(obstacle) => obstacle,
             };
-            if rounds.all > most && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
+            if rounds.all > most
+                && matches!(obstacle, Obstacle::Changed | Obstacle::Stale)
+                && engine.is_writable()
+            {
                 return self.transact(|w, table| read_locked(w, table, g, first, count, into));
             }
             engine.overcome(self.view(), obstacle, &mut rounds, patience)?;

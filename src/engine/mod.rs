@@ -47,12 +47,23 @@ use tables::Tables;
 #[derive(Debug, Default)]
 pub(crate) struct Rounds {
     pub(crate) all: u32,
-    /// Those after which the roots were read again.
+    /// Those, one after another, after which the roots were read again and were the same.
     stale: u32,
+    /// The roots' version then.
+    stale_version: u64,
 }
 
-/// Times that the roots are read again for one lookup. Each time they tell something new, unless the bytes are wrong: one
-/// table's buckets become ready before anything refers to them.
+impl Rounds {
+    /// The roots have been read again, and have this version. Does that get nowhere?
+    fn are_in_vain(&mut self, version: u64) -> bool {
+        self.stale = if version == self.stale_version { self.stale + 1 } else { 0 };
+        self.stale_version = version;
+        self.stale > MOST_STALE
+    }
+}
+
+/// Times that the roots are read again for one lookup while they stay the same. Each time they tell of more buckets, unless the
+/// bytes are wrong: buckets become ready before anything refers to them.
 const MOST_STALE: u32 = 10_000;
 
 /// After so many rounds, about a second, a read-only handle gives up on a word that a dead process has left
@@ -169,12 +180,13 @@ impl Engine {
         match obstacle {
             Obstacle::Failed(e) => return Err(e),
             Obstacle::Stale => {
-                rounds.stale += 1;
                 self.refresh(table, patience)?;
-                if rounds.stale > MOST_STALE {
+                if rounds.are_in_vain(table.roots.version()) {
                     return Err(Error::corrupt(Damage::Level, table.roots.root()));
                 }
-                return Ok(());
+                if rounds.all < 64 {
+                    return Ok(());
+                }
             }
             Obstacle::Changed => {}
             Obstacle::Writing(at, owner) if rounds.all % 64 == 0 => self.look_after(at, owner, rounds.all)?,

@@ -561,6 +561,14 @@ impl Engine {
     fn detach(&self, attached: Attached) -> Result<()> {
         let mut outcome = Ok(());
         let all = std::mem::take(&mut attached.sessions().all);
+        if !self.segment.is_whole() {
+            // The file was cut. What is in it now may be another object, whose slots these are not.
+            for seat in all {
+                // SAFETY: as below.
+                drop(unsafe { Box::from_raw(seat.as_ptr()) });
+            }
+            return self.segment.require_whole();
+        }
         for seat in all {
             // SAFETY: seats are made by Box::leak, and this is the end of their attachment.
             let seat = unsafe { Box::from_raw(seat.as_ptr()) };

@@ -130,7 +130,10 @@ impl HashTable {
         let patience = self.table.patience();
         let mut rounds = Rounds::default();
         loop {
-            if rounds.all > 2000 && matches!(obstacle, Obstacle::Changed) && engine.is_writable() {
+            if rounds.all > 2000
+                && matches!(obstacle, Obstacle::Changed | Obstacle::Stale)
+                && engine.is_writable()
+            {
                 // Writers are always faster: read under the lock, for once.
                 let mut entered = engine.enter(patience)?;
                 let mut w = entered.writer(patience);

@@ -169,7 +169,7 @@ impl Wait {
         if !self.published {
             self.published = true;
             p.publish_age(segment);
-            p.wait_sequence += 1;
+            p.wait_sequence = p.wait_sequence.wrapping_add(1);
             segment.store(p.base.word(slot::W_WAIT_SEQUENCE), p.wait_sequence);
             segment.store(p.base.word(slot::W_WAIT_TARGET), target.encode());
         }

@@ -36,8 +36,13 @@ struct Entry {
 
 static ENTRIES: [Entry; MOST] = [const { Entry::vacant() }; MOST];
 
-/// The action that was there before ours.
+/// The action that was there before ours was installed last.
 static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
+/// The one that was there before it was installed first, which knows nothing of ours.
+static FIRST: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Signals that have been passed on and not come back yet, by their contexts. Who is passed one may pass it on to us.
+static PASSED_ON: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
 
 impl Entry {
     const fn vacant() -> Entry {
@@ -139,7 +144,9 @@ pub(crate) fn install() -> Result<()> {
         return Ok(());
     }
     // Of what was there before an earlier call nothing is freed: a handler may be running.
-    BEFORE.store(Box::into_raw(Box::new(now)), Ordering::Release);
+    let now_kept = Box::into_raw(Box::new(now));
+    let _ = FIRST.compare_exchange(std::ptr::null_mut(), now_kept, Ordering::AcqRel, Ordering::Relaxed);
+    BEFORE.store(now_kept, Ordering::Release);
     // SAFETY: as above.
     let mut ours: libc::sigaction = unsafe { std::mem::zeroed() };
     ours.sa_sigaction = our_handler();
@@ -163,12 +170,39 @@ fn our_handler() -> libc::sighandler_t {
 
 extern "C" fn on_fault(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let errno = Errno::last_raw();
-    // SAFETY: the system gives a structure; only for faults, which have positive codes, the field is an address.
-    let address = unsafe { ((*info).si_code > 0).then(|| (*info).si_addr().addr()) };
+    // SAFETY: the system gives a structure; only for faults the field is an address.
+    let address = unsafe { is_missing_page((*info).si_code).then(|| (*info).si_addr().addr()) };
     if !address.is_some_and(mend) {
-        forward(signal, info, context);
+        pass_on(signal, info, context);
     }
     Errno::set_raw(errno);
+}
+
+/// Does the code say that there is no page, or none that can be read? Else a new page is no help.
+fn is_missing_page(code: libc::c_int) -> bool {
+    code == libc::BUS_ADRERR || code == libc::BUS_OBJERR || code == BUS_MCEERR_AR
+}
+
+/// Linux: the memory of a page that is being read has failed.
+const BUS_MCEERR_AR: libc::c_int = 4;
+
+/// Gives a signal to whoever had it before; one that comes back from there, to whoever had it first.
+fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let context_is = |entry: &&AtomicUsize| entry.load(Ordering::Relaxed) == context.addr();
+    if PASSED_ON.iter().any(|entry| context_is(&entry)) {
+        return forward(&FIRST, signal, info, context);
+    }
+    let free = |entry: &&AtomicUsize| {
+        entry.compare_exchange(0, context.addr(), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    };
+    match PASSED_ON.iter().find(free) {
+        Some(entry) => {
+            forward(&BEFORE, signal, info, context);
+            entry.store(0, Ordering::Relaxed);
+        }
+        // Many threads at once, or handlers that have jumped away.
+        None => forward(&FIRST, signal, info, context),
+    }
 }
 
 /// Puts an empty page in the place of one that is gone, if it is one of a mapping in the table.
@@ -182,15 +216,17 @@ fn mend(address: usize) -> bool {
     for entry in &ENTRIES {
         let Some((base, _, _, sign)) = entry.read().filter(|(_, _, of, _)| *of == owner) else { continue };
         let place = base.wrapping_add(sign.at);
-        if !entry.cut.swap(true, Ordering::AcqRel) {
+        // Whoever has found it missing although it is marked comes between the mark and the page: of another thread, or of
+        // the parent, which forked there.
+        let is_missing = is_there(place);
+        if !entry.cut.swap(true, Ordering::AcqRel) || is_missing {
             if !put_empty_page(place) {
                 return false;
             }
             // SAFETY: the page was just made, and words lie inside of pages.
             unsafe { (*(place as *const AtomicU64)).store(sign.word, Ordering::Release) };
         }
-        if is_there(place) {
-            // By this thread or by another one, which may be about to: then the fault happens once more.
+        if is_missing {
             return true;
         }
     }
@@ -215,9 +251,14 @@ fn put_empty_page(address: usize) -> bool {
 }
 
 /// Does what would have been done without us.
-fn forward(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+fn forward(
+    to: &AtomicPtr<libc::sigaction>,
+    signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut libc::c_void,
+) {
     // SAFETY: what was stored there is never freed.
-    let before = unsafe { BEFORE.load(Ordering::Acquire).as_ref() };
+    let before = unsafe { to.load(Ordering::Acquire).as_ref() };
     let is_sent = {
         // SAFETY: the system gives a structure.
         unsafe { (*info).si_code <= 0 }
