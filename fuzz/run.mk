@@ -27,10 +27,14 @@ fuzz:
 			-use_value_profile=1 -print_final_stats=1 -artifact_prefix=$(FUZZ_DIR)/finds/$$t- \
 			$(FUZZ_DIR)/corpus/$$t tests/hostile/corpus/$$t tests/hostile/corpus/finds || exit 1; done; fi
 
-# The short form; NETSHM_ROUNDS makes it longer.
+# The short form; NETSHM_ROUNDS makes it longer. As shipped, but with the address sanitizer where there is a nightly compiler.
+HOSTILE = CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false
+HOSTILE_TESTS = --test hostile_peer --test hostile_bytes
+
 test: test-hostile
 test-hostile:
 	@if tests/need_rust.sh nightly; then \
-		RUSTFLAGS=-Zsanitizer=address CARGO_PROFILE_DEV_OPT_LEVEL=1 NETSHM_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0 \
+		$(HOSTILE) RUSTFLAGS=-Zsanitizer=address NETSHM_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0 \
 		rustup run nightly cargo test --quiet --locked --target-dir $(abspath $(TARGET))/asan --target $(NIGHTLY_HOST) \
-		--test hostile_peer --test hostile_bytes; fi
+		$(HOSTILE_TESTS); \
+	else $(HOSTILE) $(CARGO) test --quiet --locked --target-dir $(abspath $(TARGET))/hostile $(HOSTILE_TESTS); fi

@@ -22,6 +22,13 @@ use support::process::{Exit, Shared, fork, leave, watchdog};
 use support::random::Random;
 
 fn main() {
+    if cfg!(debug_assertions) {
+        // Assertions are about mistakes of this library; the bytes of an enemy may well break them.
+        println!(
+            "with debug assertions this is not run: `make test-hostile` runs it without, as it is shipped"
+        );
+        return;
+    }
     support::main(&[
         ("an_enemy_beside_workers", || beside(0)),
         ("an_enemy_beside_workers_with_record_locks", || beside(1)),
