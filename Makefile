@@ -19,7 +19,8 @@ LIBS_PRIVATE := $(shell sed -n 's/^Libs.private: //p' netshm.pc.in)
 LIBDIR := $(BUILD)/lib
 INJECTDIR := $(BUILD)/inject
 HEADER_TOOL := $(CARGO) run --quiet --locked --manifest-path tools/header/Cargo.toml --target-dir $(BUILD)/header --
-SUB = $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC)" CXX="$(CXX)" \
+CARGO_TEST = tests/roomy.sh $(CARGO) test
+SUB = tests/roomy.sh $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(BUILD)) CC="$(CC)" CXX="$(CXX)" \
 	LIBS_PRIVATE="$(LIBS_PRIVATE)"
 
 .PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
@@ -85,25 +86,25 @@ test: test-rust test-c gates lint test-readme test-handover
 RECORD_TESTS = array primitive array_death array_slices growth space forks read_only roots roots_processes typed
 
 test-rust: lib
-	$(CARGO) test --lib --target-dir $(TARGET)
-	NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so $(CARGO) test --features inject --tests --target-dir $(TARGET)/inject
-	NETSHM_LOCKING=record NETSHM_ROUNDS=1000 $(CARGO) test --features inject --target-dir $(TARGET)/inject \
+	$(CARGO_TEST) --lib --target-dir $(TARGET)
+	NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so $(CARGO_TEST) --features inject --tests --target-dir $(TARGET)/inject
+	NETSHM_LOCKING=record NETSHM_ROUNDS=1000 $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject \
 		--test deadlock -- circle count
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test deadlock -- dead retry read
-	NETSHM_LOCKING=record NETSHM_KILLS=60 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test kill
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test model -- among
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test processes \
+	NETSHM_LOCKING=record $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject --test deadlock -- dead retry read
+	NETSHM_LOCKING=record NETSHM_KILLS=60 $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject --test kill
+	NETSHM_LOCKING=record $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject --test model -- among
+	NETSHM_LOCKING=record $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject --test processes \
 		-- at_once eight_threads many_threads stopped in_the_middle
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject \
+	NETSHM_LOCKING=record $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject \
 		--test death -- whole_object groups recovery
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject \
+	NETSHM_LOCKING=record $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject \
 		$(addprefix --test ,$(RECORD_TESTS))
-	NETSHM_LOCKING=record $(CARGO) test --features inject --target-dir $(TARGET)/inject --test fairness
-	NETSHM_CHECKSUMS=1 NETSHM_KILLS=60 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test kill
-	NETSHM_CHECKSUMS=1 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test model -- among
-	NETSHM_CHECKSUMS=1 $(CARGO) test --features inject --target-dir $(TARGET)/inject --test array --test array_slices \
+	NETSHM_LOCKING=record $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject --test fairness
+	NETSHM_CHECKSUMS=1 NETSHM_KILLS=60 $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject --test kill
+	NETSHM_CHECKSUMS=1 $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject --test model -- among
+	NETSHM_CHECKSUMS=1 $(CARGO_TEST) --features inject --target-dir $(TARGET)/inject --test array --test array_slices \
 		--test primitive
-	$(CARGO) test --doc --target-dir $(TARGET)
+	$(CARGO_TEST) --doc --target-dir $(TARGET)
 
 test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers
 
@@ -122,7 +123,7 @@ test-c-sanitizers: lib
 # The long forms: every store, 10,000 kills, the quarantine of freed memory; all C variants under valgrind.
 test-long: test
 	NETSHM_LONG=1 NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so \
-		$(CARGO) test --release --features inject --tests --target-dir $(TARGET)/inject
+		$(CARGO_TEST) --release --features inject --tests --target-dir $(TARGET)/inject
 	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind-all; fi
 	@$(MAKE) --no-print-directory check-msrv-all test-tsan
 

@@ -1,6 +1,6 @@
-# Bytes of an enemy: coverage-guided fuzzing, for as long as one likes, and a hostile process beside others under the address
-# sanitizer. Included by the Makefile. Both need a nightly compiler; what they have found is tested by
-# tests/hostile_bytes.rs and tests/hostile_peer.rs in every cargo test, without.
+# Bytes of an enemy: coverage-guided fuzzing, for as long as one likes, which needs a nightly compiler; and what it has found,
+# random scripts, and a hostile process beside others, under the address sanitizer where there is such a compiler. Included
+# by the Makefile.
 
 FUZZ_SECONDS ?= 60
 FUZZ_JOBS ?= 1

@@ -8,7 +8,7 @@ use crate::book::*;
 use crate::site::Site;
 use crate::support::process::{Exit, fork, fork_into_namespace, now_ns};
 use crate::support::random::Random;
-use crate::support::scratch::{Scratch, have_shared_memory};
+use crate::support::scratch::Scratch;
 use crate::support::{self, setting};
 use crate::tables::Plan;
 use crate::tally::Tally;
@@ -25,10 +25,6 @@ fn kills_per_round() -> u64 {
 }
 
 pub(crate) fn random_kills() {
-    // Objects, backups and salvaged copies.
-    if !have_shared_memory(1024) {
-        return;
-    }
     let mut random = Random::from_environment("random_kills");
     let goal = setting("NETSHM_KILLS").unwrap_or(if support::long() { LONG } else { SHORT });
     let directory = std::env::var_os("NETSHM_CAMPAIGN").map(PathBuf::from);

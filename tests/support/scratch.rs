@@ -132,32 +132,3 @@ impl Snapshot {
         scratch
     }
 }
-
-/// Gives this process and its children shared memory of a size that the machine's may not have: a tmpfs in a mount namespace of
-/// its own. False, and said loudly, if that is not permitted either.
-pub(crate) fn have_shared_memory(mib: u64) -> bool {
-    let place = c"/dev/shm";
-    // SAFETY: all bytes zero are a structure, and the path is a C string.
-    let (known, status) = unsafe {
-        let mut status: libc::statvfs = std::mem::zeroed();
-        (libc::statvfs(place.as_ptr(), &raw mut status) == 0, status)
-    };
-    if known && status.f_bavail * status.f_frsize >= mib << 20 {
-        return true;
-    }
-    let options = std::ffi::CString::new(format!("size={mib}m,mode=1777")).expect("has no NUL");
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    // SAFETY: plain system calls with C strings.
-    let made = unsafe {
-        libc::unshare(libc::CLONE_NEWNS) == 0
-            && libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null()) == 0
-            && libc::mount(c"none".as_ptr(), place.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast())
-                == 0
-    };
-    if !made {
-        println!(
-            "SKIP: /dev/shm has no {mib} MiB, and a larger one in a namespace is not permitted: NOT tested"
-        );
-    }
-    made
-}
