@@ -175,28 +175,6 @@ fn torture(what: &str, kinds: &[u32], most: f64) {
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod stopped {
     use super::*;
-    use std::ffi::CString;
-
-    /// A small tmpfs in a mount namespace of this process alone; none if that is not permitted.
-    fn small_device(bytes: u64) -> Option<PathBuf> {
-        let dir = PathBuf::from(format!("/tmp/netshm-give-back-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("makes a directory");
-        let at = CString::new(dir.to_str().expect("is UTF-8")).expect("has no NUL");
-        let options = CString::new(format!("size={bytes}")).expect("has no NUL");
-        // SAFETY: C strings that live during the calls.
-        let code = unsafe {
-            if libc::unshare(libc::CLONE_NEWNS) != 0
-                && libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) != 0
-            {
-                -1
-            } else {
-                let private = libc::MS_REC | libc::MS_PRIVATE;
-                libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null());
-                libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast())
-            }
-        };
-        (code == 0).then_some(dir)
-    }
 
     const RIGHT: i32 = 0;
     const GONE: i32 = 1;
@@ -286,7 +264,7 @@ mod stopped {
         });
         let pid = child.pid;
         let end = child.wait();
-        let _ = std::fs::remove_dir(format!("/tmp/netshm-give-back-{pid}"));
+        let _ = std::fs::remove_dir(format!("/tmp/netshm-device-{pid}"));
         assert_eq!(end, End::Exit(0));
         if figures.get(7) == 1 {
             skip("give_back: a tmpfs in a mount namespace of its own is not permitted here");

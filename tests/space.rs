@@ -6,7 +6,6 @@ mod support_processes;
 
 use netshm::{Error, HashTable, ManageOptions, Name, OpenOptions};
 use std::collections::BTreeMap;
-use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support_processes::*;
@@ -192,27 +191,6 @@ fn full_by_the_maximum_size() {
         }
     }
     say(&format!("bytes:keys{figures}\n"));
-}
-
-/// A small tmpfs in a mount namespace of this process alone; none if that is not permitted.
-fn small_device(bytes: u64) -> Option<PathBuf> {
-    let dir = PathBuf::from(format!("/tmp/netshm-device-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).expect("makes a directory");
-    let at = CString::new(dir.to_str().expect("is UTF-8")).expect("has no NUL");
-    let options = CString::new(format!("size={bytes}")).expect("has no NUL");
-    // SAFETY: C strings that live during the calls.
-    let code = unsafe {
-        if libc::unshare(libc::CLONE_NEWNS) != 0
-            && libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) != 0
-        {
-            -1
-        } else {
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null());
-            libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast())
-        }
-    };
-    (code == 0).then_some(dir)
 }
 
 /// Goal: a full device is an error, never SIGBUS, and nothing is lost. Method: tmpfs of many sizes.

@@ -338,3 +338,24 @@ pub fn blocks(path: &Path) -> (u64, u64) {
     let metadata = std::fs::metadata(path).expect("exists");
     (metadata.blocks(), metadata.len())
 }
+
+/// A small tmpfs in a mount namespace of this process alone; none if that is not permitted.
+pub fn small_device(bytes: u64) -> Option<std::path::PathBuf> {
+    let dir = std::path::PathBuf::from(format!("/tmp/netshm-device-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).expect("makes a directory");
+    let at = std::ffi::CString::new(dir.to_str().expect("is UTF-8")).expect("has no NUL");
+    let options = std::ffi::CString::new(format!("size={bytes}")).expect("has no NUL");
+    // SAFETY: C strings that live during the calls.
+    let code = unsafe {
+        if libc::unshare(libc::CLONE_NEWNS) != 0
+            && libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) != 0
+        {
+            -1
+        } else {
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null());
+            libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast())
+        }
+    };
+    (code == 0).then_some(dir)
+}
