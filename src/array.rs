@@ -189,7 +189,8 @@ impl Array {
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Timeout`].
     pub fn default_value(&self) -> Result<Vec<u8>> {
-        self.read_root(|segment, table| array::default_value(segment, table, &self.layout))
+        let value = self.read_root(|segment, table| array::default_value(segment, table, &self.layout))?;
+        Ok(value.into_vec())
     }
 
     /// Reads words of the root, which the gate's version proves.
@@ -264,7 +265,7 @@ impl Array {
                 }
             }
         }
-        array::default_value(segment, table, &self.layout)
+        Ok(array::default_value(segment, table, &self.layout)?.into_vec())
     }
 
     /// An element with the plans of this thread's group.
@@ -288,7 +289,7 @@ impl Array {
                 }
             }
         }
-        array::default_value(w, table, &self.layout)
+        Ok(array::default_value(w, table, &self.layout)?.into_vec())
     }
 
     /// Gives an element a value, which must be an encoding of the array's type.

@@ -5,11 +5,13 @@
 use super::Array;
 use crate::engine::Rounds;
 use crate::error::{Error, Result};
+use crate::format::Offset;
 use crate::format::array::{Geometry, Layout, MAX_LENGTH};
 use crate::format::lock_word::LockWord;
 use crate::format::root;
 use crate::hashtbl::Quick;
-use crate::index::find::{self, Obstacle};
+use crate::index::find::{self, Found, Obstacle, Seen};
+use crate::segment::Segment;
 use crate::segment::copy::Caching;
 use crate::txn::{TableView, array, fast_slice, ops};
 use crate::writer::Writer;
@@ -89,34 +91,25 @@ impl Array {
             Ok(default) => default,
             Err(e) => return Ok(Err(e)),
         };
+        let last = g.place(first + count - 1).chunk;
         let mut all_seen = SmallVec::<[_; 8]>::new();
         for part in array::parts(g, first, count) {
-            let key = part.chunk.to_le_bytes();
+            array::look_ahead(segment, table, g, part.chunk, last);
             let (from, to) = part.bytes(g);
-            let hash = table.key_hash.hash(&key);
-            let (result, seen) = find::attempt(segment, &table.roots, hash, &key, |_, found| {
-                let value = array::value_found(g, found)?;
-                array::copy_part(segment, g, value, part, &default, &mut into[from..to]);
-                Ok(())
-            })?;
+            let (found, seen) = sight_of(segment, table, part.chunk)?;
             if seen.roots_version != version {
                 return Err(Obstacle::Stale);
             }
-            if result.is_err() {
-                return Ok(result);
-            }
             all_seen.push((seen.bucket, seen.word));
+            match array::value_found(g, found) {
+                Ok(value) => {
+                    array::copy_part(segment, g, value, part, &default, &mut into[from..to]);
+                }
+                // Only if this bucket is as it was seen, the chunk is wrong.
+                Err(e) => return is_of_one_moment(segment, table, version, &all_seen).map(|()| Err(e)),
+            }
         }
-        // All parts were unchanged from when they were read until here: so they are of one moment.
-        let unchanged =
-            |&(bucket, word): &(_, LockWord)| word.unchanged_for_readers(LockWord(segment.load(bucket)));
-        if all_seen.len() > 1 && !all_seen.iter().all(unchanged) {
-            return Err(Obstacle::Changed);
-        }
-        if !table.roots.is_current(segment, version) {
-            return Err(Obstacle::Stale);
-        }
-        Ok(Ok(()))
+        is_of_one_moment(segment, table, version, &all_seen).map(Ok)
     }
 
     /// Sets a slice of elements, whose encodings lie one after the other, in one transaction.
@@ -184,6 +177,37 @@ impl Array {
     pub(crate) fn element_bytes(&self) -> Result<u64> {
         self.chunks().map(|g| g.element_bytes)
     }
+}
+
+/// Where a chunk is, as far as a look without a lock tells.
+#[inline(always)]
+fn sight_of(
+    segment: &Segment,
+    table: &TableView,
+    chunk: u64,
+) -> std::result::Result<(Option<Found>, Seen), Obstacle> {
+    let key = chunk.to_le_bytes();
+    let hash = table.key_hash.hash(&key);
+    match find::quick_lookup(segment, &table.roots, hash, &key) {
+        Some(sight) => Ok((sight.found, sight.seen)),
+        None => find::attempt(segment, &table.roots, hash, &key, |_, found| found),
+    }
+}
+
+/// Are all buckets as they were seen before their parts were copied, so that all parts are of one moment?
+fn is_of_one_moment(
+    segment: &Segment,
+    table: &TableView,
+    version: u64,
+    all_seen: &[(Offset, LockWord)],
+) -> std::result::Result<(), Obstacle> {
+    segment.fence_acquire();
+    let unchanged =
+        |&(bucket, word): &(_, LockWord)| word.unchanged_for_readers(LockWord(segment.load(bucket)));
+    if !all_seen.iter().all(unchanged) {
+        return Err(Obstacle::Changed);
+    }
+    if table.roots.is_current(segment, version) { Ok(()) } else { Err(Obstacle::Stale) }
 }
 
 /// Copies a slice with its locks held, and with the plans of this transaction.

@@ -22,8 +22,6 @@ pub(crate) const KEY_BYTES: u64 = 8;
 /// elements are far apart, and make slices slower: each chunk costs a lookup, and when it is written a lock and a block.
 const RECORD_BYTES: u64 = size_class::LARGEST;
 const VALUE_BYTES: u64 = RECORD_BYTES - record::SHORT_HEADER_BYTES - KEY_BYTES;
-/// Most words of a bitmap.
-pub(crate) const MAX_BITMAP_WORDS: u64 = VALUE_BYTES / 4 / 64 + 1;
 /// Largest elements that lie in chunks: what the log takes at once, so that setting one copies no chunk.
 const MAX_IN_CHUNK: u64 = IN_PLACE_BYTES;
 

@@ -170,6 +170,22 @@ impl<'k, 'a, T: Copy + Default> Batch<'k, 'a, T> {
     }
 }
 
+/// Asks for the bucket where a key is probably at home, long before it is looked up.
+#[inline(always)]
+pub(crate) fn ask_for_bucket(segment: &Segment, roots: &Roots, hash: u64) {
+    segment.view().prefetch(roots.expected_bucket(roots.guess(hash)));
+}
+
+/// Asks for the first lines of a key's record, if its bucket, which was asked for before, shows it.
+#[inline(always)]
+pub(crate) fn ask_for_record(segment: &Segment, roots: &Roots, hash: u64, lines: u64) {
+    let view = segment.view();
+    let bucket = view.aligned_line(roots.expected_bucket(roots.guess(hash)));
+    if let Some(record) = bucket.and_then(|bucket| record_in(bucket, hash)) {
+        (0..lines).for_each(|n| view.prefetch(record.add(n * LINE_BYTES)));
+    }
+}
+
 /// The record of the first entry that has a hash's tag.
 #[inline(always)]
 fn record_in(line: Block<'_, 8>, hash: u64) -> Option<Offset> {

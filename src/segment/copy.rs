@@ -345,6 +345,9 @@ impl Segment {
     /// them does not lie inside of the object, or if they overlap.
     #[must_use]
     pub(crate) fn copy_between(&self, from: Offset, to: Offset, len: u64) -> bool {
+        if len == 0 {
+            return true;
+        }
         if from.0.abs_diff(to.0) < len || !self.contains(from, len) || !self.contains(to, len) {
             return false;
         }
@@ -356,50 +359,22 @@ impl Segment {
     }
 }
 
-/// Copies bytes of which one side is shared, many at once, through the caches. String instructions take nearly twice as
-/// long where the destination does not begin on a line and has gone from the second-level cache.
+/// Copies bytes of which one side is shared, many at once, through the caches. The string instruction takes nearly twice
+/// as long where its destination does not begin on a line and has gone from the second-level cache.
 ///
 /// # Safety
 /// Both ranges must be valid and must not overlap.
 unsafe fn copy_by_lines(from: *const u8, to: *mut u8, len: usize) {
+    let mut head = 0;
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if len >= 2 * LINE {
-        // The first and the last line may overlap those between them, which begin where lines of the destination do.
-        let head = match to.align_offset(LINE) {
-            0 => LINE,
-            n => n,
-        };
-        let lines = (len - head) / LINE * LINE;
-        // SAFETY: by the caller's promise, what is copied lies inside of both ranges; `to + head` is a multiple of 64.
-        unsafe {
-            copy_line(from, to);
-            if lines != 0 {
-                std::arch::asm!(
-                    "2:",
-                    "movdqu {a}, [{from}]",
-                    "movdqu {b}, [{from} + 16]",
-                    "movdqu {c}, [{from} + 32]",
-                    "movdqu {d}, [{from} + 48]",
-                    "movdqa [{to}], {a}",
-                    "movdqa [{to} + 16], {b}",
-                    "movdqa [{to} + 32], {c}",
-                    "movdqa [{to} + 48], {d}",
-                    "add {from}, 64",
-                    "add {to}, 64",
-                    "sub {left}, 64",
-                    "jnz 2b",
-                    from = inout(reg) from.add(head) => _, to = inout(reg) to.add(head) => _,
-                    left = inout(reg) lines => _,
-                    a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
-                    options(nostack),
-                );
-            }
-            copy_line(from.add(len - LINE), to.add(len - LINE));
-        }
-        return;
+    if len >= LONG_BYTES {
+        head = to.align_offset(LINE);
+        // What the first line has beyond the head is copied again.
+        // SAFETY: by the caller's promise; a line is shorter than what is copied.
+        unsafe { copy_line(from, to) };
     }
     // SAFETY: by the caller's promise.
-    unsafe { copy_long(from, to, len) };
+    unsafe { copy_long(from.add(head), to.add(head), len - head) };
 }
 
 /// Bytes of a cache line.
@@ -438,8 +413,8 @@ unsafe fn copy_line(from: *const u8, to: *mut u8) {
 unsafe fn copy_past_caches(from: *const u8, to: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     {
-        let head = to.align_offset(64).min(len);
-        let lines = (len - head) / 64 * 64;
+        let head = to.align_offset(LINE).min(len);
+        let lines = (len - head) / LINE * LINE;
         // SAFETY: by the caller's promise; stores past the caches begin at a multiple of 16, and the fence orders them
         // before everything that follows.
         unsafe {

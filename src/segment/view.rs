@@ -185,6 +185,15 @@ impl Span<'_> {
         self.0.get(n as usize).map(|word| u64::from_le(word.load(Ordering::Relaxed)))
     }
 
+    /// Gives the words from `n` on and before `end`, which there are, one value.
+    #[inline(always)]
+    pub(crate) fn fill(&self, n: u64, end: u64, value: u64) {
+        for word in self.0.get(n as usize..end as usize).unwrap_or_default() {
+            hook();
+            word.store(value.to_le(), Ordering::Release);
+        }
+    }
+
     /// As [`Segment::store`], of word `n`, which there is.
     #[inline(always)]
     pub(crate) fn store(&self, n: u64, value: u64) {

@@ -9,17 +9,19 @@ use super::{TableView, growth, ops};
 use crate::alloc;
 use crate::error::{Damage, Error, Result};
 use crate::format::array::{self, Geometry, KEY_BYTES, Layout, Place};
-use crate::format::bucket::entry_record;
+use crate::format::bucket::{LINE_BYTES, entry_record};
 use crate::format::catalog::text_words;
 use crate::format::record::{self, IN_PLACE_BYTES, Shape};
 use crate::format::root::W_LENGTH;
 use crate::format::{Offset, PAGE_BYTES, header};
+use crate::index::ahead;
 use crate::index::chain::{self, Hit};
 use crate::index::find::{Found, checked_shape};
 use crate::lock::Rank;
 use crate::segment::Segment;
 use crate::segment::copy::Caching;
 use crate::writer::{Words, Writer};
+use smallvec::SmallVec;
 use std::mem::MaybeUninit;
 
 /// Most chunks that a shrinking array looks up one by one; beyond, it walks over all buckets.
@@ -70,6 +72,27 @@ pub(crate) fn parts_in_lock_order(table: &TableView, g: &Geometry, first: u64, c
     all
 }
 
+/// So many chunks ahead of a lookup the buckets of others are asked for, and so many ahead their records: what a bucket
+/// holds has to be there by the time when it says which record to ask for.
+const BUCKETS_AHEAD: u64 = 8;
+const RECORDS_AHEAD: u64 = 4;
+
+/// Asks for what later steps through a slice will read, so that the waits for memory overlap with them. `last` is the
+/// slice's last chunk. Short slices are left alone: they are in the caches.
+#[inline(always)]
+pub(crate) fn look_ahead(segment: &Segment, table: &TableView, g: &Geometry, chunk: u64, last: u64) {
+    let roots = &table.roots;
+    let hash = |chunk: u64| table.key_hash.hash(&chunk.to_le_bytes());
+    if chunk + BUCKETS_AHEAD <= last {
+        ahead::ask_for_bucket(segment, roots, hash(chunk + BUCKETS_AHEAD));
+    }
+    if chunk + RECORDS_AHEAD <= last {
+        let before_elements = record::SHORT_HEADER_BYTES + KEY_BYTES + 8 * g.bitmap_words;
+        let lines = before_elements / LINE_BYTES + 1;
+        ahead::ask_for_record(segment, roots, hash(chunk + RECORDS_AHEAD), lines);
+    }
+}
+
 /// The array's length.
 #[inline(always)]
 pub(crate) fn length<W: Words>(words: &W, table: &TableView) -> u64 {
@@ -88,13 +111,16 @@ pub(crate) fn check_range<W: Words>(words: &W, table: &TableView, first: u64, co
     }
 }
 
+/// The encoding of a default value; that of a number takes no memory from the heap.
+pub(crate) type DefaultValue = SmallVec<[u8; 8]>;
+
 /// The array's default value.
-pub(crate) fn default_value<W: Words>(words: &W, table: &TableView, layout: &Layout) -> Result<Vec<u8>> {
+pub(crate) fn default_value<W: Words>(words: &W, table: &TableView, layout: &Layout) -> Result<DefaultValue> {
     let root = table.roots.root();
     let word = words.word(root.word(array::W_DEFAULT));
     if let Layout::Chunks(g) = layout {
         if layout.has_short_default() {
-            return Ok(word.to_le_bytes()[..g.element_bytes as usize].to_vec());
+            return Ok(DefaultValue::from_slice(&word.to_le_bytes()[..g.element_bytes as usize]));
         }
     }
     let fits = match layout {
@@ -105,7 +131,7 @@ pub(crate) fn default_value<W: Words>(words: &W, table: &TableView, layout: &Lay
         return Err(Error::corrupt(Damage::Root, root.word(array::W_DEFAULT)));
     }
     let words = (0..word.div_ceil(8)).map(|n| words.word(root.word(array::W_LONG_DEFAULT + n)).to_le_bytes());
-    let mut bytes: Vec<u8> = words.flatten().collect();
+    let mut bytes: DefaultValue = words.flatten().collect();
     bytes.truncate(word as usize);
     Ok(bytes)
 }
@@ -210,7 +236,7 @@ pub(crate) fn update(
     let value = value_at(g, at.hit)?;
     let mut old = vec![0; g.element_bytes as usize];
     if !value.is_some_and(|value| read_element(w, g, value, position, &mut old)) {
-        old = default_value(w, table, &Layout::Chunks(*g))?;
+        old = default_value(w, table, &Layout::Chunks(*g))?.into_vec();
     }
     let new = new(&old)?;
     match value {
@@ -269,7 +295,10 @@ pub(crate) fn copy_part(
             position += 1;
         }
     }
-    replace_absent(segment, g, value, part, default, into);
+    match segment.view().span(value, g.bitmap_words) {
+        Some(bitmap) => replace_absent(|n| bitmap.load(n).unwrap_or(0), g, part, default, into),
+        None => replace_absent(|n| segment.load(value.word(n)), g, part, default, into),
+    }
 }
 
 /// The same with the plans of this transaction.
@@ -287,7 +316,7 @@ pub(crate) fn copy_planned_part(
     for (n, one) in into.chunks_mut(g.element_bytes as usize).enumerate() {
         copy_one(w, g, chunk, part.first + n as u64, one);
     }
-    replace_absent(w, g, chunk, part, default, into);
+    replace_absent(|n| w.word(chunk.word(n)), g, part, default, into);
 }
 
 /// Copies an element, set or not.
@@ -301,25 +330,22 @@ fn copy_one<W: Words>(words: &W, g: &Geometry, value: Offset, position: u64, int
     }
 }
 
-/// Puts the default value where elements are not set.
-fn replace_absent<W: Words>(
-    words: &W,
+/// Puts the default value where elements are not set, as the words of the bitmap say.
+#[inline(always)]
+fn replace_absent(
+    word: impl Fn(u64) -> u64,
     g: &Geometry,
-    value: Offset,
     part: Part,
     default: &[u8],
     into: &mut [MaybeUninit<u8>],
 ) {
-    let end = part.first + part.count;
-    for n in part.first / 64..end.div_ceil(64) {
-        let mut absent = !words.word(value.word(n));
+    for n in part.first / 64..(part.first + part.count).div_ceil(64) {
+        let mut absent = !word(n) & chunk::bits_of(&part, n);
         while absent != 0 {
             let position = 64 * n + absent.trailing_zeros() as u64;
             absent &= absent - 1;
-            if (part.first..end).contains(&position) {
-                let at = ((position - part.first) * g.element_bytes) as usize;
-                fill_with(default, &mut into[at..at + default.len()]);
-            }
+            let at = ((position - part.first) * g.element_bytes) as usize;
+            fill_with(default, &mut into[at..at + default.len()]);
         }
     }
 }

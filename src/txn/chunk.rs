@@ -6,7 +6,7 @@
 use super::array::Part;
 use crate::error::{Damage, Error, Result};
 use crate::format::Offset;
-use crate::format::array::{self, Geometry, KEY_BYTES};
+use crate::format::array::{Geometry, KEY_BYTES};
 use crate::format::bucket::LINE_BYTES;
 use crate::format::record::{Holder, Shape};
 use crate::segment::copy::Caching;
@@ -65,31 +65,30 @@ impl NewChunk<'_> {
         let damaged = || Error::corrupt(Damage::Truncated, block);
         // Readers of what the block was before must see that it is gone before they see new bytes.
         segment.fence_release();
-        let mut words = [0; 3 + array::MAX_BITMAP_WORDS as usize];
-        words[..3].copy_from_slice(&[shape.first_word(self.older), shape.lengths_word(), self.part.chunk]);
-        let used = 3 + g.bitmap_words as usize;
-        self.make_bitmap(w, &mut words[3..used]);
-        let filled = segment.fill(block, &words[..used], &[], &[])
-            && self.old.is_none_or(|old| self.keep(w, old, value))
+        let head = [shape.first_word(self.older), shape.lengths_word(), self.part.chunk];
+        let old = self.old.filter(|_| self.part.count != g.per_chunk);
+        let filled = segment.fill(block, &head, &[], &[])
+            && old.is_none_or(|old| self.keep(w, old, value))
+            && self.make_bitmap(w, value, old.is_some())
             && segment.copy_in_exactly(self.begin(value), self.elements, self.caching);
         if filled { Ok(()) } else { Err(damaged()) }
     }
 
-    /// Which elements are set: those of the part, and those that were set before.
-    fn make_bitmap(&self, w: &Writer, bitmap: &mut [u64]) {
-        if self.part.count == self.g.per_chunk {
-            bitmap.fill(u64::MAX);
-            if let Some((last, n)) = bitmap.last_mut().zip(self.g.bitmap_words.checked_sub(1)) {
-                *last = bits_of(self.part, n);
-            }
-            return;
+    /// Says which elements are set: those of the part, and those that the bitmap says if it was kept.
+    #[inline(always)]
+    fn make_bitmap(&self, w: &Writer, value: Offset, is_kept: bool) -> bool {
+        let (part, words) = (self.part, self.g.bitmap_words);
+        let Some(bitmap) = w.segment.view().span(value, words) else { return false };
+        let (first, last) = (part.first / 64, (part.first + part.count - 1) / 64);
+        if !is_kept {
+            bitmap.fill(0, first + 1, 0);
+            bitmap.fill(last, words, 0);
         }
-        for (word, n) in bitmap.iter_mut().zip(0..) {
-            *word = bits_of(self.part, n);
-            if *word != u64::MAX {
-                *word |= self.old.map_or(0, |old| w.word(old.word(n)));
-            }
+        bitmap.fill(first + 1, last, u64::MAX);
+        for n in [first, last] {
+            bitmap.store(n, bitmap.load(n).unwrap_or(0) | bits_of(part, n));
         }
+        true
     }
 
     /// Where the part begins in a value.
@@ -97,15 +96,12 @@ impl NewChunk<'_> {
         value.add(8 * self.g.bitmap_words + self.part.first * self.g.stride)
     }
 
-    /// Copies what the part does not overwrite, with the plans of this transaction.
+    /// Copies what the part does not overwrite, and the whole bitmap, with the plans of this transaction.
+    #[inline(never)]
     fn keep(&self, w: &Writer, old: Offset, value: Offset) -> bool {
-        if self.part.count == self.g.per_chunk {
-            return true;
-        }
-        let before = 8 * self.g.bitmap_words;
         let begin = self.begin(old).0 - old.0;
         let end = begin + self.part.count * self.g.stride;
-        let copied = w.segment.copy_between(old.add(before), value.add(before), begin - before)
+        let copied = w.segment.copy_between(old, value, begin)
             && w.segment.copy_between(old.add(end), value.add(end), self.g.value_bytes - end);
         if copied && !w.s.has_no_plan() {
             self.keep_plans(w, old, value);
@@ -113,9 +109,9 @@ impl NewChunk<'_> {
         copied
     }
 
-    /// The same for the words of elements that are planned to change.
+    /// The same for the words that are planned to change.
     fn keep_plans(&self, w: &Writer, old: Offset, value: Offset) {
-        let mut n = self.g.bitmap_words;
+        let mut n = 0;
         while n < self.g.value_bytes / 8 {
             let at = old.word(n);
             if w.is_plain_line(Offset(at.0 / LINE_BYTES * LINE_BYTES)) {

@@ -60,7 +60,8 @@ pub(crate) fn write(
     caching: Caching,
 ) -> Option<()> {
     let count = bytes.len() as u64 / g.element_bytes;
-    let chunks = 1 + g.place(first + count - 1).chunk - g.place(first).chunk;
+    let last = g.place(first + count - 1).chunk;
+    let chunks = 1 + last - g.place(first).chunk;
     let class = chunk::class_of(g).ok()?;
     if chunks > MOST_CHUNKS || !kept::may_keep(w, class, chunks as usize) {
         return None;
@@ -68,6 +69,7 @@ pub(crate) fn write(
     let version = table.roots.version();
     let mut targets = Targets::with_capacity(chunks as usize);
     for part in array::parts(g, first, count) {
+        array::look_ahead(w.segment, table, g, part.chunk, last);
         targets.push(look(w, table, g, part)?);
     }
     let is_inside = first + count <= array::length(w.segment, table).min(MAX_LENGTH);
