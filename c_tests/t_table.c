@@ -253,6 +253,68 @@ static void many(void)
     is(wrong, 0);
 }
 
+/* Closes both handles, its own while two calls use it, and is called again by itself with another one. */
+typedef struct closing { netshm_hashtbl *own, *other; int calls, codes[4]; } closing;
+
+static int show_and_close(const void *data, size_t len, void *arg)
+{
+    closing *c = (closing *)arg;
+    c->calls++;
+    c->codes[2] = netshm_hashtbl_close(c->own);
+    c->codes[3] = netshm_hashtbl_replace(c->own, "k", 1, data, len);
+    return (int)len;
+}
+
+static int update_and_close(netshm_update *u, const void *old, size_t len, void *arg)
+{
+    closing *c = (closing *)arg;
+    char text[8] = "";
+    c->calls++;
+    if (c->own != NULL) {
+        closing inner = {NULL, c->other, 0, {0}};
+        c->codes[0] = netshm_hashtbl_update(c->other, "k", 1, update_and_close, &inner);
+        c->codes[1] = inner.calls == 1 && inner.codes[0] == NETSHM_OK ? netshm_hashtbl_view(c->own, "k", 1, show_and_close, c, NULL) : 1;
+    } else {
+        c->codes[0] = netshm_hashtbl_close(c->other);
+    }
+    if (old == NULL || len > 7) return NETSHM_REMOVE;
+    memcpy(text, old, len);
+    text[0]++;
+    return netshm_update_set(u, text, len) == NETSHM_OK ? NETSHM_REPLACE : NETSHM_REMOVE;
+}
+
+/* What is behind a handle lives until the calls that use it have ended. */
+static void closed_by_callbacks(void)
+{
+    place *a = place_new(), *b = place_new();
+    closing c = {place_table(a, NULL), place_table(b, NULL), 0, {0}};
+    netshm_object *o = NULL;
+    netshm_hashtbl *again = NULL;
+    const place *both[2];
+    int i;
+    ok(c.own != NULL && c.other != NULL);
+    good(put(c.own, "k", "a"));
+    good(put(c.other, "k", "x"));
+    good(netshm_hashtbl_update(c.own, "k", 1, update_and_close, &c));
+    is(c.calls, 2);
+    good(c.codes[0]);
+    good(c.codes[1]);
+    good(c.codes[2]);
+    is(c.codes[3], NETSHM_E_CLOSED);
+    is(netshm_hashtbl_update(c.own, "k", 1, update_and_close, &c), NETSHM_E_CLOSED);
+    is(netshm_hashtbl_close(c.other), NETSHM_E_CLOSED);
+    both[0] = a;
+    both[1] = b;
+    for (i = 0; i < 2; i++) {
+        good(place_open(both[i], RW, &o));
+        good(netshm_hashtbl_manage(o, NULL, NULL, NULL, &again));
+        is(has(again, "k", i == 0 ? "b" : "y"), 1);
+        good(netshm_hashtbl_close(again));
+        good(netshm_close(o));
+        is(place_check(both[i]), NETSHM_OK);
+    }
+}
+
 int main(void)
 {
     place *p = place_new();
@@ -265,6 +327,7 @@ int main(void)
     views();
     sizes();
     many();
+    closed_by_callbacks();
     is(netshm_hashtbl_add(t, "k", (size_t)-1, "", 0), NETSHM_E_TOO_LARGE);
     is(netshm_hashtbl_add(t, "k", 1, "v", (size_t)-1), NETSHM_E_TOO_LARGE);
     is(place_check(p), NETSHM_OK);

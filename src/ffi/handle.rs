@@ -8,6 +8,7 @@ use super::call::{Fault, Outcome};
 use crate::error::Error;
 use std::alloc::Layout;
 use std::cell::Cell;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -217,6 +218,32 @@ pub(super) unsafe fn close_emptied<N: Noun>(handle: *mut N) {
 /// As for [`body`], and no other thread may be using the handle.
 pub(super) unsafe fn close<N: Noun>(number: u32, handle: *mut N) -> Outcome<N::Body> {
     // SAFETY: the caller's promise.
+    unsafe { mark_closed(number, handle) }?;
+    // SAFETY: that succeeds once in the life of a handle.
+    Ok(unsafe { take(handle) })
+}
+
+/// Ends a handle. What was behind it ends as well, or with the calls of this thread to which it is [lent](lend).
+///
+/// # Safety
+/// As for [`close`].
+pub(super) unsafe fn end<N: Noun>(number: u32, handle: *mut N) -> Outcome {
+    // SAFETY: the caller's promise.
+    unsafe { mark_closed(number, handle) }?;
+    match outermost_loan(handle.cast()) {
+        Some(loan) => loan.is_closed.set(true),
+        // SAFETY: marking succeeds once in the life of a handle.
+        None => drop(unsafe { take(handle) }),
+    }
+    Ok(())
+}
+
+/// Makes a handle a closed one.
+///
+/// # Safety
+/// As for [`close`].
+unsafe fn mark_closed<N: Noun>(number: u32, handle: *mut N) -> Outcome {
+    // SAFETY: the caller's promise.
     unsafe { body::<N>(number, handle) }?;
     let handle: *mut Handle<N::Body> = handle.cast();
     // SAFETY: it was just found to be a live handle.
@@ -230,13 +257,80 @@ pub(super) unsafe fn close<N: Noun>(number: u32, handle: *mut N) -> Outcome<N::B
         is_of::<N>(magic).then_some(magic::CLOSED)
     });
     ended.map_err(|magic| wrong(number, magic))?;
-    // SAFETY: the exchange above succeeds once in the life of a handle.
-    let body = unsafe {
-        N::closing(&(*handle).body);
-        ManuallyDrop::take(&mut (*handle).body)
-    };
+    // SAFETY: the exchange above succeeds once in the life of a handle, whose body is still there.
+    N::closing(unsafe { &(*handle).body });
+    Ok(())
+}
+
+/// Takes what is behind a handle that was closed, and lays its memory to rest.
+///
+/// # Safety
+/// To be called once for a handle that was marked as closed.
+unsafe fn take<N: Noun>(handle: *mut N) -> N::Body {
+    let handle: *mut Handle<N::Body> = handle.cast();
+    // SAFETY: the caller's promise.
+    let body = unsafe { ManuallyDrop::take(&mut (*handle).body) };
     rest(handle.cast());
-    Ok(body)
+    body
+}
+
+/// A handle in use by a call of this thread that runs a callback, which may close it.
+struct Loan {
+    handle: *const Head,
+    outer: *const Loan,
+    /// It was closed meanwhile; this is the outermost call that uses it.
+    is_closed: Cell<bool>,
+}
+
+thread_local! {
+    static LOANS: Cell<*const Loan> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Calls `then` with what is behind a handle, which stays there until it returns, also if a callback closes the handle.
+///
+/// # Safety
+/// As for [`body`], but that this thread may close the handle meanwhile, by [`end`].
+#[inline(always)]
+pub(super) unsafe fn lend<N: Noun, R>(
+    number: u32,
+    handle: *mut N,
+    then: impl FnOnce(&N::Body) -> Outcome<R>,
+) -> Outcome<R> {
+    // SAFETY: the caller's promise.
+    let body = unsafe { body(number, handle) }?;
+    let loan = Loan { handle: handle.cast(), outer: LOANS.get(), is_closed: Cell::new(false) };
+    LOANS.set(&raw const loan);
+    let _lent = Lent::<N> { loan: &loan, noun: PhantomData };
+    then(body)
+}
+
+/// Ends a loan.
+struct Lent<'a, N: Noun> {
+    loan: &'a Loan,
+    noun: PhantomData<*mut N>,
+}
+
+impl<N: Noun> Drop for Lent<'_, N> {
+    fn drop(&mut self) {
+        LOANS.set(self.loan.outer);
+        if self.loan.is_closed.get() {
+            // SAFETY: it was marked as closed by `end`, which has left this to the outermost loan.
+            drop(unsafe { take(self.loan.handle.cast::<N>().cast_mut()) });
+        }
+    }
+}
+
+/// The outermost call of this thread that uses a handle.
+fn outermost_loan<'a>(handle: *const Head) -> Option<&'a Loan> {
+    let (mut loan, mut found) = (LOANS.get(), None);
+    // SAFETY: what is in the list belongs to calls further up on this thread's stack.
+    while let Some(here) = unsafe { loan.as_ref() } {
+        if here.handle == handle {
+            found = Some(here);
+        }
+        loan = here.outer;
+    }
+    found
 }
 
 /// Lays the memory of a closed handle to rest, and gives back what has rested longest.

@@ -100,9 +100,17 @@ unsafe fn live_key<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
 #[inline(always)]
 pub(super) unsafe fn live_raw<'a>(t: *mut netshm_hashtbl) -> Outcome<&'a HashTable> {
     // SAFETY: the caller's promise.
-    let (table, body) = unsafe { (live_key(t)?, handle::body(1, t)?) };
-    check_raw("a value of raw bytes", &body.types.value)?;
-    Ok(table)
+    unsafe { handle::body(1, t) }?.raw()
+}
+
+impl Body {
+    /// The table, for calls with raw keys and values.
+    #[inline(always)]
+    pub(super) fn raw(&self) -> Outcome<&HashTable> {
+        check_raw("a key of raw bytes", &self.types.key)?;
+        check_raw("a value of raw bytes", &self.types.value)?;
+        Ok(&self.table)
+    }
 }
 
 /// The table behind a handle, for calls with raw keys and integers as values.
@@ -238,7 +246,6 @@ pub unsafe extern "C" fn netshm_hashtbl_close(t: *mut netshm_hashtbl) -> c_int {
             return Ok(());
         }
         // SAFETY: the header asks for a handle that no other thread is using.
-        drop(unsafe { handle::close(1, t) }?);
-        Ok(())
+        unsafe { handle::end(1, t) }
     })
 }

@@ -1,7 +1,8 @@
 //! Changes of a typed binding that depend on what it is: by callback under its lock, and by comparison.
 
 use super::call::{Fault, Outcome, guard};
-use super::hashtbl::{netshm_hashtbl, wrong_type};
+use super::handle;
+use super::hashtbl::{Body, netshm_hashtbl, wrong_type};
 use super::result::Decoded;
 use super::typed::{encoded, live};
 use super::update::{Active, netshm_update, with_active};
@@ -80,25 +81,28 @@ pub unsafe extern "C" fn netshm_hashtbl_update_v(
     arg: *mut c_void,
 ) -> c_int {
     guard(&["t", "key", "nk", "fn", "arg"], || {
-        // The callback may close the handle: table and types are kept.
-        // SAFETY: the header asks for a handle.
-        let (table, types) = unsafe { live(t) }.map(|(table, types)| (table.clone(), types.clone()))?;
-        let update = r#fn.ok_or(Fault::Null(4))?;
-        // SAFETY: the header asks for readable cells.
-        let key = unsafe { encoded(2, &types.key, key, nk) }?;
-        // Its objects end after the key's lock.
-        let mut decoded = Decoded::default();
-        let active = Active::new(Some(&types.value));
-        let outcome = table.update_by(key.as_ref(), |old| {
-            if let Some(old) = old {
-                decoded.push(&types.value, old)?;
-                decoded.settle();
-            }
-            let (data, n) = decoded.value(0).map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
-            // SAFETY: the header asks for a function that can be called with these.
-            active.decide(|u| unsafe { update(u, data, n, arg) })
-        });
-        Ok(outcome?)
+        let update = |body: &Body| {
+            let types = &body.types;
+            let update = r#fn.ok_or(Fault::Null(4))?;
+            // SAFETY: the header asks for readable cells.
+            let key = unsafe { encoded(2, &types.key, key, nk) }?;
+            // Its objects end after the key's lock.
+            let mut decoded = Decoded::default();
+            let active = Active::new(Some(&types.value));
+            let outcome = body.table.update_by(key.as_ref(), |old| {
+                if let Some(old) = old {
+                    decoded.push(&types.value, old)?;
+                    decoded.settle();
+                }
+                let (data, n) =
+                    decoded.value(0).map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
+                // SAFETY: the header asks for a function that can be called with these.
+                active.decide(|u| unsafe { update(u, data, n, arg) })
+            });
+            Ok(outcome?)
+        };
+        // SAFETY: the header asks for a handle, which the callback may close.
+        unsafe { handle::lend(1, t, update) }
     })
 }
 

@@ -4,7 +4,7 @@ use super::call::{Fault, Outcome, bytes, check_length, guard, out_or_null};
 use super::callback::call_back;
 use super::error::NETSHM_E_CALLBACK;
 use super::handle;
-use super::hashtbl::{check_raw, kept, netshm_hashtbl};
+use super::hashtbl::{Body, check_raw, netshm_hashtbl};
 use crate::error::Error;
 use crate::hashtbl::Update;
 use crate::types::Type;
@@ -42,13 +42,16 @@ pub unsafe extern "C" fn netshm_hashtbl_view(
     answer: *mut c_int,
 ) -> c_int {
     guard(&["t", "key", "key_len", "fn", "arg", "answer"], || {
-        // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, key) = unsafe { (kept(t)?, bytes(2, key, key_len)?) };
-        let view = r#fn.ok_or(Fault::Null(4))?;
-        // SAFETY: the header asks for a function that can be called with these.
-        let given =
-            t.view(key, |value| call_back(|| unsafe { view(value.as_ptr().cast(), value.len(), arg) }))?;
-        let given = given.ok_or(Fault::Core(Error::NotFound))?;
+        let show = |body: &Body| {
+            // SAFETY: the header asks for readable bytes.
+            let (t, key) = (body.raw()?, unsafe { bytes(2, key, key_len) }?);
+            let view = r#fn.ok_or(Fault::Null(4))?;
+            // SAFETY: the header asks for a function that can be called with these.
+            let show = |value: &[u8]| call_back(|| unsafe { view(value.as_ptr().cast(), value.len(), arg) });
+            t.view(key, show)?.ok_or(Fault::Core(Error::NotFound))
+        };
+        // SAFETY: the header asks for a handle, which the callback may close.
+        let given = unsafe { handle::lend(1, t, show) }?;
         // SAFETY: the header asks for a valid place or NULL.
         unsafe { out_or_null(answer).put(given) };
         Ok(())
@@ -282,16 +285,19 @@ pub unsafe extern "C" fn netshm_hashtbl_update(
     arg: *mut c_void,
 ) -> c_int {
     guard(&["t", "key", "key_len", "fn", "arg"], || {
-        // SAFETY: the header asks for a handle and for readable bytes.
-        let (t, of, key) = unsafe { (kept(t)?, &handle::body(1, t)?.types, bytes(2, key, key_len)?) };
-        let of = of.value.clone();
-        let update = r#fn.ok_or(Fault::Null(4))?;
-        let active = Active::new(Some(&of));
-        let outcome = t.update_by(key, |old| {
-            let (data, len) = old.map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
-            // SAFETY: the header asks for a function that can be called with these.
-            active.decide(|u| unsafe { update(u, data.cast(), len, arg) })
-        });
-        Ok(outcome?)
+        let update = |body: &Body| {
+            // SAFETY: the header asks for readable bytes.
+            let (t, key) = (body.raw()?, unsafe { bytes(2, key, key_len) }?);
+            let update = r#fn.ok_or(Fault::Null(4))?;
+            let active = Active::new(Some(&body.types.value));
+            let outcome = t.update_by(key, |old| {
+                let (data, len) = old.map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
+                // SAFETY: the header asks for a function that can be called with these.
+                active.decide(|u| unsafe { update(u, data.cast(), len, arg) })
+            });
+            Ok(outcome?)
+        };
+        // SAFETY: the header asks for a handle, which the callback may close.
+        unsafe { handle::lend(1, t, update) }
     })
 }

@@ -80,6 +80,8 @@ pub(crate) fn update<V: Deref<Target = [u8]>>(
     let found = sight.found.filter(|found| found.shape.value_len <= IN_PLACE_BYTES)?;
     let slot = w.slot()?;
     debug_assert!(w.s.is_at_rest());
+    // As in `fast::overwrite`: giving back the lock waits for the stores to the value.
+    sight.view.prefetch_for_writing(found.value_at.add(found.shape.value_len.saturating_sub(1)));
     // Readers go on while the callback runs: the lock is marked only when the value is being changed.
     in_group::lock(w, &sight)?;
     let mut old = [0; IN_PLACE_BYTES as usize];
