@@ -24,7 +24,7 @@ public:
 #ifndef HAVE_MANY
         traits.batches = false;
 #endif
-        traits.setup = "POSIX shared memory, default options";
+        traits.setup = "POSIX shared memory, default options; groups of several keys by find_many and replace_many";
         return traits;
     }
 
@@ -75,7 +75,7 @@ public:
         netshm_txn *group = nullptr;
         int code = netshm_group_begin(table, &group);
         while (code == NETSHM_OK) {
-            for (size_t i = 0; i < n && code == NETSHM_OK; i++) code = raise_in_group(keys[i], delta);
+            code = raise_in_group(keys, n, delta);
             if (code == NETSHM_OK) {
                 code = netshm_group_commit(group);
                 if (code != NETSHM_E_DEADLOCK) break;
@@ -126,7 +126,29 @@ private:
         return slices;
     }
 #endif
-    int raise_in_group(Bytes key, uint64_t delta) {
+    int raise_in_group(const Bytes *keys, size_t n, uint64_t delta) {
+#ifdef HAVE_MANY
+        // In one call each, as for whoever knows his keys, which differ, beforehand.
+        if (n > 1) {
+            size_t stride = buffer_.size();
+            together_.resize(n * stride);
+            found_.resize(n);
+            std::vector<netshm_slice> wanted = slices(keys, n), values(n);
+            int code = netshm_hashtbl_find_many_into(table_, wanted.data(), n, together_.data(), stride, found_.data());
+            if (code != NETSHM_OK) return code;
+            for (size_t i = 0; i < n; i++) {
+                if (found_[i] < 0) return NETSHM_E_NOT_FOUND;
+                values[i] = {&together_[i * stride], static_cast<size_t>(found_[i])};
+                raise(&together_[i * stride], values[i].len, delta);
+            }
+            return netshm_hashtbl_replace_many(table_, wanted.data(), values.data(), n, nullptr);
+        }
+#endif
+        int code = NETSHM_OK;
+        for (size_t i = 0; i < n && code == NETSHM_OK; i++) code = raise_one(keys[i], delta);
+        return code;
+    }
+    int raise_one(Bytes key, uint64_t delta) {
         size_t length;
         int code = netshm_hashtbl_find(table_, key.data, key.size, buffer_.data(), buffer_.size(), &length);
         if (code != NETSHM_OK) return code;
@@ -146,7 +168,8 @@ private:
     std::string file_ = "/tmp/netshm-peers-" + suffix_, memory_ = "/netshm-peers-" + suffix_;
     netshm_object *object_ = nullptr;
     netshm_hashtbl *table_ = nullptr;
-    std::vector<unsigned char> buffer_;
+    std::vector<unsigned char> buffer_, together_;
+    std::vector<int64_t> found_;
     uint64_t delta_ = 0;
 };
 
