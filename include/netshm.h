@@ -52,8 +52,9 @@
  *             here. An object on which another thread has a group open at the moment of the fork stays mapped in
  *             the child until the child ends or runs another program, also when all its handles are closed. A child
  *             of vfork must not call anything.
- * Signals.    Nothing may be called from a signal handler. No signal is used or blocked, unless you ask for it, see
- *             netshm_guard_sigbus(). When the memory device is full, an error comes instead of SIGBUS.
+ * Signals.    Nothing may be called from a signal handler. No signal is used, unless you ask for it, see
+ *             netshm_guard_sigbus(), and none blocked, but that a thread in netshm_hashtbl_wait() handles its signals
+ *             while it sleeps. When the memory device is full, an error comes instead of SIGBUS.
  * Outsiders.  Whoever may write an object's memory can destroy what is in it. If the file is made shorter while it is
  *             mapped, which no call of this library does, the kernel answers the next access to what is gone by
  *             SIGBUS, as with all mapped files. What protects: permissions, as only those who may write the file
@@ -2306,6 +2307,8 @@ int netshm_group_commit(netshm_txn *x);
 /**
  * Undoes a group. A detached group can be undone by any thread.
  *
+ * After a deadlock it takes 50 us, with #NETSHM_LOCK_RECORD 3 ms: those to whom the group has given way go on meanwhile.
+ *
  * @param x  The group; NULL is OK. It ends as with netshm_group_commit().
  *
  * @return As netshm_group_commit(), but never NETSHM_E_DEADLOCK or NETSHM_E_NO_SPACE.
@@ -2373,6 +2376,9 @@ int netshm_hashtbl_stamp(netshm_hashtbl *t,
  * killed before it could wake anybody. It does not poll, except that on an object that is open for reading only,
  * or whose locking method is not #NETSHM_LOCK_FUTEX, it looks every 5 ms. Nothing is locked meanwhile.
  *
+ * Signals of the calling thread are held back while it looks, and handled when it sleeps, so that none is missed. A
+ * handler that has run just before the call is not noticed: who waits for what a handler says should set a time-out.
+ *
  * @param t           The table; any number of threads may wait, also for the same key. It may be closed meanwhile.
  * @param key         The key; may be NULL only if key_len is 0.
  * @param key_len     Its length in bytes.
@@ -2381,7 +2387,7 @@ int netshm_hashtbl_stamp(netshm_hashtbl *t,
  * @param timeout_ns  Longest wait in nanoseconds; 0 only looks, a negative number sets no limit.
  *
  * @return NETSHM_OK, there may be a change; NETSHM_E_TIMEOUT, there was none in time; NETSHM_E_INTERRUPTED, a signal
- *         handler has run in this thread while it slept; NETSHM_E_IN_GROUP and NETSHM_E_IN_CALLBACK, where a
+ *         handler has run in this thread meanwhile; NETSHM_E_IN_GROUP and NETSHM_E_IN_CALLBACK, where a
  *         change could not come for the caller's own sake; NETSHM_E_STALE, the object holds no such table any
  *         more; NETSHM_E_FORKED, NETSHM_E_BUSY, NETSHM_E_CORRUPT, NETSHM_E_INVALID, NETSHM_E_CLOSED,
  *         NETSHM_E_SYSTEM.

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::engine::holds::Stake;
 use crate::engine::sessions::{Entered, Seat, SeatState, Seated, Taken};
 use crate::error::{Error, Result};
-use crate::lock::Patience;
+use crate::lock::{self, Patience};
 use crate::log::Savepoint;
 use crate::os::{process, time};
 use crate::txn::{self, growth};
@@ -433,6 +433,9 @@ impl Transaction {
         entered.leave_as(SeatState::Idle);
         drop(entered);
         self.engine.give_seat_back(self.seat);
+        if doomed {
+            lock::let_others_look(&self.engine.segment);
+        }
         result
     }
 }

@@ -344,6 +344,11 @@ impl Segment {
         }
     }
 
+    /// Do those who wait sleep on futexes, and are woken?
+    pub(crate) fn sleeps_on_futexes(&self) -> bool {
+        self.futexes
+    }
+
     /// Address of the futex word of a lock word, if it lies in the object and the locking method sleeps on futexes.
     pub(crate) fn futex_address(&self, at: Offset) -> Option<*const u32> {
         if !self.futexes {

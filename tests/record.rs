@@ -178,6 +178,8 @@ fn deadlocks_are_found() {
     assert_eq!(both.each_mut().map(|child| child.wait()), [Exit::Code(0), Exit::Code(0)]);
     println!("  100 circles, {} times somebody gave way", shared.get(2));
     assert!(shared.get(2) >= 100);
+    // Who has given way leaves the other one time; it was hundreds of thousands when it did not.
+    assert!(shared.get(2) <= 2000);
     let exit = fork(|| {
         let t = open(scratch.name(), Locking::Record);
         assert_eq!(t.increment(b"one", 0, 0), Ok(200));

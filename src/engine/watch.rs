@@ -10,6 +10,7 @@ use crate::format::lock_word::LockWord;
 use crate::index::home::{self, Home};
 use crate::lock::{Patience, watch};
 use crate::os::futex::Wake;
+use crate::os::signals::HeldBack;
 use crate::os::time::Deadline;
 use crate::txn::TableView;
 use std::time::Duration;
@@ -65,6 +66,7 @@ impl Engine {
         }
         let (mut sleep, longest) =
             if ask { (longest_sleep(), longest_sleep()) } else { (FIRST_NAP, LONGEST_NAP) };
+        let signals = HeldBack::new();
         loop {
             let bounded = match patience() {
                 Patience::Try => Patience::Try,
@@ -82,9 +84,14 @@ impl Engine {
             if deadline.passed() {
                 return Ok(None);
             }
-            let expected = if ask { self.ask_for_wake_up(&home) } else { Some(home.word) };
-            let Some(expected) = expected else { continue };
-            match watch::sleep(&self.segment, home.bucket, expected, deadline.clip(sleep)) {
+            let sleep_for = deadline.clip(sleep);
+            let wake = if !ask {
+                if signals.nap(sleep_for) { Wake::Interrupted } else { Wake::TimedOut }
+            } else {
+                let Some(expected) = self.ask_for_wake_up(&home) else { continue };
+                watch::sleep(&self.segment, home.bucket, expected, sleep_for, &signals)
+            };
+            match wake {
                 Wake::Interrupted => return Err(Error::Interrupted),
                 // Who dies right after the commit point has not marked the bucket yet.
                 Wake::TimedOut if !home.word.is_free() => {

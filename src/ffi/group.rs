@@ -344,6 +344,8 @@ unsafe fn commit_quickly(x: *mut netshm_txn) -> Option<bool> {
 
 /// Undoes a group. A detached group can be undone by any thread.
 ///
+/// After a deadlock it takes 50 us, with #NETSHM_LOCK_RECORD 3 ms: those to whom the group has given way go on meanwhile.
+///
 /// @param x  The group; NULL is OK. It ends as with netshm_group_commit().
 ///
 /// @return As netshm_group_commit(), but never NETSHM_E_DEADLOCK or NETSHM_E_NO_SPACE.

@@ -46,6 +46,9 @@ pub unsafe extern "C" fn netshm_hashtbl_stamp(
 /// killed before it could wake anybody. It does not poll, except that on an object that is open for reading only,
 /// or whose locking method is not #NETSHM_LOCK_FUTEX, it looks every 5 ms. Nothing is locked meanwhile.
 ///
+/// Signals of the calling thread are held back while it looks, and handled when it sleeps, so that none is missed. A
+/// handler that has run just before the call is not noticed: who waits for what a handler says should set a time-out.
+///
 /// @param t           The table; any number of threads may wait, also for the same key. It may be closed meanwhile.
 /// @param key         The key; may be NULL only if key_len is 0.
 /// @param key_len     Its length in bytes.
@@ -54,7 +57,7 @@ pub unsafe extern "C" fn netshm_hashtbl_stamp(
 /// @param timeout_ns  Longest wait in nanoseconds; 0 only looks, a negative number sets no limit.
 ///
 /// @return NETSHM_OK, there may be a change; NETSHM_E_TIMEOUT, there was none in time; NETSHM_E_INTERRUPTED, a signal
-///         handler has run in this thread while it slept; NETSHM_E_IN_GROUP and NETSHM_E_IN_CALLBACK, where a
+///         handler has run in this thread meanwhile; NETSHM_E_IN_GROUP and NETSHM_E_IN_CALLBACK, where a
 ///         change could not come for the caller's own sake; NETSHM_E_STALE, the object holds no such table any
 ///         more; NETSHM_E_FORKED, NETSHM_E_BUSY, NETSHM_E_CORRUPT, NETSHM_E_INVALID, NETSHM_E_CLOSED,
 ///         NETSHM_E_SYSTEM.

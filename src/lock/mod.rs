@@ -24,6 +24,8 @@ use crate::os::{futex, time};
 use crate::segment::Segment;
 use std::time::Duration;
 
+pub(crate) use nap::let_others_look;
+
 /// How long to wait for a lock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Patience {

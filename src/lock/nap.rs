@@ -5,6 +5,7 @@
 //! for.
 
 use crate::os::time::{self, Deadline};
+use crate::segment::Segment;
 use std::time::Duration;
 
 /// About what the system's timers can do.
@@ -13,6 +14,12 @@ const FIRST: Duration = Duration::from_micros(50);
 const LONGEST: Duration = Duration::from_millis(2);
 /// One look lasts ten microseconds or so: a lock that its holder takes again at once is free for moments only.
 const GLANCES: u32 = 400;
+
+/// After this thread has given way and has given back its locks: leaves these alone until those who wait for them have
+/// woken up or looked. If it took its locks again at once, they would find them taken time after time.
+pub(crate) fn let_others_look(segment: &Segment) {
+    time::sleep(if segment.sleeps_on_futexes() { FIRST } else { LONGEST + LONGEST / 2 });
+}
 
 /// The naps of one wait. They grow by a quarter each, so that a wait lasts about a quarter longer than it had to,
 /// until the longest nap is the bound.

@@ -6,7 +6,7 @@
 use crate::format::Offset;
 use crate::format::lock_word::{LockWord, WATCH};
 use crate::os::futex::{self, Wake};
-use crate::os::time;
+use crate::os::signals::HeldBack;
 use crate::segment::Segment;
 use std::time::Duration;
 
@@ -18,18 +18,25 @@ pub(crate) fn ask(segment: &Segment, at: Offset, seen: LockWord) -> Option<LockW
     (seen.is_watched() || segment.compare_exchange(at, seen.0, asked.0).is_ok()).then_some(asked)
 }
 
-/// Sleeps while the lock's word is `expected`, which [`ask`] gave, for `most` at most, and sometimes shorter. If nobody
-/// was asked, somebody else's change wakes nobody, but for the sake of others.
+/// Sleeps while the lock's word is `expected`, which [`ask`] gave, for `most` at most, and sometimes shorter.
 ///
 /// No change is missed. The word went from `seen` to `seen` with WATCH in one step, so the version was still the
 /// one seen. Whoever advances it clears WATCH in the same step and wakes all afterwards. If that was before the
 /// kernel compares the word, it finds another one, and there is no sleep; else the sleeper is found by the
 /// wake-up.
-pub(crate) fn sleep(segment: &Segment, at: Offset, expected: LockWord, most: Duration) -> Wake {
+pub(crate) fn sleep(
+    segment: &Segment,
+    at: Offset,
+    expected: LockWord,
+    most: Duration,
+    signals: &HeldBack,
+) -> Wake {
     match segment.futex_address(at) {
-        Some(address) => futex::wait(address, expected.futex_value(), most),
+        Some(address) => {
+            signals.around(|| futex::wait(address, expected.futex_value(), most)).unwrap_or(Wake::Interrupted)
+        }
         // Nobody wakes anybody under this locking method.
-        None if time::nap(most) => Wake::Interrupted,
+        None if signals.nap(most) => Wake::Interrupted,
         None => Wake::TimedOut,
     }
 }

@@ -20,6 +20,7 @@
 //! | `guard` | what becomes of this process when a page is taken away under it |
 //! | `filelock` | locks on bytes of a file, and the registration of a process |
 //! | `futex` | sleeping on a word and waking |
+//! | `signals` | sleeping so that a signal is noticed |
 //! | `process` | who runs: pid, namespace, boot, fork epoch, randomness |
 //! | `time` | clocks and deadlines |
 
@@ -34,6 +35,7 @@ pub(crate) mod name;
 pub(crate) mod persistent;
 pub(crate) mod process;
 pub(crate) mod shm;
+pub(crate) mod signals;
 pub(crate) mod space;
 pub(crate) mod time;
 pub(crate) mod turn;
