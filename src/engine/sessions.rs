@@ -26,7 +26,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 pub(crate) struct Attached {
     /// Unique in this process, so that thread-local memories of former ones never match.
     id: u64,
-    epoch: u64,
+    /// The process that made it.
+    era: process::Era,
     pub(super) registration: Attachment,
     sessions: Mutex<Sessions>,
 }
@@ -261,7 +262,7 @@ impl Engine {
     fn attached_here(&self) -> Option<&Attached> {
         // SAFETY: attachments are freed only by the engine's drop.
         let attached = unsafe { self.attached.load(Ordering::Acquire).as_ref() }?;
-        Engine::is_this_process(attached.epoch).then_some(attached)
+        attached.era.is_here().then_some(attached)
     }
 
     #[cold]
@@ -279,7 +280,7 @@ impl Engine {
             // freed: its parts may have been in use when the process forked.
             let new = Box::into_raw(Box::new(Attached {
                 id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-                epoch: process::fork_epoch(),
+                era: process::Era::here(),
                 registration: self.register()?,
                 sessions: Mutex::new(Sessions::default()),
             }));
@@ -606,7 +607,7 @@ impl Drop for Engine {
         let attached = std::mem::replace(self.attached.get_mut(), std::ptr::null_mut());
         // SAFETY: attachments are made by Box::into_raw, and the engine is the only one that frees them.
         let Some(owned) = (unsafe { attached.as_ref() }) else { return };
-        if !Engine::is_this_process(owned.epoch) {
+        if !owned.era.is_here() {
             // The parent's: not ours to give up.
             return;
         }

@@ -129,6 +129,35 @@ pub(crate) fn fork_epoch() -> u64 {
     if epoch != 0 { epoch } else { new_epoch() }
 }
 
+/// The process that asked for it: neither its parent nor its child.
+pub(crate) struct Era {
+    /// Where its epoch is as long as it is this process.
+    word: &'static AtomicU64,
+    epoch: u64,
+}
+
+impl Era {
+    /// This process.
+    pub(crate) fn here() -> Era {
+        let epoch = fork_epoch();
+        // SAFETY: as in `fork_epoch`, which has been there.
+        Era { word: unsafe { &*EPOCH.load(Ordering::Acquire) }, epoch }
+    }
+
+    /// Is this that process?
+    #[inline(always)]
+    pub(crate) fn is_here(&self) -> bool {
+        self.word.load(Ordering::Relaxed) == self.epoch || self.is_here_all_the_same()
+    }
+
+    /// The word says nothing in a child, and where the system has no such page.
+    #[cold]
+    #[inline(never)]
+    fn is_here_all_the_same(&self) -> bool {
+        fork_epoch() == self.epoch
+    }
+}
+
 /// The first question in this process image. No step waits for another thread: at the moment of a fork
 /// the others may be anywhere in here, and they do not exist in the child.
 #[cold]
@@ -233,14 +262,20 @@ mod tests {
         let mine = fork_epoch();
         assert_ne!(mine, 0);
         assert_eq!(mine, fork_epoch());
+        let era = Era::here();
+        assert!(era.is_here());
         let code = forked(|| {
+            if era.is_here() {
+                return 2;
+            }
             let child = fork_epoch();
-            if child == mine || child != fork_epoch() {
+            if child == mine || child != fork_epoch() || era.is_here() || !Era::here().is_here() {
                 return 1;
             }
             10 + forked(|| i32::from(fork_epoch() == child || fork_epoch() == mine))
         });
         assert_eq!(code, 10);
+        assert!(era.is_here());
         assert_eq!(mine, fork_epoch());
     }
 
