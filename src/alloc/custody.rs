@@ -449,7 +449,11 @@ fn may_be_block(block: Offset) -> bool {
 #[inline(never)]
 fn find_ready_block<'a>(w: &mut Writer<'a>, slot: SlotBlock<'a>, class: u32) -> Option<Ready<'a>> {
     let backwards = MAGAZINE_CELLS - 1;
-    let found = match search(w, class, backwards, may_be_block) {
+    // As a rule all are empty.
+    let first = magazine_word(class, 0) as usize;
+    let any = (0..CELLS).fold(0, |bits, i| bits | slot.load(first + i));
+    let found = if any == 0 { None } else { search(w, class, backwards, may_be_block) };
+    let found = match found {
         Some(found) => found,
         None => {
             slabs::refill(w, class).ok()?;

@@ -76,13 +76,17 @@ fn take(
         // The last word has bits beyond the last block.
         let none = if blocks - 64 * n < 64 { u64::MAX << (blocks - 64 * n) } else { 0 };
         let mut free = !(before | none);
+        let first = slab.offset().0 + 64 * n * bytes;
+        // In a register for the loop.
+        let mut into = *empty;
         while free != 0 && wanted > 0 {
-            let block = 64 * n + u64::from(free.trailing_zeros());
-            *cells.get_mut(empty.trailing_zeros() as usize)? = slab.offset().0 + block * bytes;
+            *cells.get_mut(into.trailing_zeros() as usize)? =
+                first + u64::from(free.trailing_zeros()) * bytes;
             free &= free - 1;
-            *empty &= *empty - 1;
+            into &= into - 1;
             wanted -= 1;
         }
+        *empty = into;
         if free != !(before | none) {
             log.push(descriptor(slab).word(bitmap_place(n) as u64), !free & !none | before);
         }
