@@ -7,7 +7,9 @@ use super::{HashTable, Update};
 use crate::engine::sessions::{Seated, Taken};
 use crate::error::{Error, Result};
 use crate::group;
+use crate::index::find;
 use crate::lock::Patience;
+use crate::segment::copy::Lot;
 use crate::txn::cursor::buffer;
 use crate::txn::fast_update::Compared;
 use crate::txn::{self, TableView, fast, fast_update, growth, in_group, ops, stack};
@@ -286,6 +288,44 @@ impl HashTable {
         self.quick_outcome(&w, done)
     }
 
+    /// The same for a key of 16 bytes and a value that is a [`Lot`], which has a value of this length in its bucket or
+    /// none.
+    #[inline(always)]
+    pub(crate) fn replace_usual(&self, key: &[u8; 16], value: &[u8]) -> Quick<()> {
+        let mut seat = match self.table.engine.take_any_seat() {
+            Taken::Alone(seat) => seat,
+            Taken::InGroup(seat) => {
+                return if self.replace_in_group(seat, key, value) {
+                    Quick::Done(())
+                } else {
+                    Quick::NotDone
+                };
+            }
+            Taken::None => return Quick::NotDone,
+        };
+        let table = &*self.table.view;
+        let Some(hash) = table.key_hash.hash_usual(key) else { return Quick::NotDone };
+        // What waits for nobody needs no patience.
+        let mut w = seat.writer(Patience::Try);
+        let Some(sight) = find::lookup_in_bucket(w.segment, &table.roots, hash, key) else {
+            return Quick::NotDone;
+        };
+        let Some(found) = sight.found else { return self.add_seated(seat, key, value) };
+        // Not before: calls would not keep it in registers. Without a closure, as in `add_quickly`.
+        let Some(lot) = Lot::of(value) else { return Quick::NotDone };
+        let done = fast::overwrite_by_lot(&mut w, &sight, &found, &lot);
+        self.quick_outcome(&w, done)
+    }
+
+    /// As `add_quickly`, for callers that seldom need it: what has been looked up is looked up again, so that it need
+    /// not be kept in memory for those who do not.
+    #[inline(never)]
+    fn add_seated(&self, mut seat: Seated<'_>, key: &[u8], value: &[u8]) -> Quick<()> {
+        let mut w = seat.writer(self.table.patience());
+        let done = fast::add(&mut w, &self.table.view, key, value);
+        self.quick_outcome(&w, done)
+    }
+
     /// The short way of `replace` in a group, for a value of the same, small length.
     #[inline(never)]
     fn replace_in_group(&self, mut seat: Seated<'_>, key: &[u8], value: &[u8]) -> bool {
@@ -296,7 +336,11 @@ impl HashTable {
     /// The short way of `increment` alone.
     #[inline(always)]
     pub(crate) fn increment_quickly(&self, key: &[u8], delta: i64) -> Quick<i64> {
-        self.change_quickly(|w, table| fast::increment(w, table, key, delta))
+        let Some(mut seat) = self.table.engine.take_seat() else { return Quick::NotDone };
+        // What waits for nobody needs no patience.
+        let mut w = seat.writer(Patience::Try);
+        let done = fast::increment(&mut w, &self.table.view, key, delta);
+        self.quick_outcome(&w, done)
     }
 
     /// The short way of `remove` alone.

@@ -8,7 +8,8 @@ use crate::engine::sessions::Taken;
 use crate::error::{Error, Result};
 use crate::format::Offset;
 use crate::format::record::{PIECE_BYTES, PUNCHABLE_BYTES};
-use crate::index::find;
+use crate::index::find::{self, Sight};
+use crate::index::roots::Roots;
 use crate::lock::Patience;
 use crate::segment::Segment;
 use crate::segment::view::View;
@@ -104,6 +105,24 @@ impl HashTable {
         unsafe { self.copy_without_lock(key, buffer, capacity) }
     }
 
+    /// The short way of a find alone for a key of 16 bytes that is found in its bucket, or absent where there are no
+    /// overflow lines.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_usual(&self, key: &[u8; 16], buffer: *mut u8, capacity: usize) -> QuickCopy {
+        let engine = &*self.table.engine;
+        let table = &*self.table.view;
+        if engine.groups.any_open() {
+            return QuickCopy::NOT_DONE;
+        }
+        let Some(hash) = table.key_hash.hash_usual(key) else { return QuickCopy::NOT_DONE };
+        let sight = find::lookup_in_bucket(&engine.segment, &table.roots, hash, key);
+        // SAFETY: by the caller's promise.
+        unsafe { copy_seen::<true>(&table.roots, sight, buffer, capacity) }
+    }
+
     /// The short way while a group is open on this thread or, more often, on another one of the process.
     ///
     /// # Safety
@@ -139,22 +158,9 @@ impl HashTable {
         let engine = &*self.table.engine;
         let roots = &self.table.view.roots;
         let hash = self.table.view.key_hash.hash(key);
-        let Some(sight) = find::quick_lookup(&engine.segment, roots, hash, key) else {
-            return QuickCopy::NOT_DONE;
-        };
-        let Some(found) = sight.found else {
-            return if sight.is_valid(roots) { QuickCopy::ABSENT } else { QuickCopy::NOT_DONE };
-        };
-        let len = found.shape.value_len as usize;
-        if len > capacity {
-            return QuickCopy::NOT_DONE;
-        }
-        // SAFETY: by the caller's promise, and the length was just compared; the lookup has checked that the record
-        // lies inside of the object.
-        if !unsafe { sight.view.copy_out_quickly(found.value_at, buffer, len) } {
-            return QuickCopy::NOT_DONE;
-        }
-        if sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
+        let sight = find::quick_lookup(&engine.segment, roots, hash, key);
+        // SAFETY: by the caller's promise.
+        unsafe { copy_seen::<false>(roots, sight, buffer, capacity) }
     }
 
     /// The same for a long value, by pieces. Before each it makes sure that the record is still in use: so its memory is
@@ -229,6 +235,37 @@ impl HashTable {
             Err(e) => Copied::Failed(Box::new(e)),
         }
     }
+}
+
+/// Copies the value that a lookup has seen; if `INLINE`, without calls.
+///
+/// # Safety
+/// `buffer` must be valid for writing `capacity` bytes.
+#[inline(always)]
+unsafe fn copy_seen<const INLINE: bool>(
+    roots: &Roots,
+    sight: Option<Sight<'_>>,
+    buffer: *mut u8,
+    capacity: usize,
+) -> QuickCopy {
+    let Some(sight) = sight else { return QuickCopy::NOT_DONE };
+    let Some(found) = sight.found else {
+        return if sight.is_valid(roots) { QuickCopy::ABSENT } else { QuickCopy::NOT_DONE };
+    };
+    let len = found.shape.value_len as usize;
+    if len > capacity {
+        return QuickCopy::NOT_DONE;
+    }
+    // SAFETY: by the caller's promise, and the length was just compared; the lookup has checked that the record lies
+    // inside of the object.
+    let copied = unsafe {
+        if INLINE {
+            sight.view.copy_out_inline(found.value_at, buffer, len)
+        } else {
+            sight.view.copy_out_quickly(found.value_at, buffer, len)
+        }
+    };
+    if copied && sight.is_valid(roots) { QuickCopy(len) } else { QuickCopy::NOT_DONE }
 }
 
 /// Copies a value to the caller's memory.

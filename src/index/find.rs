@@ -27,6 +27,13 @@ impl Found {
     pub(crate) fn new(record: Offset, shape: Shape) -> Found {
         Found { record, value_at: record.add(shape.value_at()), shape }
     }
+
+    /// The same for a record whose key [`is_short_key`].
+    #[inline(always)]
+    fn of_short(record: Offset, shape: Shape) -> Found {
+        let key_bytes = record::padded_short(shape.key_len as u32);
+        Found { record, value_at: record.add(key_bytes).add(record::SHORT_HEADER_BYTES), shape }
+    }
 }
 
 /// Where and at which version a lookup ended, for whoever goes on from there.
@@ -87,6 +94,27 @@ pub(crate) fn quick_lookup<'a>(
     hash: u64,
     key: &[u8],
 ) -> Option<Sight<'a>> {
+    look::<true>(segment, roots, hash, key)
+}
+
+/// The same, which gives none as well if the key may be in an overflow line. It calls nothing.
+#[inline(always)]
+pub(crate) fn lookup_in_bucket<'a>(
+    segment: &'a Segment,
+    roots: &Roots,
+    hash: u64,
+    key: &[u8],
+) -> Option<Sight<'a>> {
+    look::<false>(segment, roots, hash, key)
+}
+
+#[inline(always)]
+fn look<'a, const IN_LINES: bool>(
+    segment: &'a Segment,
+    roots: &Roots,
+    hash: u64,
+    key: &[u8],
+) -> Option<Sight<'a>> {
     let view = segment.view();
     let roots_version = roots.version();
     let index = roots.guess(hash);
@@ -107,9 +135,20 @@ pub(crate) fn quick_lookup<'a>(
     }
     let link = Link(bucket.load(W_LINK as usize));
     if !link.next().is_none() {
-        let in_lines = overflow(view, link.next(), hash, key).ok()?;
-        if in_lines.is_some() {
-            return Some(Sight { view, bucket, found: in_lines, seen, level: 0 });
+        if !IN_LINES {
+            if !lines_lack(view, link.next(), hash) {
+                return None;
+            }
+        } else {
+            match quick_overflow(view, link.next(), hash, key) {
+                InLines::ABSENT => {}
+                InLines::UNUSUAL => return None,
+                InLines { record, value_len } => {
+                    let shape = Shape { key_len: key.len() as u64, value_len, long: false };
+                    let found = Some(Found::of_short(record, shape));
+                    return Some(Sight { view, bucket, found, seen, level: 0 });
+                }
+            }
         }
     }
     let level = level_of(index, link, roots.base_level())?;
@@ -145,9 +184,65 @@ pub(super) fn quick_match(view: View<'_>, record: Offset, key: &[u8]) -> Option<
     if !view.reaches_behind_units::<2>(record, key_bytes + shape.value_len) {
         return None;
     }
-    // SAFETY: the whole record was just checked.
+    // SAFETY: the whole record was just checked; its place is given in units of 16 bytes.
     let equal = unsafe { view.equals_behind_header(record, key) };
-    equal.then_some(Found { record, value_at: record.add(key_bytes).add(record::SHORT_HEADER_BYTES), shape })
+    equal.then_some(Found::of_short(record, shape))
+}
+
+/// Do the overflow lines, which are not many, plainly have no key of this hash?
+#[inline(always)]
+fn lines_lack(view: View<'_>, first: Offset, hash: u64) -> bool {
+    let mut at = first;
+    for _ in 0..FEW_LINES {
+        let Some(line) = view.block::<8>(at) else { return false };
+        if line.matches(hash) != 0 {
+            return false;
+        }
+        at = Link(line.load(W_LINK as usize)).next();
+        if at.is_none() {
+            return true;
+        }
+    }
+    false
+}
+
+/// Overflow lines that a bucket has at most as a rule.
+const FEW_LINES: u32 = 3;
+
+/// What the overflow lines have of a short key, in two registers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct InLines {
+    record: Offset,
+    value_len: u64,
+}
+
+impl InLines {
+    const ABSENT: InLines = InLines { record: Offset(0), value_len: 0 };
+    /// Something that [`attempt`] can tell what it is. No record is there.
+    const UNUSUAL: InLines = InLines { record: Offset(u64::MAX), value_len: 0 };
+}
+
+/// Searches the overflow lines for a short key.
+#[inline(never)]
+fn quick_overflow(view: View<'_>, first: Offset, hash: u64, key: &[u8]) -> InLines {
+    let mut at = first;
+    for _ in 0..LONGEST_CHAIN {
+        let Some(line) = view.block::<8>(at) else { return InLines::UNUSUAL };
+        let candidates = line.matches(hash);
+        if candidates != 0 {
+            // As in `quick_lookup`.
+            let entry = line.load((W_ENTRY as usize + candidates.trailing_zeros() as usize) & 7);
+            return match quick_match(view, entry_record(entry), key) {
+                Some(found) => InLines { record: found.record, value_len: found.shape.value_len },
+                None => InLines::UNUSUAL,
+            };
+        }
+        at = Link(line.load(W_LINK as usize)).next();
+        if at.is_none() {
+            return InLines::ABSENT;
+        }
+    }
+    InLines::UNUSUAL
 }
 
 /// Looks for a key once. `take` is called with the record, or with none, before what was read is validated;

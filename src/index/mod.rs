@@ -61,6 +61,14 @@ impl KeyHash {
     }
 }
 
+impl KeyHash {
+    /// The same for a key of 16 bytes, if it takes no call.
+    #[inline(always)]
+    pub(crate) fn hash_usual(&self, key: &[u8; 16]) -> Option<u64> {
+        if self.is_sip { None } else { Some(xxh3_of_16(&self.flips, key)) }
+    }
+}
+
 /// XXH3 of 16 bytes, as it is defined for them, without a look at what it does for other lengths.
 #[inline(always)]
 fn xxh3_of_16(flips: &[u64; 2], key: &[u8; 16]) -> u64 {

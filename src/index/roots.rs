@@ -101,6 +101,15 @@ impl Roots {
         gate.seen_by_readers() | 1
     }
 
+    /// Is this the word of a gate that is free, under which a hint of that version is made?
+    #[inline(always)]
+    pub(crate) fn is_free_gate(gate: LockWord, version: u64) -> bool {
+        // As a rule it is nothing but its version. For NOTHING_KNOWN that is a word which no gate ever has; a peer who
+        // writes it could as well write what would be changed under it.
+        // Without a call: whoever asks has a lock, and much in registers.
+        gate.0.wrapping_add(1) == version || gate.is_free() && Roots::version_of(gate) == version
+    }
+
     #[inline(always)]
     pub(crate) fn root(&self) -> Offset {
         Offset(self.root.load(Ordering::Relaxed))

@@ -68,6 +68,23 @@ mod sixteen {
         bytes
     }
 
+    /// Are 16 bytes the same?
+    ///
+    /// # Safety
+    /// 16 bytes must be readable at `from + I`, which may be shared, and is a multiple of 16.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    pub(super) unsafe fn equals_aligned_at<const I: isize>(from: *const u8, bytes: Bytes) -> bool {
+        debug_assert!((from as isize + I) % 16 == 0);
+        let mut equal = bytes;
+        // SAFETY: by the caller's promise; SSE2 is part of x86_64.
+        unsafe {
+            std::arch::asm!("pcmpeqb {b}, [{p} + {i}]", p = in(reg) from, i = const I,
+                b = inout(xmm_reg) equal, options(nostack, readonly, preserves_flags, pure));
+            std::arch::x86_64::_mm_movemask_epi8(equal) == 0xffff
+        }
+    }
+
     /// # Safety
     /// 16 bytes must be writable at `to + I`, which may be shared.
     #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
@@ -127,6 +144,27 @@ impl View<'_> {
         true
     }
 
+    /// As `copy_out_quickly`, without calls, so that the caller can keep what it has in registers.
+    ///
+    /// # Safety
+    /// As for `copy_out`.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_out_inline(&self, at: Offset, into: *mut u8, len: usize) -> bool {
+        debug_assert!(self.contains(at, len as u64));
+        let from = self.address(at);
+        // SAFETY: both ranges are valid, by the caller's promise.
+        unsafe {
+            if len <= SHORT_BYTES {
+                copy_short(from, into, len);
+            } else if (len as u64) < PUNCHABLE_BYTES {
+                copy_much(from, into, len);
+            } else {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Are the bytes at `at`, a range that has been checked, these?
     ///
     /// # Safety
@@ -140,9 +178,18 @@ impl View<'_> {
     /// Is the key behind the short header of the record at `at` this one?
     ///
     /// # Safety
-    /// The record must have been checked.
+    /// The record must have been checked, and begin at a multiple of 16.
     #[inline(always)]
     pub(crate) unsafe fn equals_behind_header(&self, at: Offset, key: &[u8]) -> bool {
+        #[cfg(all(target_arch = "x86_64", not(miri)))]
+        if key.len() == 16 {
+            const BEHIND: isize = SHORT_HEADER_BYTES as isize;
+            // SAFETY: both ranges have 16 bytes; the header has a multiple of 16, and mappings begin with pages.
+            return unsafe {
+                let key = key.as_ptr().cast::<sixteen::Bytes>().read_unaligned();
+                sixteen::equals_aligned_at::<BEHIND>(self.address(at), key)
+            };
+        }
         // SAFETY: by the caller's promise.
         unsafe { equal::<{ SHORT_HEADER_BYTES as isize }>(self.address(at), key) }
     }
@@ -216,6 +263,125 @@ impl<const N: usize> Block<'_, N> {
         assert!(bytes.len() <= 8 * room.len());
         // SAFETY: the words from `n` on have room for the bytes.
         unsafe { store_padded(room.as_ptr().cast_mut().cast(), bytes) };
+    }
+}
+
+/// Private bytes on their way to more than one place in the object: whole words, more than half of [`SHORT_BYTES`] and not
+/// more than these.
+#[derive(Clone, Copy)]
+pub(crate) struct Lot<'a> {
+    /// Builds that die at every store want to see every word.
+    #[cfg(any(not(target_arch = "x86_64"), miri, feature = "inject"))]
+    bytes: &'a [u8],
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+    parts: [sixteen::Bytes; 4],
+    len: usize,
+    from: std::marker::PhantomData<&'a [u8]>,
+}
+
+impl<'a> Lot<'a> {
+    const MOST_WORDS: usize = SHORT_BYTES / 8;
+
+    /// The bytes, if they are so many.
+    #[inline(always)]
+    pub(crate) fn of(bytes: &'a [u8]) -> Option<Lot<'a>> {
+        let len = bytes.len();
+        if !Lot::fits(len) {
+            return None;
+        }
+        #[cfg(any(not(target_arch = "x86_64"), miri, feature = "inject"))]
+        return Some(Lot { bytes, len, from: std::marker::PhantomData });
+        #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+        {
+            // SAFETY: every 16 bytes lie inside of the slice; the last ones may overlap others.
+            let at = |i: usize| unsafe { bytes.as_ptr().add(i).cast::<sixteen::Bytes>().read_unaligned() };
+            Some(Lot {
+                parts: [at(0), at(16), at(len - 32), at(len - 16)],
+                len,
+                from: std::marker::PhantomData,
+            })
+        }
+    }
+
+    /// Can so many bytes be a lot?
+    #[inline(always)]
+    pub(crate) const fn fits(len: usize) -> bool {
+        // One comparison for all: what comes before the least is a very large number, and so is what is no whole word.
+        len.wrapping_sub(SHORT_BYTES / 2 + 8).rotate_right(3) < SHORT_BYTES / 2 / 8
+    }
+
+    /// Their number.
+    #[inline(always)]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.len as u64
+    }
+
+    /// Stores them.
+    ///
+    /// # Safety
+    /// `to` must be a multiple of 8 and valid for writing so many bytes.
+    #[inline(always)]
+    unsafe fn store(&self, to: *mut u8) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            #[cfg(any(not(target_arch = "x86_64"), miri, feature = "inject"))]
+            store_words(to, self.bytes);
+            #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+            {
+                sixteen::store_shared_at::<0>(to, self.parts[0]);
+                sixteen::store_shared_at::<16>(to, self.parts[1]);
+                sixteen::store_shared_before::<32>(to, self.len, self.parts[2]);
+                sixteen::store_shared_before::<16>(to, self.len, self.parts[3]);
+            }
+        }
+    }
+}
+
+impl View<'_> {
+    /// As [`Segment::fill`], in what is known of the object.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn fill(&self, at: Offset, words: [u64; 2], first: &[u8], second: &[u8]) -> bool {
+        let padded = |bytes: &[u8]| (bytes.len() + 7) & !7;
+        let second_at = 16 + padded(first);
+        if at.0 % 8 != 0 || !self.contains(at, (second_at + padded(second)) as u64) {
+            return false;
+        }
+        let to = self.address(at).cast_mut();
+        // SAFETY: the whole range lies inside of the object, and all three parts begin at multiples of 8.
+        unsafe {
+            for (i, word) in words.iter().enumerate() {
+                hook();
+                (*to.add(8 * i).cast::<AtomicU64>()).store(word.to_le(), Ordering::Relaxed);
+            }
+            store_padded(to.add(16), first);
+            match Lot::of(second) {
+                Some(lot) => lot.store(to.add(second_at)),
+                None => store_padded(to.add(second_at), second),
+            }
+        }
+        true
+    }
+
+    /// Copies private bytes into a range of the object.
+    ///
+    /// # Safety
+    /// The range must have been checked, and begin at a multiple of 8.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_in_lot(&self, at: Offset, lot: &Lot) {
+        debug_assert!(at.0 % 8 == 0 && self.contains(at, lot.len as u64));
+        // SAFETY: by the caller's promise.
+        unsafe { lot.store(self.address(at).cast_mut()) };
+    }
+}
+
+impl<const N: usize> Block<'_, N> {
+    /// Stores bytes from word `FIRST` on.
+    #[inline(always)]
+    pub(crate) fn store_lot<const FIRST: usize>(&self, lot: &Lot) {
+        const { assert!(FIRST + Lot::MOST_WORDS <= N) };
+        // SAFETY: a lot has at most so many words, and the block has them.
+        unsafe { lot.store(self.words().as_ptr().add(FIRST).cast_mut().cast()) };
     }
 }
 
@@ -523,9 +689,11 @@ unsafe fn store_short(to: *mut u8, bytes: &[u8]) {
             store_shared_at::<16>(to, at(16));
             store_shared_before::<32>(to, len, at(len - 32));
             store_shared_before::<16>(to, len, at(len - 16));
-        } else if len >= 16 {
+        } else if len > 16 {
             store_shared_at::<0>(to, at(0));
             store_shared_before::<16>(to, len, at(len - 16));
+        } else if len == 16 {
+            store_shared_at::<0>(to, at(0));
         } else if len != 0 {
             (*to.cast::<AtomicU64>()).store(from.cast::<u64>().read_unaligned(), Ordering::Relaxed);
         }
@@ -536,6 +704,7 @@ unsafe fn store_short(to: *mut u8, bytes: &[u8]) {
 ///
 /// # Safety
 /// `from` must be a multiple of 8, padded to whole words, `into` valid for writing `len` bytes.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
 #[inline(always)]
 unsafe fn copy_words(from: *const AtomicU64, into: *mut u8, len: usize) {
     let words = len / 8;
@@ -579,10 +748,52 @@ unsafe fn copy_short(from: *const u8, into: *mut u8, len: usize) {
                 put(0, first);
                 return put(len - 16, last);
             }
+            copy_few(from.cast(), into, len);
         }
     }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     // SAFETY: by the caller's promise.
-    unsafe { copy_words(from.cast(), into, len) };
+    unsafe {
+        copy_words(from.cast(), into, len);
+    }
+}
+
+/// Copies less than 16 bytes; the last word is taken whole.
+///
+/// # Safety
+/// As for `copy_words`.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+unsafe fn copy_few(from: *const AtomicU64, into: *mut u8, len: usize) {
+    debug_assert!(len < 16);
+    if len == 0 {
+        return;
+    }
+    // SAFETY: the object's ranges are padded to whole words, and all that is written lies within `len` bytes.
+    unsafe {
+        let mut first = (*from).load(Ordering::Relaxed);
+        if len >= 8 {
+            into.cast::<u64>().write_unaligned(first);
+            if len > 8 {
+                // The last eight bytes, of which the first ones are written once more.
+                let (second, shift) = ((*from.add(1)).load(Ordering::Relaxed), 8 * (len - 8));
+                into.add(len - 8).cast::<u64>().write_unaligned(first >> shift | second << (64 - shift));
+            }
+            return;
+        }
+        let mut into = into;
+        if len & 4 != 0 {
+            into.cast::<u32>().write_unaligned(first as u32);
+            (into, first) = (into.add(4), first >> 32);
+        }
+        if len & 2 != 0 {
+            into.cast::<u16>().write_unaligned(first as u16);
+            (into, first) = (into.add(2), first >> 16);
+        }
+        if len & 1 != 0 {
+            into.write(first as u8);
+        }
+    }
 }
 
 /// Copies more than [`SHORT_BYTES`] of the object's bytes.
@@ -591,6 +802,14 @@ unsafe fn copy_short(from: *const u8, into: *mut u8, len: usize) {
 /// Both ranges must be valid.
 #[inline(never)]
 unsafe fn copy_more(from: *const u8, into: *mut u8, len: usize) {
+    // SAFETY: by the caller's promise.
+    unsafe { copy_much(from, into, len) };
+}
+
+/// # Safety
+/// As for `copy_more`.
+#[inline(always)]
+unsafe fn copy_much(from: *const u8, into: *mut u8, len: usize) {
     if len >= LONG_BYTES {
         // SAFETY: by the caller's promise.
         return unsafe { copy_long(from, into, len) };
@@ -632,7 +851,47 @@ unsafe fn copy_long(from: *const u8, to: *mut u8, len: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::tail_word;
+    use super::{Lot, SHORT_BYTES, copy_short, tail_word};
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Goal: of every length exactly the bytes arrive, and none beside them. Method: each length, each alignment of the
+    /// destination, with guards around it.
+    #[test]
+    fn short_copies_write_what_they_are_to_and_nothing_else() {
+        let bytes: Vec<u8> = (1..=SHORT_BYTES as u8).collect();
+        let from: Vec<AtomicU64> = bytes
+            .chunks_exact(8)
+            .map(|c| AtomicU64::new(u64::from_ne_bytes(c.try_into().expect("8"))))
+            .collect();
+        for len in 0..=SHORT_BYTES {
+            for at in 0..8 {
+                let mut into = [0xee; SHORT_BYTES + 16];
+                // SAFETY: both sides have so many bytes.
+                unsafe { copy_short(from.as_ptr().cast(), into.as_mut_ptr().add(at), len) };
+                assert_eq!(&into[at..at + len], &bytes[..len], "{len} bytes to {at}");
+                let around = into[..at].iter().chain(&into[at + len..]);
+                assert!(around.copied().all(|byte| byte == 0xee), "{len} bytes to {at}");
+            }
+        }
+    }
+
+    /// Goal: a lot is stored whole wherever it goes, and only what fits is one. Method: every length.
+    #[test]
+    fn lots_are_stored_whole() {
+        let bytes: Vec<u8> = (1..=100).collect();
+        for len in 0..bytes.len() {
+            let lot = Lot::of(&bytes[..len]);
+            assert_eq!(lot.is_some(), [40, 48, 56, 64].contains(&len), "{len} bytes");
+            let Some(lot) = lot else { continue };
+            let into: [AtomicU64; 10] = [const { AtomicU64::new(u64::MAX) }; 10];
+            // SAFETY: there is room for it from the second word on.
+            unsafe { lot.store(into.as_ptr().add(1).cast_mut().cast()) };
+            let words: Vec<u64> = into.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+            let stored: Vec<u8> = words[1..].iter().flat_map(|word| word.to_ne_bytes()).collect();
+            assert_eq!((words[0], &stored[..len]), (u64::MAX, &bytes[..len]));
+            assert!(stored[len..].iter().all(|byte| *byte == 0xff), "{len} bytes");
+        }
+    }
 
     #[test]
     fn tails_are_little_endian_and_zero_filled() {

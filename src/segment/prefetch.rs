@@ -15,10 +15,10 @@ impl View<'_> {
         }
     }
 
-    /// Asks for the line of a word that is about to be changed. A line that is not there does no harm.
+    /// Asks for the last line of `len` bytes that are about to be changed. A line that is not there does no harm.
     #[inline(always)]
-    pub(crate) fn prefetch_for_writing(&self, at: Offset) {
-        fetch_for_writing(self.address(at));
+    pub(crate) fn prefetch_last_for_writing(&self, at: Offset, len: u64) {
+        fetch_last_for_writing(self.address(at), len as usize);
     }
 }
 
@@ -32,10 +32,11 @@ fn fetch(line: *const u8) {
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 #[inline(always)]
-fn fetch_for_writing(line: *const u8) {
+fn fetch_last_for_writing(first: *const u8, len: usize) {
     // SAFETY: a prefetch may have any address, and changes nothing; processors without this one ignore it.
     unsafe {
-        std::arch::asm!("prefetchw [{line}]", line = in(reg) line, options(nostack, readonly, preserves_flags));
+        std::arch::asm!("prefetchw [{first} + {len} - 1]", first = in(reg) first, len = in(reg) len,
+            options(nostack, readonly, preserves_flags));
     }
 }
 
@@ -51,10 +52,11 @@ fn fetch(line: *const u8) {
 
 #[cfg(all(target_arch = "aarch64", not(miri)))]
 #[inline(always)]
-fn fetch_for_writing(line: *const u8) {
+fn fetch_last_for_writing(first: *const u8, len: usize) {
+    let last = first.wrapping_add(len).wrapping_sub(1);
     // SAFETY: a prefetch may have any address, and changes nothing.
     unsafe {
-        std::arch::asm!("prfm pstl1keep, [{line}]", line = in(reg) line,
+        std::arch::asm!("prfm pstl1keep, [{last}]", last = in(reg) last,
             options(nostack, readonly, preserves_flags));
     }
 }
@@ -65,4 +67,4 @@ fn fetch(_line: *const u8) {}
 
 #[cfg(any(miri, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 #[inline(always)]
-fn fetch_for_writing(_line: *const u8) {}
+fn fetch_last_for_writing(_first: *const u8, _len: usize) {}

@@ -96,7 +96,18 @@ impl<'a> View<'a> {
         Some(Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; N]>() }))
     }
 
-    /// The same for `words` words.
+    /// A word that is known to lie inside of the object.
+    ///
+    /// # Safety
+    /// The offset must be a multiple of 8, and its word have been checked in this view.
+    #[inline(always)]
+    pub(crate) unsafe fn known_word(&self, at: Offset) -> Block<'a, 1> {
+        debug_assert!(at.0 % 8 == 0 && self.contains(at, 8));
+        // SAFETY: by the caller's promise; else as in `block`.
+        Block(unsafe { &*self.base.add(at.0 as usize).cast::<[AtomicU64; 1]>() })
+    }
+
+    /// `words` words at an offset, if they lie inside of what is known of the object.
     pub(crate) fn span(&self, at: Offset, words: u64) -> Option<Span<'a>> {
         if at.0 % 8 != 0 || !self.contains(at, 8 * words) {
             return None;

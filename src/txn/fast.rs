@@ -11,11 +11,12 @@ use crate::format::bucket::{self, Link, W_ENTRY, W_LINK, entry_record, entry_wit
 use crate::format::lock_word::{LockWord, WRITING};
 use crate::format::record::{self, Holder, IN_PLACE_BYTES, Shape};
 use crate::format::size_class::LINE_CLASS;
-use crate::format::{Offset, log_record, slot};
+use crate::format::{Offset, SlotIndex, log_record, slot};
 use crate::index::find::{self, Found, Sight};
 use crate::index::roots::Roots;
 use crate::lock::release;
 use crate::segment::Segment;
+use crate::segment::copy::Lot;
 use crate::segment::view::{Block, View};
 use crate::writer::Writer;
 
@@ -248,7 +249,8 @@ fn increment_once(w: &mut Writer, table: &TableView, key: &[u8], delta: i64) -> 
     let hash = table.key_hash.hash(key);
     let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
     let at = sight.found.filter(|f| f.shape.value_len == 8)?.value_at;
-    let word = sight.view.block::<1>(at)?;
+    // SAFETY: the lookup has checked the record, of which this is the last word.
+    let word = unsafe { sight.view.known_word(at) };
     let sum = (word.load(0) as i64).checked_add(delta)?;
     write(w, w.slot()?, &sight, &[((at, word), sum as u64)]).then_some(sum)
 }
@@ -264,20 +266,85 @@ pub(super) fn can_overwrite(found: &Found, len: usize) -> bool {
     is_small(len) && found.shape.value_len == len as u64
 }
 
+/// A value on its way to the log and to its place. No closures: these would become functions of their own.
+trait InPlace {
+    /// Words that it takes in both.
+    fn words(&self) -> u64;
+
+    /// Puts it behind its header in the log.
+    fn log(&self, slot: Slot<'_>);
+
+    /// Puts it into its place.
+    ///
+    /// # Safety
+    /// The range, with its padding, must have been checked, and begin at a multiple of 8.
+    unsafe fn write(&self, view: View<'_>, at: Offset);
+}
+
+impl InPlace for &[u8] {
+    #[inline(always)]
+    fn words(&self) -> u64 {
+        self.len().div_ceil(8) as u64
+    }
+
+    #[inline(always)]
+    fn log(&self, slot: Slot<'_>) {
+        slot.store_bytes(LOG + 1, &self[..self.len().min(IN_PLACE_BYTES as usize)]);
+    }
+
+    #[inline(always)]
+    unsafe fn write(&self, view: View<'_>, at: Offset) {
+        // SAFETY: by the caller's promise.
+        unsafe { view.copy_in(at, self) };
+    }
+}
+
+impl InPlace for Lot<'_> {
+    #[inline(always)]
+    fn words(&self) -> u64 {
+        self.bytes() / 8
+    }
+
+    #[inline(always)]
+    fn log(&self, slot: Slot<'_>) {
+        slot.store_lot::<{ LOG + 1 }>(self);
+    }
+
+    #[inline(always)]
+    unsafe fn write(&self, view: View<'_>, at: Offset) {
+        // SAFETY: by the caller's promise.
+        unsafe { view.copy_in_lot(at, self) };
+    }
+}
+
+/// Replaces the newest binding of a key that has been looked up by a value of the same length.
+#[inline(always)]
+pub(crate) fn overwrite_by_lot(w: &mut Writer, sight: &Sight, found: &Found, lot: &Lot) -> Option<()> {
+    if found.shape.value_len != lot.bytes() {
+        return None;
+    }
+    overwrite_by(w, sight, found.value_at, lot)
+}
+
 /// Changes a value in place, which is not empty.
 #[inline(always)]
 pub(super) fn overwrite(w: &mut Writer, sight: &Sight, at: Offset, value: &[u8]) -> Option<()> {
+    overwrite_by(w, sight, at, &value)
+}
+
+#[inline(always)]
+fn overwrite_by(w: &mut Writer, sight: &Sight, at: Offset, value: &impl InPlace) -> Option<()> {
+    let words = value.words();
     // The lookup has read the beginning of the record, and giving back the lock waits for every store before it.
-    sight.view.prefetch_for_writing(at.add(value.len() as u64 - 1));
-    let words = value.len().div_ceil(8) as u64;
+    sight.view.prefetch_last_for_writing(at, 8 * words);
     let slot = w.slot()?;
     slot.store(LOG, log_record::run_header(at, words));
-    slot.store_bytes(LOG + 1, &value[..value.len().min(IN_PLACE_BYTES as usize)]);
+    value.log(slot);
     let mine = lock(w, slot, sight)?;
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, words + 1));
     w.segment.fence_release();
     // SAFETY: the lookup has checked the record, whose value is as long as this one.
-    unsafe { sight.view.copy_in(at, value) };
+    unsafe { value.write(sight.view, at) };
     conclude(w, slot, sight, mine);
     Some(())
 }
@@ -300,7 +367,7 @@ fn bind_new(
     let count = counter.1.load(0);
     let taken = ((ready.cell, ready.word), 0);
     let counted = (counter, count.wrapping_add(1));
-    if !ops::fill_record(w, ready.block, shape, key, value, Offset::NONE) {
+    if !fill_record(w, sight.view, ready.block, shape, key, value) {
         return None;
     }
     let bucket = (sight.seen.bucket, sight.bucket);
@@ -325,6 +392,24 @@ fn bind_new(
         growth::report(w, table.roots.root(), count as i64, count.wrapping_add(1) as i64);
     }
     done.then_some(())
+}
+
+/// Fills a block that nobody refers to, and that may be one, with a short record. False if it does not lie inside of the
+/// object.
+#[inline(always)]
+#[must_use]
+fn fill_record(w: &Writer, view: View<'_>, at: Offset, shape: Shape, key: &[u8], value: &[u8]) -> bool {
+    // As in `ops::fill_record`.
+    w.segment.fence_release();
+    let words = [shape.first_word(Offset::NONE), shape.lengths_word()];
+    view.fill(at, words, key, value) || fill_beyond(w.segment, (at, words), key, value)
+}
+
+/// The same for a block that lies beyond what was known of the object.
+#[cold]
+#[inline(never)]
+fn fill_beyond(segment: &Segment, (at, words): (Offset, [u64; 2]), key: &[u8], value: &[u8]) -> bool {
+    segment.fill(at, &words, key, value)
 }
 
 /// Fills an overflow line that is not reachable yet.
@@ -405,8 +490,8 @@ pub(super) fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<LockWord> {
     // A full fence: either this load sees the gate's holder, or that one sees the lock list.
     w.segment.fence_after_exchange();
     let gate = LockWord(sight.view.gate().load_acquire(0));
-    if !gate.is_free() || Roots::version_of(gate) != seen.roots_version {
-        release(w.segment, seen.bucket, w.s.p.slot, true);
+    if !Roots::is_free_gate(gate, seen.roots_version) {
+        release_apart(w.segment, seen.bucket, w.s.p.slot);
         slot.store(slot::W_LIST_LEN as usize, 0);
         return None;
     }
@@ -419,10 +504,17 @@ pub(super) fn conclude(w: &Writer, slot: Slot, sight: &Sight, mine: LockWord) {
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
     // Nobody but a waiter, or somebody who watches, changes the word while it is held.
     if mine.has_sleepers() || sight.bucket.compare_exchange(0, mine.0, mine.released(true).0).is_err() {
-        release(w.segment, sight.seen.bucket, w.s.p.slot, true);
+        release_apart(w.segment, sight.seen.bucket, w.s.p.slot);
     }
     slot.store(slot::W_LIST_LEN as usize, 0);
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));
+}
+
+/// Releases a bucket's lock, whose word is not as the short way has left it.
+#[cold]
+#[inline(never)]
+fn release_apart(segment: &Segment, bucket: Offset, owner: SlotIndex) {
+    release(segment, bucket, owner, true);
 }
 
 /// Splits that one operation makes for others: two, so that every second one pays for none.

@@ -88,7 +88,7 @@ pub(super) fn split(w: &mut Writer, table: &TableView, index: u64, level: u32) -
         // As in `fast::lock`.
         w.segment.fence_after_exchange();
         let gate = LockWord(view.gate().load_acquire(0));
-        gate.is_free() && Roots::version_of(gate) == version
+        Roots::is_free_gate(gate, version)
     };
     if locked {
         log.commit(w.segment, |_| {

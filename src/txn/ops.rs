@@ -242,9 +242,24 @@ fn counter_of(w: &mut Writer, table: &TableView) -> Result<Counter> {
 /// Where this slot's counter is, and the word there.
 #[inline(always)]
 pub(super) fn counter<'a>(w: &mut Writer<'a>, table: &TableView) -> Option<(Offset, Block<'a, 1>)> {
-    let counter = counter_of(w, table).ok()?;
-    // SAFETY: the session's counters are of the segment that it writes to.
-    Some((counter.at, unsafe { counter.word.block(w.segment) }))
+    // A look at what is there, without a copy of all of it.
+    match &w.s.counter {
+        Some(counter) if counter.root == table.roots.root() => {
+            // SAFETY: the session's counters are of the segment that it writes to.
+            Some((counter.at, unsafe { counter.word.block(w.segment) }))
+        }
+        _ => find_counter_apart(&mut w.reborrow(), table).map(|counter| {
+            // SAFETY: as above.
+            (counter.at, unsafe { counter.word.block(w.segment) })
+        }),
+    }
+}
+
+/// As `find_counter`, for callers that go another way if that fails.
+#[cold]
+#[inline(never)]
+fn find_counter_apart(w: &mut Writer, table: &TableView) -> Option<Counter> {
+    find_counter(w, table).ok()
 }
 
 #[cold]

@@ -2,10 +2,11 @@
 
 use super::super::call::{bytes, guard, out_or_null};
 use super::super::error::NETSHM_OK;
-use super::quick::{chores, quick_arguments, quick_bytes, settled};
+use super::quick::{USUAL_KEY_BYTES, chores, quick_arguments, quick_bytes, settled, usual_arguments};
 use super::{live_counter, live_key, live_raw, netshm_hashtbl};
 use crate::error::Error;
 use crate::hashtbl::{HashTable, Quick};
+use crate::segment::copy::Lot;
 use std::ffi::{c_int, c_void};
 
 /// Puts a binding on top of those that the key has. They are hidden, not removed.
@@ -28,7 +29,41 @@ pub unsafe extern "C" fn netshm_hashtbl_add(
     val: *const c_void,
     val_len: usize,
 ) -> c_int {
-    // SAFETY: the header asks for a handle and for readable bytes.
+    if key_len != USUAL_KEY_BYTES {
+        // SAFETY: the caller's promise.
+        return unsafe { add_any(t, key, key_len, val, val_len) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { add_quickly(t, key, USUAL_KEY_BYTES, val, val_len) }
+}
+
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn add_any(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { add_quickly(t, key, key_len, val, val_len) }
+}
+
+/// The short way, or else the general one.
+///
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn add_quickly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
     if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
         // SAFETY: as above.
         if let Some(val) = unsafe { quick_bytes(val, val_len) } {
@@ -38,6 +73,21 @@ pub unsafe extern "C" fn netshm_hashtbl_add(
         }
     }
     // SAFETY: as above.
+    unsafe { add_slowly(t, key, key_len, val, val_len) }
+}
+
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn add_slowly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
     unsafe { change(t, key, key_len, val, val_len, HashTable::add) }
 }
 
@@ -73,7 +123,36 @@ pub unsafe extern "C" fn netshm_hashtbl_replace(
     val: *const c_void,
     val_len: usize,
 ) -> c_int {
+    if key_len != USUAL_KEY_BYTES || !Lot::fits(val_len) {
+        // SAFETY: the caller's promise.
+        return unsafe { replace_any(t, key, key_len, val, val_len) };
+    }
     // SAFETY: the header asks for a handle and for readable bytes.
+    if let Some((t, key)) = unsafe { usual_arguments(t, key) } {
+        // SAFETY: as above.
+        if let Some(val) = unsafe { quick_bytes(val, val_len) } {
+            if let Some(code) = settled(t, t.replace_usual(key, val)) {
+                return code;
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { replace_any(t, key, USUAL_KEY_BYTES, val, val_len) }
+}
+
+/// The short way for all keys and values, or else the general one.
+///
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn replace_any(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
     if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
         // SAFETY: as above.
         if let Some(val) = unsafe { quick_bytes(val, val_len) } {
@@ -178,6 +257,42 @@ pub unsafe extern "C" fn netshm_hashtbl_incr(
     initial: i64,
     now: *mut i64,
 ) -> c_int {
+    if key_len != USUAL_KEY_BYTES {
+        // SAFETY: the caller's promise.
+        return unsafe { incr_any(t, key, key_len, delta, initial, now) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { incr_quickly(t, key, USUAL_KEY_BYTES, delta, initial, now) }
+}
+
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn incr_any(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    delta: i64,
+    initial: i64,
+    now: *mut i64,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { incr_quickly(t, key, key_len, delta, initial, now) }
+}
+
+/// The short way, or else the general one.
+///
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn incr_quickly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    delta: i64,
+    initial: i64,
+    now: *mut i64,
+) -> c_int {
     // SAFETY: the header asks for a handle and for readable bytes.
     if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
         let quick = t.increment_quickly(key, delta);
@@ -199,7 +314,7 @@ pub unsafe extern "C" fn netshm_hashtbl_incr(
 /// As for the export.
 #[cold]
 #[inline(never)]
-unsafe fn incr_slowly(
+unsafe extern "C" fn incr_slowly(
     t: *mut netshm_hashtbl,
     key: *const c_void,
     key_len: usize,

@@ -2,7 +2,7 @@
 
 use super::super::call::{Fault, bytes, guard, out};
 use super::super::error::{Block, NETSHM_E_NOT_FOUND, NETSHM_OK};
-use super::quick::quick_arguments;
+use super::quick::{USUAL_KEY_BYTES, quick_arguments, usual_arguments};
 use super::{live, live_key, live_raw, netshm_hashtbl};
 use crate::error::Error;
 use crate::hashtbl::QuickCopy;
@@ -45,6 +45,93 @@ pub unsafe extern "C" fn netshm_hashtbl_find(
     cap: usize,
     len: *mut usize,
 ) -> c_int {
+    // Nothing is kept for either way before it is known which one it is.
+    // SAFETY: the caller's promise.
+    unsafe {
+        if key_len == USUAL_KEY_BYTES {
+            find_usual(t, key, buf, cap, len)
+        } else {
+            find_any(t, key, key_len, buf, cap, len)
+        }
+    }
+}
+
+/// The short way for keys of the usual length.
+///
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn find_usual(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    buf: *mut c_void,
+    cap: usize,
+    len: *mut usize,
+) -> c_int {
+    if !buf.is_null() && !len.is_null() {
+        // SAFETY: the header asks for a handle and for readable bytes.
+        if let Some((t, key)) = unsafe { usual_arguments(t, key) } {
+            // SAFETY: the header asks for a buffer of `cap` bytes.
+            let copied = unsafe { t.copy_usual(key, buf.cast(), cap) };
+            if let Some(length) = copied.len() {
+                // SAFETY: the header asks for a valid place.
+                unsafe { len.write(length) };
+                return NETSHM_OK;
+            }
+            if copied == QuickCopy::ABSENT {
+                return NETSHM_E_NOT_FOUND;
+            }
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { find_in_lines(t, key, USUAL_KEY_BYTES, buf, cap, len) }
+}
+
+/// The short way for keys of all lengths.
+///
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn find_any(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    buf: *mut c_void,
+    cap: usize,
+    len: *mut usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { find_quickly(t, key, key_len, buf, cap, len) }
+}
+
+/// The same for keys of the usual length, in overflow lines as well.
+///
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn find_in_lines(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    buf: *mut c_void,
+    cap: usize,
+    len: *mut usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { find_quickly(t, key, key_len, buf, cap, len) }
+}
+
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn find_quickly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    buf: *mut c_void,
+    cap: usize,
+    len: *mut usize,
+) -> c_int {
     if !buf.is_null() && !len.is_null() {
         // SAFETY: the header asks for a handle and for readable bytes.
         if let Some((t, key)) = unsafe { quick_arguments(t, key, key_len) } {
@@ -70,7 +157,7 @@ pub unsafe extern "C" fn netshm_hashtbl_find(
 /// As for the export.
 #[cold]
 #[inline(never)]
-unsafe fn find_slowly(
+unsafe extern "C" fn find_slowly(
     t: *mut netshm_hashtbl,
     key: *const c_void,
     key_len: usize,

@@ -12,6 +12,10 @@ use crate::hashtbl::{HashTable, Quick};
 use crate::index::find::is_short_key;
 use std::ffi::{c_int, c_void};
 
+/// Keys of so many bytes have copies of the short ways in which their length is a constant: less is asked, and less is
+/// kept in registers. What is unusual goes on with the way for all keys.
+pub(super) const USUAL_KEY_BYTES: usize = 16;
+
 /// The table and the key, if there is nothing to complain about.
 ///
 /// # Safety
@@ -39,6 +43,20 @@ pub(super) unsafe fn quick_arguments<'a>(
     Some((table, unsafe { std::slice::from_raw_parts(key.cast(), key_len) }))
 }
 
+/// The same for a key of the usual length.
+///
+/// # Safety
+/// As for `handle::body`; if the key is not NULL, so many bytes must be readable there.
+#[inline(always)]
+pub(super) unsafe fn usual_arguments<'a>(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+) -> Option<(&'a HashTable, &'a [u8; USUAL_KEY_BYTES])> {
+    // SAFETY: the caller's promise.
+    let (table, key) = unsafe { quick_arguments(t, key, USUAL_KEY_BYTES) }?;
+    Some((table, key.try_into().ok()?))
+}
+
 /// The code of a change that was made by the short way; none if the general way is to be taken.
 #[inline(always)]
 pub(in crate::ffi) fn settled(t: &HashTable, quick: Quick<()>) -> Option<c_int> {
@@ -51,7 +69,8 @@ pub(in crate::ffi) fn settled(t: &HashTable, quick: Quick<()>) -> Option<c_int> 
 
 /// What an operation has left to be done.
 #[cold]
-pub(super) fn chores(t: &HashTable) -> c_int {
+#[inline(never)]
+pub(super) extern "C" fn chores(t: &HashTable) -> c_int {
     guard(&[], || {
         t.do_chores();
         Ok(())
