@@ -49,14 +49,14 @@ pub unsafe extern "C" fn netshm_hashtbl_find(
     // SAFETY: the caller's promise.
     unsafe {
         if key_len == USUAL_KEY_BYTES {
-            find_usual(t, key, buf, cap, len)
+            find_usual(t, key, len, buf, cap)
         } else {
             find_any(t, key, key_len, buf, cap, len)
         }
     }
 }
 
-/// The short way for keys of the usual length.
+/// The short way for keys of the usual length, whose arguments stay in the registers that they came in, but one.
 ///
 /// # Safety
 /// As for the export.
@@ -64,9 +64,9 @@ pub unsafe extern "C" fn netshm_hashtbl_find(
 unsafe extern "C" fn find_usual(
     t: *mut netshm_hashtbl,
     key: *const c_void,
+    len: *mut usize,
     buf: *mut c_void,
     cap: usize,
-    len: *mut usize,
 ) -> c_int {
     if !buf.is_null() && !len.is_null() {
         // SAFETY: the header asks for a handle and for readable bytes.
