@@ -81,7 +81,7 @@ pub(crate) fn update<V: Deref<Target = [u8]>>(
     let slot = w.slot()?;
     debug_assert!(w.s.is_at_rest());
     // As in `fast::overwrite`: giving back the lock waits for the stores to the value.
-    sight.view.prefetch_for_writing(found.value_at.add(found.shape.value_len.saturating_sub(1)));
+    sight.view.prefetch_last_for_writing(found.value_at, found.shape.value_len);
     // Readers go on while the callback runs: the lock is marked only when the value is being changed.
     in_group::lock(w, &sight)?;
     let mut old = [0; IN_PLACE_BYTES as usize];
