@@ -62,21 +62,70 @@ pub(crate) fn open(
         (create::Content::Nothing, Some(header)) => create::create(files, &header()?)?,
     };
     let engine = Engine::new(files.clone(), header, reserve, writable)?;
+    let all;
     let mut engines = engines();
     engines.retain(|(_, weak)| weak.strong_count() > 0);
-    if let Some(other) = usable(&engines, key) {
-        return Ok(Some(other));
+    all = alive(&engines, key);
+    if let Some(other) = all.iter().find(|engine| is_usable(engine)) {
+        return Ok(Some(other.clone()));
     }
     engines.push((key, Arc::downgrade(&engine)));
     Ok(Some(engine))
 }
 
 fn known(key: Key) -> Option<Arc<Engine>> {
-    usable(&engines(), key)
+    let all = alive(&engines(), key);
+    all.into_iter().find(is_usable)
 }
 
-/// The engine of an object. One that has lost pages stays with its handles.
-fn usable(engines: &[(Key, Weak<Engine>)], key: Key) -> Option<Arc<Engine>> {
-    let mut alive = engines.iter().filter(|e| e.0 == key).filter_map(|e| e.1.upgrade());
-    alive.find(|engine| engine.segment.is_whole())
+/// The engines of an object. Their handles may be closed meanwhile, and what is given here be the last reference: an
+/// engine's end takes its time, and waits for others, so the mutex has to be released before.
+fn alive(engines: &[(Key, Weak<Engine>)], key: Key) -> Vec<Arc<Engine>> {
+    engines.iter().filter(|e| e.0 == key).filter_map(|e| e.1.upgrade()).collect()
+}
+
+/// One that has lost pages stays with its handles.
+fn is_usable(engine: &Arc<Engine>) -> bool {
+    engine.segment.is_whole()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Damage;
+    use crate::object::{ManageOptions, OpenOptions};
+    use crate::os::guard;
+    use crate::os::name::Name;
+
+    /// Goal: no engine ends while the mutex is held. Method: the only handle of one that has lost its pages is closed
+    /// while the engines are looked at.
+    #[test]
+    fn a_cut_engine_ends_after_the_mutex_is_released() {
+        guard::install().expect("a handler");
+        let path = std::env::temp_dir().join(format!("netshm-registry-{}", std::process::id()));
+        let object = OpenOptions::new().create(true).open(&Name::file(&path)).expect("opens");
+        let table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table");
+        let engine = Arc::downgrade(&known(key_of(&path)).expect("is known"));
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
+        file.set_len(0).expect("cuts");
+        let found = table.find(b"key");
+        assert!(matches!(found, Err(Error::Corrupt { what: Damage::Truncated, .. })), "{found:?}");
+
+        let engines = engines();
+        let all = alive(&engines, key_of(&path));
+        assert!(!all.iter().any(is_usable), "it is cut");
+        drop((table, object));
+        assert_eq!(engine.strong_count(), 1, "it has not ended yet");
+        drop(engines);
+        drop(all);
+        assert_eq!(engine.strong_count(), 0);
+        std::fs::remove_file(path).expect("removes");
+    }
+
+    fn key_of(path: &std::path::Path) -> Key {
+        use std::os::unix::fs::MetadataExt;
+
+        let file = path.metadata().expect("is there");
+        (file.dev(), file.ino(), true)
+    }
 }
