@@ -165,6 +165,33 @@ fn an_object_without_a_name_is_handed_over_by_its_descriptor() {
     assert!(other.check(|_| true).expect("is sound").complete);
 }
 
+/// Goal: memory that a stranger hands over is sealed against being shortened, for ever, once it is known to be an object,
+/// and left alone before. Method: its seals are asked for.
+#[cfg(target_os = "linux")]
+#[test]
+fn only_what_is_an_object_is_sealed() {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+    // SAFETY: the name is a C string; the descriptor is nobody else's.
+    let memory = unsafe {
+        let fd = libc::memfd_create(c"stranger".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING);
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        std::fs::File::from(OwnedFd::from_raw_fd(fd))
+    };
+    // SAFETY: the command takes nothing else.
+    let seals = || unsafe { libc::fcntl(memory.as_raw_fd(), libc::F_GET_SEALS) };
+    let adopt = || OpenOptions::new().from_fd(memory.try_clone().expect("duplicates").into());
+    std::io::Write::write_all(&mut &memory, b"of somebody who knows nothing of us").expect("writes");
+    let refused = adopt();
+    assert!(matches!(refused, Err(Error::Corrupt { .. })), "{refused:?}");
+    assert_eq!(seals(), 0, "it is no object");
+    memory.set_len(0).expect("empties");
+    let object = adopt().expect("opens");
+    assert_eq!(seals(), 0, "it holds nothing yet");
+    HashTable::manage(&object, &ManageOptions::new()).expect("manages");
+    assert_eq!(seals(), libc::F_SEAL_SHRINK);
+}
+
 #[test]
 fn what_an_object_records_is_not_overruled() {
     let scratch = Scratch::new("recorded");

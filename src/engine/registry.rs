@@ -4,7 +4,7 @@ use super::{Engine, create};
 use crate::error::{Error, Result};
 use crate::format::header::Header;
 use crate::os::process;
-use crate::os::shm::Files;
+use crate::os::shm::{self, Files};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -61,6 +61,8 @@ pub(crate) fn open(
         (create::Content::Nothing, Some(_)) if !writable => return Err(Error::ReadOnly),
         (create::Content::Nothing, Some(header)) => create::create(files, &header()?)?,
     };
+    // Before the size is asked for that the mapping rests on.
+    shm::seal_against_shrinking(files);
     let engine = Engine::new(files.clone(), header, reserve, writable)?;
     let all;
     let mut engines = engines();

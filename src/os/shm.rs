@@ -104,8 +104,6 @@ impl Files {
             return Err(Error::ReadOnly);
         }
         require_regular(fd.as_fd(), "fd")?;
-        #[cfg(target_os = "linux")]
-        seal_against_shrinking(fd.as_fd());
         Files::assemble(None, fd, None, OpenFlags { read_only, ..OpenFlags::default() }, false)
     }
 
@@ -372,13 +370,16 @@ fn memory_exists(mem: &OsStr) -> Result<bool> {
 }
 
 /// Memory without a name that somebody else has made may not be sealed yet: from now on nobody can shorten it. Where seals
-/// are not possible (other files, a descriptor for reading only, seals that are sealed) nothing changes.
-#[cfg(target_os = "linux")]
-fn seal_against_shrinking(fd: BorrowedFd<'_>) {
-    use std::os::fd::AsRawFd;
+/// are not possible (other files, a descriptor for reading only, seals that are sealed) nothing changes. A seal is for
+/// ever, so it has to be known that the memory holds an object.
+pub(crate) fn seal_against_shrinking(files: &Files) {
+    #[cfg(target_os = "linux")]
+    if files.name.is_none() {
+        use std::os::fd::AsRawFd;
 
-    // SAFETY: the command takes an integer.
-    unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) };
+        // SAFETY: the command takes an integer.
+        unsafe { libc::fcntl(files.fd().as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) };
+    }
 }
 
 #[cfg(target_os = "linux")]
