@@ -51,9 +51,10 @@ pub(crate) fn recover(
     for_each_listed(segment, &p, |at, word| {
         if word.owner() == slot {
             release(segment, at, slot, has_committed || word.is_writing());
-            // The dead may have eaten a wake-up that was meant for somebody else.
-            pass_on(segment, at);
         }
+        // The dead may have eaten a wake-up that was meant for somebody else, also if it was still waiting; or have released
+        // the lock, and not woken anybody yet.
+        pass_on(segment, at);
     });
     for (word, value) in [
         (slot::W_LIST_LEN, 0),
@@ -79,5 +80,56 @@ fn for_each_listed(segment: &Segment, p: &Participant, mut f: impl FnMut(Offset,
         if at.0 % 8 == 0 && at.0 >= crate::format::PAGE_BYTES && segment.contains(at, 8) {
             f(at, LockWord(segment.load_acquire(at)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::header;
+    use crate::lock::Patience;
+    use crate::lock::attachment::slot_base;
+    use crate::object::{ManageOptions, OpenOptions};
+    use crate::os::futex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    /// Goal: who waits for the same lock as one that has died is woken, for the dead may have been woken in his place.
+    /// Method: a slot in the state of a dead waiter is recovered while a thread sleeps, as often as it takes to be
+    /// sure that it did.
+    #[test]
+    fn a_wake_up_that_a_dead_waiter_has_eaten_is_passed_on() {
+        let object = OpenOptions::new().anonymous().expect("memory");
+        let table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table").table;
+        let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+        let w = entered.writer(Patience::FOR_EVER);
+        let (segment, lock, dead) = (w.segment, header::arena(3), SlotIndex(5));
+        let base = slot_base(segment, dead).expect("is one of the first");
+        if segment.futex_address(lock).is_none() {
+            eprintln!("SKIP a_wake_up_that_a_dead_waiter_has_eaten_is_passed_on: no futexes");
+            return;
+        }
+        let woken = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            let sleeper = threads.spawn(|| {
+                let address = segment.futex_address(lock).expect("as before");
+                let end =
+                    futex::wait(address, LockWord(segment.load(lock)).futex_value(), Duration::from_secs(5));
+                woken.store(true, Ordering::SeqCst);
+                end
+            });
+            while !woken.load(Ordering::SeqCst) {
+                let state = State(segment.load(base.word(slot::W_STATE)));
+                let waiting = State::new(slot::ACTIVE, 4711, state.generation());
+                segment.store(base.word(slot::LOCK_LIST.inline_word), lock.0);
+                segment.store(base.word(slot::W_LIST_LEN), 1);
+                segment.store(base.word(slot::W_WAIT_TARGET), slot::WaitTarget::Lock(lock).encode());
+                segment.store(base.word(slot::W_STATE), waiting.0);
+                recover(segment, w.me, dead, base, waiting).expect("recovers");
+                assert_eq!(State(segment.load(base.word(slot::W_STATE))).kind(), slot::FREE);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!(sleeper.join().expect("ends"), futex::Wake::Woken);
+        });
     }
 }
