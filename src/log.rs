@@ -87,6 +87,14 @@ impl WriteSet {
         self.position(at).map(|i| self.entries[i].1)
     }
 
+    /// A word that is in both sets.
+    pub(crate) fn common_word(&self, other: &WriteSet) -> Option<Offset> {
+        if self.lines & other.lines == 0 {
+            return None;
+        }
+        self.entries.iter().map(|e| e.0).find(|at| other.get(*at).is_some())
+    }
+
     /// Is a word of the line of 64 bytes that holds `at` in the set? With many entries it may also say yes if
     /// none is.
     #[inline(always)]
