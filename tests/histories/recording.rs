@@ -30,6 +30,8 @@ pub(crate) struct Plan {
     pub(crate) keys: usize,
     /// At most so many.
     pub(crate) kills: u64,
+    /// Whoever dies does so before some store of his. Needs the feature `inject`.
+    pub(crate) at_stores: bool,
     /// Other keys come and go meanwhile, so that buckets are split.
     pub(crate) grows: bool,
     /// The last process has the object open for reading only.
@@ -174,7 +176,7 @@ fn record(plan: &Plan) -> (Scratch, Journal, u64) {
     while !progress.all_are_through(&mut workers, &journal, plan) {
         std::thread::sleep(Duration::from_micros(100 + random.below(3000)));
         let victim = random.below(plan.processes as u64) as usize;
-        if kills < plan.kills && workers[victim].poll().is_none() && random.once_in(2) {
+        if !plan.at_stores && kills < plan.kills && workers[victim].poll().is_none() && random.once_in(2) {
             workers[victim].kill();
         }
         for n in 0..plan.processes {
@@ -183,7 +185,9 @@ fn record(plan: &Plan) -> (Scratch, Journal, u64) {
                 Some(Exit::KILLED) => {
                     kills += 1;
                     lives[n] += 1;
-                    let dies = may_die(kills + plan.processes as u64) && !plan.stops && random.once_in(2);
+                    let dies = may_die(kills + plan.processes as u64)
+                        && !plan.stops
+                        && (plan.at_stores || random.once_in(2));
                     workers[n] = start(n, lives[n], dies);
                 }
                 _ => {}
