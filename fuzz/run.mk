@@ -7,25 +7,36 @@ FUZZ_JOBS ?= 1
 FUZZ_TARGETS ?= object text
 FUZZ_DIR = $(abspath $(TARGET))/fuzz
 NIGHTLY_HOST = $$(rustup run nightly rustc -vV | sed -n 's/^host: //p')
-# What cargo-fuzz would set.
+# What cargo-fuzz would set. Of scripts for objects no byte is compared with anything: there it is left out that comparisons
+# are traced, which takes more time than all else together.
 FUZZ_FLAGS = --cfg fuzzing -Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
 	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-	-Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-simplifycfg-branch-fold-threshold=0
+	-Cllvm-args=-simplifycfg-branch-fold-threshold=0 $(FUZZ_FLAGS_$(1))
+FUZZ_FLAGS_text = -Cllvm-args=-sanitizer-coverage-trace-compares
+FUZZ_ARGS_object = -len_control=0 -max_len=400
+FUZZ_ARGS_text = -use_value_profile=1 -max_len=600
+FUZZ_FINDS_object = tests/hostile/corpus/finds
+# Where memory was allocated is of no interest, but what was done with it is.
+FUZZ_ASAN = detect_leaks=0:malloc_context_size=4:quarantine_size_mb=16
 
 .PHONY: fuzz fuzz-build test-hostile
-fuzz-build:
-	RUSTFLAGS='$(FUZZ_FLAGS)' rustup run nightly cargo build --quiet --release --manifest-path fuzz/Cargo.toml \
-		--target $(NIGHTLY_HOST) --target-dir $(FUZZ_DIR)
+fuzz-build: $(FUZZ_TARGETS:%=fuzz-build-%)
+
+fuzz-build-%:
+	RUSTFLAGS='$(call FUZZ_FLAGS,$*)' rustup run nightly cargo build --quiet --release --manifest-path fuzz/Cargo.toml \
+		--bin $* --target $(NIGHTLY_HOST) --target-dir $(FUZZ_DIR)/of-$*
 
 # Goes on where it was: its corpus is in $(TARGET)/fuzz/corpus, and begins with the one that is committed. What does harm is
 # kept in $(TARGET)/fuzz/finds.
 fuzz:
-	@if tests/need_rust.sh nightly; then $(MAKE) --no-print-directory fuzz-build && \
-		for t in $(FUZZ_TARGETS); do mkdir -p $(FUZZ_DIR)/corpus/$$t $(FUZZ_DIR)/finds; \
-			ASAN_OPTIONS=detect_leaks=0 $(FUZZ_DIR)/$(NIGHTLY_HOST)/release/$$t -max_total_time=$(FUZZ_SECONDS) \
-			-jobs=$(if $(filter 1,$(FUZZ_JOBS)),0,$(FUZZ_JOBS)) -timeout=30 -max_len=600 -rss_limit_mb=2048 -malloc_limit_mb=512 \
-			-use_value_profile=1 -print_final_stats=1 -artifact_prefix=$(FUZZ_DIR)/finds/$$t- \
-			$(FUZZ_DIR)/corpus/$$t tests/hostile/corpus/$$t tests/hostile/corpus/finds || exit 1; done; fi
+	@if tests/need_rust.sh nightly; then $(MAKE) --no-print-directory $(FUZZ_TARGETS:%=fuzz-%); fi
+
+fuzz-%: fuzz-build-%
+	@mkdir -p $(FUZZ_DIR)/corpus/$* $(FUZZ_DIR)/finds
+	ASAN_OPTIONS=$(FUZZ_ASAN) $(FUZZ_DIR)/of-$*/$(NIGHTLY_HOST)/release/$* -max_total_time=$(FUZZ_SECONDS) \
+		-jobs=$(if $(filter 1,$(FUZZ_JOBS)),0,$(FUZZ_JOBS)) -timeout=30 -rss_limit_mb=2048 -malloc_limit_mb=512 \
+		-print_final_stats=1 -artifact_prefix=$(FUZZ_DIR)/finds/$*- $(FUZZ_ARGS_$*) \
+		$(FUZZ_DIR)/corpus/$* tests/hostile/corpus/$* $(FUZZ_FINDS_$*)
 
 # The short form; NETSHM_ROUNDS makes it longer. As shipped, but with the address sanitizer where there is a nightly compiler.
 HOSTILE = CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_PROFILE_DEV_DEBUG_ASSERTIONS=false CARGO_PROFILE_DEV_OVERFLOW_CHECKS=false

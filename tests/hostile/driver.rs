@@ -6,7 +6,8 @@
 //! must not happen is a panic, a fault, a loop without end, or memory without bound.
 //!
 //! A script: `image, flags, number of changes, changes, [pages], operations`. Where it ends, zeros follow, and the
-//! operations end.
+//! operations end. Flags: 1 and 2 both: of an earlier boot; 4: cut to so many pages; 8: for reading only; 16: looked at and
+//! saved afterwards; 32: operations try, and do not wait.
 
 use netshm::{
     Array, BlockOp, HashTable, ManageOptions, Name, Object, OpenOptions, PrimitiveTable, Step, Transaction,
@@ -35,6 +36,8 @@ type Seats = TypedArray<Option<String>>;
 pub struct Image {
     size: u64,
     words: Vec<(u64, u64)>,
+    /// The same, by places that lie less than a page apart.
+    runs: Vec<(u64, Vec<u8>)>,
 }
 
 const IMAGES: [&str; 5] = [
@@ -55,7 +58,7 @@ impl Image {
     /// Reads the text; `tests/golden.rs` says what it looks like.
     pub fn parse(text: &str) -> Image {
         let hex = |digits: &str| u64::from_str_radix(digits, 16).expect("hexadecimal digits");
-        let mut image = Image { size: 0, words: Vec::new() };
+        let mut image = Image { size: 0, words: Vec::new(), runs: Vec::new() };
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             match line.split_once(' ').expect("two parts") {
                 ("size", bytes) => image.size = bytes.parse().expect("a number"),
@@ -67,6 +70,14 @@ impl Image {
             }
         }
         image.words.retain(|(_, word)| *word != 0);
+        for (at, word) in &image.words {
+            let near = image.runs.last_mut().filter(|(start, run)| at - start - (run.len() as u64) < PAGE);
+            match near {
+                Some((start, run)) => run.resize((at - *start) as usize, 0),
+                None => image.runs.push((*at, Vec::new())),
+            }
+            image.runs.last_mut().expect("one").1.extend(word.to_le_bytes());
+        }
         image
     }
 
@@ -82,19 +93,11 @@ impl Image {
         near + if random >> 60 == 0 { 8 * (random >> 32 & 7) } else { 0 }
     }
 
-    /// Writes the words that are not 0.
+    /// Writes the words that are not 0, and zeros in short gaps between them: few calls.
     pub fn restore_words(&self, file: &File) {
-        let mut run: Vec<u8> = Vec::new();
-        let mut start = 0;
-        for (at, word) in &self.words {
-            if *at != start + run.len() as u64 {
-                file.write_all_at(&run, start).expect("writes");
-                run.clear();
-                start = *at;
-            }
-            run.extend(word.to_le_bytes());
+        for (start, run) in &self.runs {
+            file.write_all_at(run, *start).expect("writes");
         }
-        file.write_all_at(&run, start).expect("writes");
     }
 }
 
@@ -253,8 +256,20 @@ impl Drop for Place {
     }
 }
 
+/// Where the parts of a script begin, as far as it came; the last part of a kind ends where something else begins.
+#[derive(Debug, Default)]
+pub struct Parts {
+    pub changes: Vec<u16>,
+    /// Where what says how long the object is begins, and what follows it.
+    pub cut: (u16, u16),
+    pub steps: Vec<u16>,
+    pub end: u16,
+}
+
 /// Makes what a script says.
-pub fn run(place: &Place, script: &[u8]) {
+pub fn run(place: &Place, script: &[u8]) -> Parts {
+    let at = |input: &Input<'_>| u16::try_from(script.len() - input.0.len()).unwrap_or(u16::MAX);
+    let mut parts = Parts::default();
     let mut input = Input(script);
     let image = &images()[usize::from(input.byte()) % images().len()];
     let flags = input.byte();
@@ -272,18 +287,23 @@ pub fn run(place: &Place, script: &[u8]) {
         _ => boot(&[0; 16]),
     }
     for _ in 0..input.byte() % 16 {
+        parts.changes.push(at(&input));
         scribble(&file, image, &mut input);
     }
+    parts.cut.0 = at(&input);
     if flags & 4 != 0 {
         let len = image.size.min(input.short() * 512);
         file.set_len(len).expect("cuts");
     }
+    parts.cut.1 = at(&input);
+    let timeout_ms = if flags & 32 != 0 { -1 } else { 1 };
     let name = Name::file(&path);
     if let Ok(object) = OpenOptions::new().read_only(flags & 8 != 0).open(&name) {
-        let mut session = Session::new(object, &copy, 1);
+        let mut session = Session::new(object, &copy, timeout_ms);
         let enemy = Script { file: &file, image, has_struck: Cell::new(false) };
         let mut steps = 0;
         while !input.is_empty() && steps < MOST_STEPS {
+            parts.steps.push(at(&input));
             session.step(&mut input, &enemy);
             steps += 1;
         }
@@ -298,6 +318,8 @@ pub fn run(place: &Place, script: &[u8]) {
     use std::os::unix::fs::MetadataExt;
     let taken = file.metadata().expect("exists").blocks() * 512;
     assert!(taken <= MOST_MEMORY, "the object takes {taken} bytes");
+    parts.end = at(&input);
+    parts
 }
 
 fn check(object: &Object) {
@@ -345,6 +367,7 @@ pub struct Session {
     seats: Option<Seats>,
     object: Object,
     copy: PathBuf,
+    timeout_ms: i32,
 }
 
 impl Session {
@@ -359,6 +382,7 @@ impl Session {
             seats: None,
             object,
             copy: copy.to_owned(),
+            timeout_ms,
         };
         session.manage(timeout_ms);
         session
@@ -473,6 +497,18 @@ impl Session {
                     enemy.strike(input);
                     _ = t.wait(&key(input), &mut stamp, Some(Duration::from_millis(1)));
                 }
+            }
+            111..=112 => _ = t.table().dump(),
+            113..=114 => _ = (t.table().name(), t.table().signatures()),
+            115..=116 => {
+                let keys: Vec<_> = (0..input.byte() % 8).map(|_| key(input)).collect();
+                let stride = usize::from(input.byte());
+                _ = t.find_many_into(
+                    &keys,
+                    &mut vec![0; keys.len() * stride],
+                    stride,
+                    &mut [None; 8][..keys.len()],
+                );
             }
             _ => _ = t.find(b"stack"),
         }
@@ -598,8 +634,8 @@ impl Session {
     }
 
     fn use_object(&mut self, n: u8, input: &mut Input<'_>, enemy: &dyn Enemy) {
-        let o = &self.object;
-        let of = |root: &str| ManageOptions::new().root(root).lock_timeout_ms(1).clone();
+        let (o, wait) = (&self.object, self.timeout_ms.min(1));
+        let of = |root: &str| ManageOptions::new().root(root).lock_timeout_ms(wait).clone();
         match n {
             224..=229 if !enemy.has_struck() => check(o),
             230..=231 if !enemy.has_struck() => _ = o.tables(),
@@ -613,15 +649,17 @@ impl Session {
                     _ = t.add(b"first", b"value");
                 }
             }
-            237..=238 => _ = HashTable::manage(o, ManageOptions::new().lock_timeout_ms(1).reinitialise(true)),
+            237..=238 => {
+                _ = HashTable::manage(o, ManageOptions::new().lock_timeout_ms(wait).reinitialise(true))
+            }
             239 => _ = HashTable::manage(o, of("again").reinitialise(true)),
             240 => _ = Array::manage_i64(o, 0, input.short(), of("numbers").reinitialise(true)),
-            241 => _ = o.sync(1),
+            241 => _ = o.sync(wait),
             242..=243 => _ = o.backup(&Name::file(&self.copy), 0o600, true, 1),
             244..=246 => {
                 // All handles go, but for one; the rest of the object is looked at afresh.
                 self.end_groups();
-                self.manage(1);
+                self.manage(wait);
             }
             247..=250 => {
                 let path = self.object.name().map(|name| name.file_name().to_owned());
@@ -637,13 +675,13 @@ impl Session {
                 enemy.begin();
                 if let Ok(object) = OpenOptions::new().open(&Name::file(path)) {
                     self.object = object;
-                    self.manage(1);
+                    self.manage(wait);
                 }
             }
             251..=253 => {
                 let other = self.object.name().map(|name| OpenOptions::new().read_only(true).open(name));
                 if let Some(Ok(other)) = other {
-                    if let Ok(t) = HashTable::manage(&other, ManageOptions::new().lock_timeout_ms(1)) {
+                    if let Ok(t) = HashTable::manage(&other, ManageOptions::new().lock_timeout_ms(wait)) {
                         _ = t.find(&key(input));
                         _ = t.iter().take(MOST_ITEMS).take_while(Result::is_ok).count();
                         _ = t.len();
