@@ -203,7 +203,7 @@ pub unsafe extern "C" fn netshm_array_resize(a: *mut netshm_array, n: u64) -> c_
 ///
 /// @return NETSHM_OK; NETSHM_E_RANGE, the index is not below the length; NETSHM_E_TYPE, elements are not integers;
 ///         NETSHM_E_OVERFLOW, a `uint` beyond 2^63 - 1; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by
-///         a writer; NETSHM_E_BUSY; NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for
+///         a writer; NETSHM_E_BUSY; NETSHM_E_STALE; NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for
 ///         netshm_hashtbl_add(); NETSHM_E_INVALID, NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_array_get_int64(a: *mut netshm_array, i: u64, value: *mut i64) -> c_int {

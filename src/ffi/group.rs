@@ -129,8 +129,8 @@ fn run(
 /// @return NETSHM_OK, it is done. Else nothing has happened: NETSHM_E_ABORTED, the callback answered
 ///         NETSHM_ROLLBACK; its negative answer; NETSHM_E_CALLBACK; NETSHM_E_DEADLOCK, it had to give way to another
 ///         group: try again, if this is the outermost group; NETSHM_E_READ_ONLY; NETSHM_E_NO_SPACE; NETSHM_E_BUSY;
-///         NETSHM_E_TIMEOUT; NETSHM_E_FORKED, the callback returned in a forked child; NETSHM_E_IN_CALLBACK;
-///         NETSHM_E_INVALID; NETSHM_E_CLOSED.
+///         NETSHM_E_TIMEOUT; NETSHM_E_CORRUPT; NETSHM_E_FORKED, the callback returned in a forked child;
+///         NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_group(
     t: *mut netshm_table,
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn netshm_group_retry(
 /// @param out  Receives the group.
 ///
 /// @return NETSHM_OK; NETSHM_E_DEADLOCK, the enclosing group has to give way; NETSHM_E_READ_ONLY; NETSHM_E_BUSY;
-///         NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+///         NETSHM_E_CORRUPT; NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_group_begin(t: *mut netshm_table, out: *mut *mut netshm_txn) -> c_int {
     // SAFETY: the header asks for a handle and a valid place.
@@ -296,8 +296,8 @@ unsafe fn take_detached(x: *mut netshm_txn) -> Outcome<bool> {
 ///           NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED.
 ///
 /// @return NETSHM_OK. Else nothing has happened: NETSHM_E_DEADLOCK, it had to give way to another group;
-///         NETSHM_E_NO_SPACE; NETSHM_E_ABORTED, the enclosing group has ended before it; NETSHM_E_FORKED, it is the
-///         parent's; NETSHM_E_IN_GROUP, it is another thread's, or detached; NETSHM_E_IN_CALLBACK, it is under way in
+///         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_CORRUPT; NETSHM_E_ABORTED, the enclosing group has ended
+///         before it; NETSHM_E_FORKED, it is the parent's; NETSHM_E_IN_GROUP, it is another thread's, or detached; NETSHM_E_IN_CALLBACK, it is under way in
 ///         an operation, or netshm_group() has it; NETSHM_E_BUSY, another thread is using the handle;
 ///         NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
@@ -367,7 +367,8 @@ pub unsafe extern "C" fn netshm_group_abort(x: *mut netshm_txn) -> c_int {
 /// @param x  The group, which stays open whatever is returned.
 ///
 /// @return NETSHM_OK; NETSHM_E_IN_GROUP, it is an inner group, another thread's, or detached; NETSHM_E_FORKED;
-///         NETSHM_E_ABORTED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+///         NETSHM_E_ABORTED; NETSHM_E_TIMEOUT; NETSHM_E_CORRUPT; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY;
+///         NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_group_restart(x: *mut netshm_txn) -> c_int {
     guard(&["x"], || {

@@ -195,7 +195,8 @@ pub(super) fn open((table, types): (HashTable, Types)) -> *mut netshm_hashtbl {
 ///
 /// @return NETSHM_OK; NETSHM_E_TYPE, other types are recorded: the text names both; NETSHM_E_LOCKING, another
 ///         method is recorded; NETSHM_E_READ_ONLY, an empty object is open for
-///         reading only; NETSHM_E_CORRUPT; NETSHM_E_UNSUPPORTED, something reserved was asked for;
+///         reading only; NETSHM_E_CORRUPT; NETSHM_E_KIND, the object holds something else;
+///         NETSHM_E_UNSUPPORTED, something reserved was asked for;
 ///         NETSHM_E_IN_GROUP, to re-initialise; NETSHM_E_NO_SPACE, NETSHM_E_NO_MEMORY, NETSHM_E_BUSY,
 ///         NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
 #[unsafe(no_mangle)]

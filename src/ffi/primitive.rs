@@ -480,7 +480,8 @@ const _: () = assert!(NETSHM_BLOCK_REMOVE == 4 && crate::primitive::FRAGMENT_WOR
 /// @param t     The table.
 /// @param text  Receives the text, NUL-terminated, to be freed by netshm_free().
 ///
-/// @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group; NETSHM_E_IN_CALLBACK;
+/// @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_STALE; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group;
+///         NETSHM_E_IN_CALLBACK;
 ///         NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_table_dump(t: *mut netshm_table, text: *mut *mut c_char) -> c_int {

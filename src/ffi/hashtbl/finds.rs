@@ -33,7 +33,7 @@ pub struct netshm_slice {
 ///
 /// @return NETSHM_OK; NETSHM_E_NOT_FOUND, the key has no binding; NETSHM_E_TOO_SMALL, *len bytes are needed;
 ///         NETSHM_E_TOO_LARGE, the key is longer than any; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by a
-///         writer; NETSHM_E_BUSY;
+///         writer; NETSHM_E_BUSY; NETSHM_E_STALE;
 ///         NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for netshm_hashtbl_add();
 ///         NETSHM_E_INVALID, NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
