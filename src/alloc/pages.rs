@@ -61,14 +61,15 @@ pub(super) fn take_into_reserve(
     purpose: Purpose,
     backing: Backing,
 ) -> Result<(Offset, Offset)> {
-    let mut misses = 0;
+    let (mut misses, mut growths) = (0, 0);
     loop {
         let candidate = match backing {
             Backing::Backed => find(w, n, false).or_else(|| find(w, n, true)),
             Backing::Reserved => find(w, n, true),
         };
         let Some(candidate) = candidate else {
-            grow(w, n, STEP_PAGES, backing)?;
+            growths += 1;
+            grow_once_more(w, n, backing, growths)?;
             continue;
         };
         if candidate.unbacked {
@@ -111,6 +112,7 @@ pub(super) fn take_into_reserve(
 
 /// Is there a free run of so many pages that has memory? Lets the object grow if there is none of either sort.
 pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
+    let mut growths = 0;
     loop {
         if find(w, n, false).is_some() {
             return Ok(true);
@@ -118,13 +120,27 @@ pub(super) fn has_backed(w: &mut Writer, n: u32) -> Result<bool> {
         if find(w, n, true).is_some() {
             return Ok(false);
         }
-        grow(w, n, STEP_PAGES, Backing::Backed)?;
+        growths += 1;
+        grow_once_more(w, n, Backing::Backed, growths)?;
     }
 }
 
 /// How often a run that was found is somebody else's before it is taken; in damaged objects it may be planned for something
 /// else as well, and never be had.
 const MOST_MISSES: u32 = 10_000;
+
+/// How often others may take what was added before it is found. In damaged objects the words that say what is used and free may
+/// be planned to hold something else, so that it never is.
+const MOST_GROWTHS: u32 = 256;
+
+/// Grows for the n-th time in a row for the same run.
+#[cold]
+fn grow_once_more(w: &mut Writer, n: u32, backing: Backing, times: u32) -> Result<()> {
+    if times > MOST_GROWTHS {
+        return Err(Error::corrupt(Damage::FreeList, header::USED_PAGES));
+    }
+    grow(w, n, STEP_PAGES, backing)
+}
 
 /// Takes pages that have memory off the free lists, as part of what is planned. The page lock is held.
 pub(super) fn carve_backed(w: &mut Writer, n: u32, purpose: Purpose) -> Result<Option<Page>> {

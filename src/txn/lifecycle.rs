@@ -251,20 +251,24 @@ pub(crate) fn sweep_step(w: &mut Writer) -> Result<bool> {
         if position < ready {
             w.put(table.word(root::W_SWEEP), position);
         } else {
-            finish_sweep(w, table, base);
+            finish_sweep(w, table, base)?;
         }
         Ok(position > begin || position >= ready)
     })
 }
 
 /// Makes a swept table a spare one.
-fn finish_sweep(w: &mut Writer, table: Offset, base: u32) {
+fn finish_sweep(w: &mut Writer, table: Offset, base: u32) -> Result<()> {
     for chunk in 0..root::COUNTER_CHUNKS {
         let counters = Offset(w.word(table.word(root::W_COUNTERS + chunk as u64)));
         if counters.is_none() {
             continue;
         }
-        for i in 0..root::counter_chunk_lines(chunk) {
+        let lines = root::counter_chunk_lines(chunk);
+        if !w.segment.contains(counters, lines * LINE_BYTES) {
+            return Err(Error::corrupt(Damage::Root, table));
+        }
+        for i in 0..lines {
             let line = root::counter_line(counters, i);
             if w.word(line) != 0 {
                 w.put(line, 0);
@@ -277,6 +281,7 @@ fn finish_sweep(w: &mut Writer, table: Offset, base: u32) {
     w.put(header::RETIRED, w.word(table.word(root::W_NEXT_ROOT)));
     w.put(table.word(root::W_NEXT_ROOT), w.word(header::SPARE));
     w.put(header::SPARE, table.0);
+    Ok(())
 }
 
 /// Operations between two looks at whether memory should be given back.
