@@ -4,7 +4,7 @@
  * NETSHM_ROUNDS is the number of calls, NETSHM_SEED repeats what is chosen. */
 #include "support.h"
 #include <stdint.h>
-#include <sys/time.h>
+#include <sys/prctl.h>
 #include <time.h>
 
 #define WORKERS 3
@@ -426,7 +426,10 @@ static pid_t start(int (*body)(void *), void *arg)
     state = any();
     fflush(stdout);
     pid = fork();
-    if (pid == 0) _exit(body(arg));
+    if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        _exit(body(arg));
+    }
     return pid;
 }
 
