@@ -618,7 +618,8 @@ typedef struct netshm_type netshm_type;
  *
  * @return NETSHM_OK; NETSHM_E_TYPE, other types are recorded: the text names both; NETSHM_E_LOCKING, another
  *         method is recorded; NETSHM_E_READ_ONLY, an empty object is open for
- *         reading only; NETSHM_E_CORRUPT; NETSHM_E_UNSUPPORTED, something reserved was asked for;
+ *         reading only; NETSHM_E_CORRUPT; NETSHM_E_KIND, the object holds something else;
+ *         NETSHM_E_UNSUPPORTED, something reserved was asked for;
  *         NETSHM_E_IN_GROUP, to re-initialise; NETSHM_E_NO_SPACE, NETSHM_E_NO_MEMORY, NETSHM_E_BUSY,
  *         NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
  */
@@ -767,7 +768,7 @@ typedef struct netshm_slice {
  *
  * @return NETSHM_OK; NETSHM_E_NOT_FOUND, the key has no binding; NETSHM_E_TOO_SMALL, *len bytes are needed;
  *         NETSHM_E_TOO_LARGE, the key is longer than any; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by a
- *         writer; NETSHM_E_BUSY;
+ *         writer; NETSHM_E_BUSY; NETSHM_E_STALE;
  *         NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for netshm_hashtbl_add();
  *         NETSHM_E_INVALID, NETSHM_E_CLOSED.
  */
@@ -1787,7 +1788,7 @@ int netshm_array_resize(netshm_array *a,
  *
  * @return NETSHM_OK; NETSHM_E_RANGE, the index is not below the length; NETSHM_E_TYPE, elements are not integers;
  *         NETSHM_E_OVERFLOW, a `uint` beyond 2^63 - 1; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, the way was blocked by
- *         a writer; NETSHM_E_BUSY; NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for
+ *         a writer; NETSHM_E_BUSY; NETSHM_E_STALE; NETSHM_E_DEADLOCK, NETSHM_E_IN_CALLBACK and NETSHM_E_FORKED as for
  *         netshm_hashtbl_add(); NETSHM_E_INVALID, NETSHM_E_CLOSED.
  */
 int netshm_array_get_int64(netshm_array *a,
@@ -2204,7 +2205,8 @@ int netshm_table_write_blocks(netshm_table *t,
  * @param t     The table.
  * @param text  Receives the text, NUL-terminated, to be freed by netshm_free().
  *
- * @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group; NETSHM_E_IN_CALLBACK;
+ * @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_STALE; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group;
+ *         NETSHM_E_IN_CALLBACK;
  *         NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_table_dump(netshm_table *t,
@@ -2246,8 +2248,8 @@ typedef int (*netshm_group_fn)(netshm_txn *txn, void *arg);
  * @return NETSHM_OK, it is done. Else nothing has happened: NETSHM_E_ABORTED, the callback answered
  *         NETSHM_ROLLBACK; its negative answer; NETSHM_E_CALLBACK; NETSHM_E_DEADLOCK, it had to give way to another
  *         group: try again, if this is the outermost group; NETSHM_E_READ_ONLY; NETSHM_E_NO_SPACE; NETSHM_E_BUSY;
- *         NETSHM_E_TIMEOUT; NETSHM_E_FORKED, the callback returned in a forked child; NETSHM_E_IN_CALLBACK;
- *         NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ *         NETSHM_E_TIMEOUT; NETSHM_E_CORRUPT; NETSHM_E_FORKED, the callback returned in a forked child;
+ *         NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_group(netshm_table *t,
                  netshm_group_fn fn,
@@ -2282,7 +2284,7 @@ int netshm_group_retry(netshm_table *t,
  * @param out  Receives the group.
  *
  * @return NETSHM_OK; NETSHM_E_DEADLOCK, the enclosing group has to give way; NETSHM_E_READ_ONLY; NETSHM_E_BUSY;
- *         NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ *         NETSHM_E_CORRUPT; NETSHM_E_FORKED; NETSHM_E_IN_CALLBACK; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_group_begin(netshm_table *t,
                        netshm_txn **out);
@@ -2297,8 +2299,8 @@ int netshm_group_begin(netshm_table *t,
  *           NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED.
  *
  * @return NETSHM_OK. Else nothing has happened: NETSHM_E_DEADLOCK, it had to give way to another group;
- *         NETSHM_E_NO_SPACE; NETSHM_E_ABORTED, the enclosing group has ended before it; NETSHM_E_FORKED, it is the
- *         parent's; NETSHM_E_IN_GROUP, it is another thread's, or detached; NETSHM_E_IN_CALLBACK, it is under way in
+ *         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_CORRUPT; NETSHM_E_ABORTED, the enclosing group has ended
+ *         before it; NETSHM_E_FORKED, it is the parent's; NETSHM_E_IN_GROUP, it is another thread's, or detached; NETSHM_E_IN_CALLBACK, it is under way in
  *         an operation, or netshm_group() has it; NETSHM_E_BUSY, another thread is using the handle;
  *         NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
@@ -2323,7 +2325,8 @@ int netshm_group_abort(netshm_txn *x);
  * @param x  The group, which stays open whatever is returned.
  *
  * @return NETSHM_OK; NETSHM_E_IN_GROUP, it is an inner group, another thread's, or detached; NETSHM_E_FORKED;
- *         NETSHM_E_ABORTED; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ *         NETSHM_E_ABORTED; NETSHM_E_TIMEOUT; NETSHM_E_CORRUPT; NETSHM_E_IN_CALLBACK; NETSHM_E_BUSY;
+ *         NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_group_restart(netshm_txn *x);
 
