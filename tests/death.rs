@@ -170,6 +170,14 @@ fn singles() -> Vec<Scenario> {
         },
         Scenario { name: "replace, in place", steps: |_| vec![replace(7, 8)], ..PLAIN },
         Scenario {
+            name: "add and replace, lengths with ways of their own",
+            steps: |_| {
+                let key = b"a usual key, 16.";
+                vec![Op::Add(key.to_vec(), value(1, 48)), Op::Replace(key.to_vec(), value(2, 48))]
+            },
+            ..PLAIN
+        },
+        Scenario {
             name: "replace, in place, 255 and 256 bytes",
             steps: |_| vec![replace(104, 255), replace(105, 256)],
             ..PLAIN

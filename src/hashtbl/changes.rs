@@ -46,6 +46,16 @@ impl HashTable {
     /// Those of [`add`](HashTable::add).
     #[inline]
     pub fn replace(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        if let (Ok(usual), true) = (key.try_into(), Lot::fits(value.len())) {
+            match self.replace_usual(usual, value) {
+                Quick::Done(()) => return Ok(()),
+                Quick::DoneWithChores(()) => {
+                    self.do_chores();
+                    return Ok(());
+                }
+                Quick::NotDone => {}
+            }
+        }
         self.change(
             |w, table| fast::replace(w, table, key, value),
             |w, table| ops::at(w, table, key)?.replace(w, table, value),

@@ -74,8 +74,16 @@ impl HashTable {
     /// `buffer` must be valid for writing `capacity` bytes.
     #[inline(always)]
     pub(super) unsafe fn copy_value(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> Copied {
-        // SAFETY: by the caller's promise.
-        let copied = unsafe { self.copy_quickly(key, buffer, capacity) };
+        let usual = match key.try_into() {
+            // SAFETY: by the caller's promise.
+            Ok(key) => unsafe { self.copy_usual(key, buffer, capacity) },
+            Err(_) => QuickCopy::NOT_DONE,
+        };
+        let copied = match usual {
+            // SAFETY: by the caller's promise.
+            QuickCopy::NOT_DONE => unsafe { self.copy_quickly(key, buffer, capacity) },
+            copied => copied,
+        };
         match copied.len() {
             Some(len) => Copied::Whole(len),
             None if copied == QuickCopy::ABSENT => Copied::Absent,

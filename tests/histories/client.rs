@@ -38,8 +38,9 @@ pub(crate) const SINGLE_FAULTS: [Fault; 5] =
 pub(crate) const GROUP_FAULTS: [Fault; 4] =
     [Fault::TornGroup, Fault::ReadsBeforeGroup, Fault::VisibleRollback, Fault::LateGroup];
 
+/// A key of the length that has short ways of its own.
 pub(crate) fn key(n: usize) -> Vec<u8> {
-    format!("hot {n}").into_bytes()
+    format!("hot key {n:08}").into_bytes()
 }
 
 /// One process of a recording.

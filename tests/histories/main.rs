@@ -30,7 +30,7 @@ mod synthetic;
 
 use client::{Fault, GROUP_FAULTS, SINGLE_FAULTS};
 use netshm::Locking;
-use recording::{Plan, Score, Subject, run};
+use recording::{Finding, Plan, Score, Subject, run};
 use std::time::Instant;
 use support::random::Random;
 
@@ -74,7 +74,7 @@ fn find_out(subject: Subject, fault: Fault, random: &mut Random) {
             fault: Some(fault),
             seed: random.next(),
         };
-        if let Err(text) = run(&plan) {
+        if let Err(Finding::Wrong(text)) = run(&plan) {
             println!("  {fault:?}: found in recording {round}: {}", text.lines().next().unwrap_or_default());
             return;
         }
@@ -130,6 +130,9 @@ fn deadly_plan(subject: Subject, locking: Locking, round: u64, seed: u64) -> Pla
     Plan { kills, at_stores: true, keys: plan.keys.max(5), reader: false, stops: false, ..plan }
 }
 
+/// Recordings of a campaign about which nothing may be found out; each is told, and others are made.
+const MOST_UNDECIDED: u32 = 3;
+
 fn campaign(subject: Subject, plan: impl Fn(Subject, Locking, u64, u64) -> Plan, test: &str) {
     let seed = Random::from_environment(test).next();
     for (locking, share) in methods() {
@@ -142,12 +145,16 @@ fn campaign(subject: Subject, plan: impl Fn(Subject, Locking, u64, u64) -> Plan,
         let begin = Instant::now();
         let mut score = Score::default();
         let mut round = support::setting("NETSHM_ROUND").unwrap_or(0);
-        let mut told = 0;
+        let (mut told, mut undecided) = (0, 0);
         while score.operations < wanted {
             let plan = plan(subject, locking, round, seed);
             match run(&plan) {
                 Ok(this) => score = score.plus(this),
-                Err(text) => panic!("round {round} of {locking:?}, {plan:?}: {text}"),
+                Err(finding @ Finding::Undecided(_)) if undecided < MOST_UNDECIDED => {
+                    undecided += 1;
+                    println!("  round {round} of {locking:?} is not counted, {plan:?}: {finding}");
+                }
+                Err(finding) => panic!("round {round} of {locking:?}, {plan:?}: {finding}"),
             }
             round += 1;
             if score.operations >= told + wanted.div_ceil(10).max(200_000) {

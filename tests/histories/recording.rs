@@ -274,8 +274,26 @@ fn audit(name: &Name, plan: &Plan, journal: &Journal) {
     assert_sound(name);
 }
 
-/// Records a history and judges it. Err: what is wrong with it.
-pub(crate) fn run(plan: &Plan) -> Result<Score, String> {
+/// Why a history was not found right.
+#[derive(Debug)]
+pub(crate) enum Finding {
+    Wrong(String),
+    /// So much was under way at once, on a machine that lets many wait in the middle of an operation, that the search gave
+    /// up. It says nothing about the library.
+    Undecided(String),
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Finding::Wrong(text) => f.write_str(text),
+            Finding::Undecided(text) => write!(f, "too much at once: {text}"),
+        }
+    }
+}
+
+/// Records a history and judges it.
+pub(crate) fn run(plan: &Plan) -> Result<Score, Finding> {
     let (scratch, journal, kills) = record(plan);
     drop(scratch);
     let mut score = Score { kills, ..Score::default() };
@@ -297,7 +315,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Score, String> {
 }
 
 /// Each key by itself.
-pub(crate) fn judge_singles(keys: usize, history: &[Timed<Op>]) -> Result<Effort, String> {
+pub(crate) fn judge_singles(keys: usize, history: &[Timed<Op>]) -> Result<Effort, Finding> {
     let mut effort = Effort::default();
     for key in 0..keys {
         let mut of_key: Vec<Timed<Op>> =
@@ -307,10 +325,10 @@ pub(crate) fn judge_singles(keys: usize, history: &[Timed<Op>]) -> Result<Effort
             Verdict::Linearizable(this) => effort = effort.max(this),
             Verdict::Wrong { op, under_way } => {
                 let text = surroundings(&of_key, op, &under_way);
-                return Err(format!("key {key} is not linearizable\n{text}"));
+                return Err(Finding::Wrong(format!("key {key} is not linearizable\n{text}")));
             }
             Verdict::Undecided { op } => {
-                return Err(format!("key {key}: too much at once: {:?}", of_key[op]));
+                return Err(Finding::Undecided(format!("key {key}: {:?}", of_key[op])));
             }
         }
     }
@@ -321,7 +339,7 @@ pub(crate) fn judge_singles(keys: usize, history: &[Timed<Op>]) -> Result<Effort
 pub(crate) fn judge_groups(
     start: [u64; registers::KEYS],
     history: &[Timed<Group>],
-) -> Result<Effort, String> {
+) -> Result<Effort, Finding> {
     let mut groups = registers::of_consequence(history);
     groups.sort_by_key(|g| g.invoked);
     let by_graph = graph::check(start, &groups);
@@ -329,14 +347,15 @@ pub(crate) fn judge_groups(
     let by_search = linear::check(&mut states, first, &groups);
     if let Err(anomaly) = by_graph {
         assert!(!matches!(by_search, Verdict::Linearizable(_)), "the checkers disagree: {anomaly:?}");
-        return Err(explain(&anomaly, &groups));
+        return Err(Finding::Wrong(explain(&anomaly, &groups)));
     }
     match by_search {
         Verdict::Linearizable(effort) => Ok(effort),
         Verdict::Wrong { op, under_way } => {
-            Err(format!("not strictly serializable\n{}", surroundings(&groups, op, &under_way)))
+            let text = surroundings(&groups, op, &under_way);
+            Err(Finding::Wrong(format!("not strictly serializable\n{text}")))
         }
-        Verdict::Undecided { op } => Err(format!("too much at once: {:?}", groups[op])),
+        Verdict::Undecided { op } => Err(Finding::Undecided(format!("{:?}", groups[op]))),
     }
 }
 

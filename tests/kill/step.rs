@@ -145,7 +145,8 @@ impl Change {
 }
 
 pub(crate) fn own_key(desk: usize, key: usize) -> Bytes {
-    format!("desk {desk} key {key}").into_bytes()
+    // Of the length that has short ways of its own.
+    format!("{:<16}", format!("desk {desk} key {key}")).into_bytes()
 }
 
 pub(crate) fn queue_key(desk: usize, n: u64) -> Bytes {
