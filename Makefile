@@ -26,8 +26,8 @@ SUB = tests/roomy.sh $(MAKE) --no-print-directory -C c_tests BUILD=$(abspath $(B
 .PHONY: all build lib inject help header check-header test test-rust test-c test-c-variants test-c-panic \
 	test-c-valgrind test-c-sanitizers gates check-symbols check-abi check-soname check-install check-msrv check-msrv-all \
 	lint test-readme test-long test-handover install clean \
-	bench bench-full bench-report bench-peers peers bench-map bench-wake bench-array bench-growth bench-large \
-	bench-walk bench-huge bench-sim
+	bench bench-full bench-report bench-peers peers bench-map bench-instructions bench-wake bench-array bench-growth \
+	bench-large bench-walk bench-huge bench-sim
 
 all: build
 
@@ -39,8 +39,8 @@ help:
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), kill-peers (KILLS), coverage (ROOMS)'
 	@echo 'fuzz (FUZZ_SECONDS), test-hostile'
-	@echo 'bench: bench-peers bench-array bench-wake (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report, bench-map (BENCH_KEYS);'
-	@echo '       bench-growth, -large, -walk, -huge, -sim'
+	@echo 'bench: bench-peers bench-array bench-wake bench-instructions (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report,'
+	@echo '       bench-map (BENCH_KEYS); bench-growth, -large, -walk, -huge, -sim'
 	@echo 'gates: check-header check-symbols check-calls check-abi check-soname check-install check-msrv check-instructions'
 	@echo '       record-instructions (what check-instructions compares with), check-msrv-all'
 
@@ -214,7 +214,7 @@ coverage:
 
 # ---- Measuring: figures and goals, beside a private map and the limit. See docs/performance.md.
 
-bench: bench-peers bench-array bench-wake
+bench: bench-peers bench-array bench-wake bench-instructions
 
 # Beside every peer, with the goals: `bench` takes some minutes, `bench-full` hours. Figures go to
 # $(BUILD)/peers/results.jsonl as well; `make bench-report` makes a table and charts of them.
@@ -239,12 +239,16 @@ bench-wake: lib
 		-Wl,-rpath,$(abspath $(LIBDIR))
 	$(BUILD)/wake
 
-bench-map: lib $(BUILD)/instructions
+bench-map: lib
 	$(CARGO) build --quiet --release --manifest-path bench/map/Cargo.toml --target-dir $(BUILD)/bench-map
 	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/bench.c -o $(BUILD)/bench -L$(LIBDIR) -lnetshm \
 		$(BUILD)/bench-map/release/libbenchmap.so \
 		-Wl,-rpath,$(abspath $(LIBDIR)) -Wl,-rpath,$(abspath $(BUILD))/bench-map/release
 	$(BUILD)/bench $(BENCH_KEYS) $(BENCH_ROUNDS)
+	@$(MAKE) --no-print-directory bench-instructions
+
+# Instructions per operation, with the goals: among them what types cost beside the same bytes raw.
+bench-instructions: lib $(BUILD)/instructions
 	@if c_tests/need.sh valgrind valgrind; then bench/instructions.sh $(abspath $(BUILD))/instructions; fi
 
 $(BUILD)/instructions: bench/instructions.c include/netshm.h | lib
