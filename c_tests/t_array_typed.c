@@ -170,6 +170,115 @@ static void managed_again(void)
     good(place_check(p));
 }
 
+static const char *text_of(netshm_array *a, uint64_t i)
+{
+    good(netshm_array_get(a, i, r));
+    return (const char *)got(1)->as.s.data;
+}
+
+/* NULL is whatever an array records: its type, its default value, or both. A new one needs both. */
+static void recorded(void)
+{
+    place *p = place_new();
+    netshm_options options = NETSHM_OPTIONS_INIT;
+    netshm_object *o = NULL, *reader = NULL;
+    netshm_array *a = NULL, *again = NULL;
+    netshm_type *string = NULL, *other = NULL, *half = NULL;
+    netshm_hashtbl *h = NULL;
+    netshm_value v[2];
+    netshm_root_info *roots = NULL;
+    struct stat st;
+    int64_t number = 0;
+    size_t n = 99;
+    int fd = -1;
+    good(netshm_type_parse("string", &string));
+    good(netshm_type_parse("int", &other));
+    good(netshm_type_parse("(string,_)", &half));
+    v[0] = netshm_str("nothing");
+    v[1] = netshm_int(0);
+    good(netshm_open(NETSHM_POSIX, p->file, p->mem, CREATE, 0600, &o));
+
+    /* Without an array nothing is made, not even the object's header. */
+    is(netshm_array_manage(o, NULL, v, 1, 5, NULL, &a), NETSHM_E_INVALID);
+    is(last().argument, 2);
+    ok(strstr(last_text(), "a new array needs it") != NULL);
+    is(netshm_array_manage(o, string, NULL, 0, 5, NULL, &a), NETSHM_E_INVALID);
+    is(last().argument, 3);
+    good(netshm_fd(o, &fd));
+    ok(fstat(fd, &st) == 0 && st.st_size == 0);
+    good(settle_locking(o));
+    options.root = "texts";
+    is(netshm_array_manage(o, NULL, NULL, 0, 0, &options, &a), NETSHM_E_INVALID);
+    is(netshm_array_manage(o, string, NULL, 0, 0, &options, &a), NETSHM_E_INVALID);
+    good(netshm_roots(o, &roots, &n));
+    is(n, 0);
+    ok(a == NULL);
+
+    good(netshm_array_manage(o, string, v, 1, 10, &options, &a));
+    good(netshm_array_set(a, 9, v, 1));
+    good(netshm_array_manage(o, NULL, NULL, 0, 0, &options, &again));
+    is(length_of(again), 10);
+    ok(strcmp(text_of(again, 0), "nothing") == 0);
+    v[0] = netshm_str("something");
+    good(netshm_array_set(again, 1, v, 1));
+    ok(strcmp(text_of(a, 1), "something") == 0);
+    is(netshm_array_set(again, 1, v + 1, 1), NETSHM_E_TYPE);
+    is(netshm_array_get_int64(again, 1, &number), NETSHM_E_TYPE);
+    good(netshm_array_close(again));
+    /* What is given besides does not matter without a type. */
+    good(netshm_array_manage(o, NULL, v + 1, 77, UINT64_MAX, &options, &again));
+    is(length_of(again), 10);
+    good(netshm_array_close(again));
+    good(netshm_array_manage(o, string, NULL, 0, 3, &options, &again));
+    ok(strcmp(text_of(again, 0), "nothing") == 0 && strcmp(text_of(again, 1), "something") == 0);
+    good(netshm_array_close(again));
+    again = NULL;
+    is(netshm_array_manage(o, string, NULL, 1, 3, &options, &again), NETSHM_E_INVALID);
+    is(netshm_array_manage(o, other, NULL, 0, 3, &options, &again), NETSHM_E_TYPE);
+    ok(strstr(last_text(), "string") != NULL && strstr(last_text(), "int") != NULL);
+    is(netshm_array_manage(o, half, NULL, 0, 3, &options, &again), NETSHM_E_UNSUPPORTED);
+    options.flags = NETSHM_REINIT;
+    is(netshm_array_manage(o, NULL, NULL, 0, 3, &options, &again), NETSHM_E_INVALID);
+    is(last().argument, 2);
+    is(netshm_array_manage(o, string, NULL, 0, 3, &options, &again), NETSHM_E_INVALID);
+    is(last().argument, 3);
+    options.flags = 0;
+    is(length_of(a), 10);
+    ok(strcmp(text_of(a, 1), "something") == 0);
+
+    /* Elements in chunks; and by an object that is open for reading only. */
+    options.root = "numbers";
+    good(netshm_array_manage_int64(o, -7, 100, &options, &again));
+    good(netshm_array_set_int64(again, 99, 5));
+    good(netshm_array_close(again));
+    good(place_open(p, NETSHM_RDONLY, &reader));
+    good(netshm_array_manage(reader, NULL, NULL, 0, 0, &options, &again));
+    good(netshm_array_get_int64(again, 99, &number));
+    is(number, 5);
+    good(netshm_array_get_int64(again, 98, &number));
+    is(number, -7);
+    good(netshm_array_read(again, 99, 1, &number, 8));
+    is(number, 5);
+    is(netshm_array_set_int64(again, 98, 1), NETSHM_E_READ_ONLY);
+    good(netshm_array_close(again));
+    again = NULL;
+    options.root = "none";
+    is(netshm_array_manage(reader, NULL, NULL, 0, 0, &options, &again), NETSHM_E_INVALID);
+    options.root = "table";
+    good(netshm_hashtbl_manage(o, NULL, NULL, &options, &h));
+    is(netshm_array_manage(o, NULL, NULL, 0, 0, &options, &again), NETSHM_E_KIND);
+    ok(again == NULL);
+
+    good(netshm_hashtbl_close(h));
+    good(netshm_array_close(a));
+    good(netshm_close(reader));
+    good(netshm_close(o));
+    good(netshm_type_close(string));
+    good(netshm_type_close(other));
+    good(netshm_type_close(half));
+    good(place_check(p));
+}
+
 struct seen { int calls, stop_after, answer, wrong; uint64_t indices; netshm_array *close; };
 
 /* Element i is the pair of i and a text, or of i and none. */
@@ -254,6 +363,7 @@ int main(void)
     numbers();
     pairs();
     managed_again();
+    recorded();
     walking();
     is(netshm_array_get(NULL, 0, r), NETSHM_E_INVALID);
     is(netshm_array_set(NULL, 0, NULL, 0), NETSHM_E_INVALID);

@@ -1906,16 +1906,19 @@ typedef int (*netshm_array_iter_v_fn)(uint64_t i, const netshm_value *v, size_t 
  * Two processes that do this at the same moment with a new object both get the one array.
  *
  * @param o        The object. Its handle may be closed afterwards.
- * @param elem     The type of the elements. Left halves of pairs are not possible.
- * @param dflt     The cells of the value of elements that were never set. An array that is there keeps its own.
+ * @param elem     The type of the elements. Left halves of pairs are not possible. NULL: whatever is recorded; then there
+ *                 must be an array, and the next three do not matter.
+ * @param dflt     The cells of the value of elements that were never set. An array that is there keeps its own. NULL, with
+ *                 `nd` 0: whatever is recorded; then there must be an array.
  * @param nd       Their number.
  * @param length   The number of elements of a new array, at most 2^48. An array that is there keeps its own.
  * @param options  How; NULL gives the defaults.
  * @param out      Receives the handle.
  *
  * @return NETSHM_OK; NETSHM_E_TYPE, its elements are of another type, or the cells are not of this type;
- *         NETSHM_E_KIND, the object holds something else; NETSHM_E_TOO_LARGE, also for a default value of more than
- *         2048 bytes; NETSHM_E_UNSUPPORTED; else the codes of netshm_hashtbl_manage().
+ *         NETSHM_E_KIND, the object holds something else; NETSHM_E_INVALID, also for a new or re-initialised array
+ *         without a type or a default value; NETSHM_E_TOO_LARGE, also for a default value of more than 2048 bytes;
+ *         NETSHM_E_UNSUPPORTED; else the codes of netshm_hashtbl_manage().
  */
 int netshm_array_manage(netshm_object *o,
                         netshm_type *elem,

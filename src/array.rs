@@ -14,7 +14,7 @@ mod walk;
 pub use walk::Elements;
 
 use crate::engine::Rounds;
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::format::array::{Geometry, Layout, MAX_LENGTH};
 use crate::group::back_off;
 use crate::hashtbl::HashTable;
@@ -60,6 +60,13 @@ pub(crate) struct Element {
     pub(crate) signature: String,
     /// Bytes of every element; none if they vary.
     pub(crate) bytes: Option<u64>,
+}
+
+impl Element {
+    fn of(element: &Type) -> Element {
+        let bytes = element.fixed_bytes().map(|bytes| bytes as u64);
+        Element { signature: element.signature().into(), bytes }
+    }
 }
 
 impl Array {
@@ -117,9 +124,36 @@ impl Array {
         length: u64,
         options: &ManageOptions,
     ) -> Result<Array> {
-        let bytes = element.fixed_bytes().map(|bytes| bytes as u64);
-        let element = Element { signature: element.signature().into(), bytes };
-        Array::manage_as(object, element, default, length, options)
+        Array::manage_as(object, Element::of(element), default, length, options)
+    }
+
+    /// Views an object as the array that it holds, of elements of this type, or of the one that it records, with
+    /// the default value that it records. Gives the type besides.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there is no array yet, and to re-initialise one: a new one needs a type and a default
+    /// value. [`Error::Unsupported`] for types with left halves; else those of [`manage_i64`](Array::manage_i64).
+    pub fn manage_existing(
+        object: &Object,
+        element: Option<&Type>,
+        options: &ManageOptions,
+    ) -> Result<(Array, Type)> {
+        if element.is_some_and(Type::is_for_reading_only) {
+            return Err(Error::Unsupported("left halves of pairs as elements of arrays"));
+        }
+        let spec = TableSpec {
+            signatures: ["", element.map_or("", Type::signature)],
+            accepts: &|[key, of]| key.is_empty() && element.is_none_or(|asked| asked.signature() == of),
+            lacks: Some(if element.is_none() { "elem" } else { "dflt" }),
+            ..TableSpec::of_bytes(TableKind::Array)
+        };
+        let table = object.manage_as(&spec, options)?;
+        let of = match element {
+            Some(element) => element.clone(),
+            None => Type::parse(&table.signatures()[1])
+                .map_err(|_| Error::Corrupt { what: Damage::Root, offset: 0 })?,
+        };
+        Ok((Array::new(table, Layout::of(Element::of(&of).bytes), Element::of(&of)), of))
     }
 
     /// Views an object as an array. An empty object becomes one of `length` elements.
@@ -143,10 +177,14 @@ impl Array {
             signatures: ["", &element.signature],
             accepts: &|recorded| recorded == ["", element.signature.as_str()],
             length,
+            lacks: None,
         };
-        let cells = HashTable { table: object.manage_with(&spec, &words, options)? };
+        Ok(Array::new(object.manage_with(&spec, &words, options)?, layout, element))
+    }
+
+    fn new(table: Table, layout: Layout, element: Element) -> Array {
         let number = element.number();
-        Ok(Array { cells, layout, element, number, hints: Arc::new(Hints::new()) })
+        Array { cells: HashTable { table }, layout, element, number, hints: Arc::new(Hints::new()) }
     }
 
     /// The underlying table, for groups.

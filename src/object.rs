@@ -303,7 +303,11 @@ impl Object {
     ) -> Result<Table> {
         options.validate()?;
         let header = || options.header(self.kind());
-        let engine = self.engine_or(Some(&header))?.ok_or(Error::Closed)?;
+        let create: Option<&dyn Fn() -> Result<Header>> =
+            if spec.lacks.is_none() { Some(&header) } else { None };
+        let Some(engine) = self.engine_or(create)? else {
+            return Err(spec.judge_new().err().unwrap_or(Error::Closed));
+        };
         engine.require_order()?;
         self.judge_header(&engine.header, options)?;
         if options.huge_pages {
@@ -322,6 +326,7 @@ impl Object {
         let wanted = Wanted { identity: &new, base_level, length: spec.length, default };
         let timeout = options.lock_timeout_ms;
         if options.reinitialise {
+            spec.judge_new()?;
             judge_new(&new)?;
             initialise(&engine, Initialise::Anew(wanted), timeout)?;
         }
@@ -332,6 +337,7 @@ impl Object {
                 if root.is_none() { Ok(None) } else { catalog::nature(segment, root).map(Some) }
             })?;
             let Some((kind, signatures)) = found else {
+                spec.judge_new()?;
                 judge_new(&new)?;
                 initialise(&engine, Initialise::IfEmpty(wanted), timeout)?;
                 continue;

@@ -191,7 +191,7 @@ impl Salvage<'_> {
             default.extend(&words[array::W_LONG_DEFAULT as usize..]);
             default.truncate(1 + (array::MAX_DEFAULT_BYTES / 8) as usize);
         }
-        let spec = TableSpec { kind, signatures: [&keys, &values], accepts: &|_| true, length };
+        let spec = TableSpec { kind, signatures: [&keys, &values], accepts: &|_| true, length, lacks: None };
         let mut options = ManageOptions::new();
         options.root(name);
         options.locking(Locking::from_recorded(self.header.locking));

@@ -53,12 +53,25 @@ pub(crate) struct TableSpec<'a> {
     pub(crate) accepts: &'a dyn Fn([&str; 2]) -> bool,
     /// Number of elements of a new array; 0 for others.
     pub(crate) length: u64,
+    /// The argument that a new table needs and that is not given, if there is one: then only a table that is there
+    /// will do.
+    pub(crate) lacks: Option<&'static str>,
 }
 
 impl TableSpec<'_> {
     /// A table of raw bytes, or of whatever types it records.
     pub(crate) fn of_bytes(kind: TableKind) -> TableSpec<'static> {
-        TableSpec { kind, signatures: ["", ""], accepts: &|_| true, length: 0 }
+        TableSpec { kind, signatures: ["", ""], accepts: &|_| true, length: 0, lacks: None }
+    }
+
+    /// May a new table be made?
+    pub(crate) fn judge_new(&self) -> Result<()> {
+        match self.lacks {
+            Some(argument) => {
+                Err(Error::Invalid { argument, reason: "it is NULL, and a new array needs it" })
+            }
+            None => Ok(()),
+        }
     }
 }
 

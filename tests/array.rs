@@ -291,6 +291,30 @@ fn an_array_keeps_what_it_was_made_with() {
     assert_sound(scratch.name());
 }
 
+fn an_array_is_taken_as_whatever_it_records() {
+    let scratch = Scratch::posix("array");
+    let object = open(scratch.name());
+    let options = ManageOptions::new();
+    let (int32, texts) = (Type::int32(), Type::string());
+    let refused = |r: netshm::Result<(Array, Type)>| matches!(r, Err(Error::Invalid { .. }));
+    assert!(refused(Array::manage_existing(&object, None, &options)));
+    assert!(refused(Array::manage_existing(&object, Some(&int32), &options)));
+    assert_eq!(object.tables().expect("lists"), []);
+    let a = Array::manage(&object, &int32, &[Value::Int(-1)], 3 * CHUNK, &options).expect("is an array");
+    for asked in [None, Some(&int32)] {
+        let (same, element) = Array::manage_existing(&object, asked, &options).expect("is an array");
+        assert_eq!(element, int32);
+        assert_eq!((same.length(), same.get_i64(2 * CHUNK)), (Ok(3 * CHUNK), Ok(-1)));
+        same.increment(0, 1).expect("adds");
+    }
+    assert_eq!(a.get_i64(0), Ok(1));
+    assert!(matches!(Array::manage_existing(&object, Some(&texts), &options), Err(Error::Type { .. })));
+    let mut anew = ManageOptions::new();
+    assert!(refused(Array::manage_existing(&object, None, anew.reinitialise(true))));
+    assert_eq!(a.get_i64(0), Ok(1));
+    assert_sound(scratch.name());
+}
+
 fn indices_beyond_every_array_are_out_of_range() {
     let far = |n: u32| [(1 << n) - 1, 1 << n, (1 << n) + 1, u64::MAX - (1 << (n - 10)), u64::MAX >> (63 - n)];
     for signature in ["int32", "int64", "(int32,int64)"] {
@@ -508,6 +532,7 @@ fn groups_of_slices() {
 fn main() {
     support::main(&[
         ("an_array_keeps_what_it_was_made_with", an_array_keeps_what_it_was_made_with),
+        ("an_array_is_taken_as_whatever_it_records", an_array_is_taken_as_whatever_it_records),
         ("indices_beyond_every_array_are_out_of_range", indices_beyond_every_array_are_out_of_range),
         ("what_is_cut_off_is_gone", what_is_cut_off_is_gone),
         ("sparse", sparse),

@@ -17,16 +17,19 @@ use std::ffi::{c_int, c_void};
 /// Two processes that do this at the same moment with a new object both get the one array.
 ///
 /// @param o        The object. Its handle may be closed afterwards.
-/// @param elem     The type of the elements. Left halves of pairs are not possible.
-/// @param dflt     The cells of the value of elements that were never set. An array that is there keeps its own.
+/// @param elem     The type of the elements. Left halves of pairs are not possible. NULL: whatever is recorded; then there
+///                 must be an array, and the next three do not matter.
+/// @param dflt     The cells of the value of elements that were never set. An array that is there keeps its own. NULL, with
+///                 `nd` 0: whatever is recorded; then there must be an array.
 /// @param nd       Their number.
 /// @param length   The number of elements of a new array, at most 2^48. An array that is there keeps its own.
 /// @param options  How; NULL gives the defaults.
 /// @param out      Receives the handle.
 ///
 /// @return NETSHM_OK; NETSHM_E_TYPE, its elements are of another type, or the cells are not of this type;
-///         NETSHM_E_KIND, the object holds something else; NETSHM_E_TOO_LARGE, also for a default value of more than
-///         2048 bytes; NETSHM_E_UNSUPPORTED; else the codes of netshm_hashtbl_manage().
+///         NETSHM_E_KIND, the object holds something else; NETSHM_E_INVALID, also for a new or re-initialised array
+///         without a type or a default value; NETSHM_E_TOO_LARGE, also for a default value of more than 2048 bytes;
+///         NETSHM_E_UNSUPPORTED; else the codes of netshm_hashtbl_manage().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_array_manage(
     o: *mut netshm_object,
@@ -41,10 +44,15 @@ pub unsafe extern "C" fn netshm_array_manage(
         let place = self::out(7, out)?;
         // SAFETY: the header asks for handles, cells, a structure that carries its size, and a valid place.
         unsafe {
-            let (object, of) = (&handle::body(1, o)?.object, &handle::body(2, elem)?.of);
-            let (dflt, options) = (cells(3, dflt, nd)?, options::read(6, options)?);
-            let array = Array::manage(object, of, &dflt, length, &options)?;
-            place.put(array::handle_of(array, of.clone()));
+            let (object, options) = (&handle::body(1, o)?.object, options::read(6, options)?);
+            let elem = if elem.is_null() { None } else { Some(&handle::body(2, elem)?.of) };
+            let (array, of) = match elem {
+                Some(of) if !dflt.is_null() || nd != 0 => {
+                    (Array::manage(object, of, &cells(3, dflt, nd)?, length, &options)?, of.clone())
+                }
+                _ => Array::manage_existing(object, elem, &options)?,
+            };
+            place.put(array::handle_of(array, of));
         }
         Ok(())
     })
