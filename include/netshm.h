@@ -289,8 +289,9 @@ typedef struct netshm_object netshm_object;
  *         NETSHM_EXCL; NETSHM_E_PERMISSION; NETSHM_E_KIND, the management file is about another memory object;
  *         NETSHM_E_CORRUPT and NETSHM_E_NEWER, the memory holds something else, or its end was cut off (the error's
  *         text says "truncated file"), and is left as it is;
- *         NETSHM_E_UNSUPPORTED, on network file systems; NETSHM_E_INVALID, NETSHM_E_NO_MEMORY,
- *         NETSHM_E_NO_SPACE, NETSHM_E_SYSTEM.
+ *         NETSHM_E_UNSUPPORTED, on network file systems; with NETSHM_TRUNC also NETSHM_E_IN_GROUP, this thread has a group
+ *         on the object open, NETSHM_E_IN_CALLBACK, from an update of it, and NETSHM_E_FORKED, in a child whose parent has a
+ *         group open; NETSHM_E_INVALID, NETSHM_E_NO_MEMORY, NETSHM_E_NO_SPACE, NETSHM_E_SYSTEM.
  */
 int netshm_open(int kind,
                 const char *file_name,
@@ -411,7 +412,8 @@ int netshm_chown(netshm_object *o, uint32_t uid, uint32_t gid);
  * @param o           The object, open for writing.
  * @param timeout_ms  Longest wait for groups that are open, in milliseconds. 0: no limit; negative: no waiting.
  *
- * @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP, this thread has a group open; NETSHM_E_READ_ONLY;
+ * @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP, this thread has a group open; NETSHM_E_IN_CALLBACK, from an
+ *         update of the same object; NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY;
  *         NETSHM_E_SYSTEM and NETSHM_E_NO_SPACE, the device does not take it, and what is on it is not known: make a
  *         backup elsewhere; NETSHM_E_CORRUPT; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
@@ -584,7 +586,8 @@ int netshm_roots(netshm_object *o,
  * @param o     The object, open for writing.
  * @param name  The name of the table.
  *
- * @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_IN_GROUP; NETSHM_E_READ_ONLY; NETSHM_E_BUSY; NETSHM_E_INVALID;
+ * @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
+ *         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_BUSY; NETSHM_E_INVALID;
  *         NETSHM_E_CLOSED.
  */
 int netshm_root_drop(netshm_object *o,
@@ -619,9 +622,10 @@ typedef struct netshm_type netshm_type;
  * @return NETSHM_OK; NETSHM_E_TYPE, other types are recorded: the text names both; NETSHM_E_LOCKING, another
  *         method is recorded; NETSHM_E_READ_ONLY, an empty object is open for
  *         reading only; NETSHM_E_CORRUPT; NETSHM_E_KIND, the object holds something else;
- *         NETSHM_E_UNSUPPORTED, something reserved was asked for;
- *         NETSHM_E_IN_GROUP, to re-initialise; NETSHM_E_NO_SPACE, NETSHM_E_NO_MEMORY, NETSHM_E_BUSY,
- *         NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
+ *         NETSHM_E_UNSUPPORTED, something reserved was asked for; NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK and
+ *         NETSHM_E_FORKED, where a table would have to be made or re-initialised: this thread has a group on the object
+ *         open, an update of it under way, or its parent's group; NETSHM_E_TIMEOUT; NETSHM_E_NO_SPACE,
+ *         NETSHM_E_NO_MEMORY, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
  */
 int netshm_hashtbl_manage(netshm_object *o,
                           netshm_type *key,
@@ -946,9 +950,9 @@ typedef int (*netshm_view_fn)(const void *data, size_t len, void *arg);
 /**
  * Decides what becomes of a binding.
  *
- * It runs on the calling thread while the key is locked: it should be quick. Calls that change the same object give
- * NETSHM_E_IN_CALLBACK, and so do all that belong to a group; finding outside of groups shows what was there before.
- * Other objects can be used.
+ * It runs on the calling thread while the key is locked: it should be quick. Calls that change the same object, by any
+ * handle, give NETSHM_E_IN_CALLBACK, and so do all that belong to a group, and netshm_sync(), netshm_backup(),
+ * netshm_check() and netshm_table_dump(); finding outside of groups shows what was there before. Other objects can be used.
  *
  * @param u        The update, for netshm_update_set().
  * @param old      The newest binding; NULL if there is none. The bytes hold still while the callback runs.
@@ -1760,10 +1764,12 @@ int netshm_array_close(netshm_array *a);
  * @param a  The array; safe to use from several threads.
  * @param n  Receives the number.
  *
- * @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group; NETSHM_E_CORRUPT, NETSHM_E_STALE,
+ * @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group; NETSHM_E_IN_CALLBACK, from an update in a group on
+ *         the same object; NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_CORRUPT, NETSHM_E_STALE,
  *         NETSHM_E_INVALID, NETSHM_E_CLOSED.
  */
-int netshm_array_length(netshm_array *a, uint64_t *n);
+int netshm_array_length(netshm_array *a,
+                        uint64_t *n);
 
 /**
  * Changes the number of elements. New ones show the default value; those cut off are gone, also if the array
@@ -2180,9 +2186,9 @@ int netshm_table_read_blocks(netshm_table *t,
  * newest or not. All changes and removals are made together when the call returns, also if the callback has ended
  * it by #NETSHM_BLOCK_BREAK or left bindings by #NETSHM_BLOCK_NEXT.
  *
- * The callback runs on the calling thread; it should be quick. In it, changing the same object, and everything that
- * belongs to a group on it, gives NETSHM_E_IN_CALLBACK; finding outside of groups shows what was there before. Other
- * objects can be used.
+ * The callback runs on the calling thread; it should be quick. In it, changing the same object by any handle, everything
+ * that belongs to a group on it, and netshm_sync(), netshm_backup(), netshm_check() and netshm_table_dump() of it give
+ * NETSHM_E_IN_CALLBACK; finding outside of groups shows what was there before. Other objects can be used.
  *
  * @param t          The table.
  * @param announced  What the callback may answer besides where to go on: 0 or #NETSHM_BLOCK_REMOVE.
@@ -2209,8 +2215,8 @@ int netshm_table_write_blocks(netshm_table *t,
  * @param text  Receives the text, NUL-terminated, to be freed by netshm_free().
  *
  * @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_STALE; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group;
- *         NETSHM_E_IN_CALLBACK;
- *         NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ *         NETSHM_E_IN_CALLBACK, from an update of the same object; NETSHM_E_FORKED, in a child whose parent has a group
+ *         open; NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_table_dump(netshm_table *t,
                       char **text);
@@ -2512,8 +2518,9 @@ typedef int (*netshm_damage_fn)(int what, int64_t offset, const char *text, void
  * @param arg    Handed to the callback.
  *
  * @return NETSHM_OK, there is no damage, or the object is empty; NETSHM_E_CORRUPT, there is, the first one is told by
- *         netshm_last_error(); the callback's negative answer; NETSHM_E_CALLBACK; NETSHM_E_IN_GROUP; NETSHM_E_TIMEOUT;
- *         NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ *         netshm_last_error(); the callback's negative answer; NETSHM_E_CALLBACK; NETSHM_E_IN_GROUP;
+ *         NETSHM_E_IN_CALLBACK, from an update of the same object; NETSHM_E_FORKED, in a child whose parent has a group
+ *         open; NETSHM_E_TIMEOUT; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_check(netshm_object *o,
                  uint32_t flags,
@@ -2573,7 +2580,8 @@ typedef struct netshm_salvaged {
  * @param stopped_ns  Receives the time for which writers were kept out, in nanoseconds; may be NULL.
  *
  * @return NETSHM_OK; NETSHM_E_EXISTS; NETSHM_E_NOT_FOUND, the object is empty, or there is no such directory;
- *         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP; NETSHM_E_READ_ONLY; NETSHM_E_PERMISSION;
+ *         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
+ *         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_PERMISSION;
  *         NETSHM_E_KIND, the management file is about another memory object; NETSHM_E_CORRUPT, the object's structure is
  *         damaged; NETSHM_E_INVALID, also for the object's own name; NETSHM_E_CLOSED; NETSHM_E_SYSTEM.
  */

@@ -166,7 +166,8 @@ pub unsafe extern "C" fn netshm_array_close(a: *mut netshm_array) -> c_int {
 /// @param a  The array; safe to use from several threads.
 /// @param n  Receives the number.
 ///
-/// @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group; NETSHM_E_CORRUPT, NETSHM_E_STALE,
+/// @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group; NETSHM_E_IN_CALLBACK, from an update in a group on
+///         the same object; NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_CORRUPT, NETSHM_E_STALE,
 ///         NETSHM_E_INVALID, NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_array_length(a: *mut netshm_array, n: *mut u64) -> c_int {

@@ -122,8 +122,9 @@ fn options_of(number: u32, flags: u32, mode: u32) -> Outcome<OpenOptions> {
 ///         NETSHM_EXCL; NETSHM_E_PERMISSION; NETSHM_E_KIND, the management file is about another memory object;
 ///         NETSHM_E_CORRUPT and NETSHM_E_NEWER, the memory holds something else, or its end was cut off (the error's
 ///         text says "truncated file"), and is left as it is;
-///         NETSHM_E_UNSUPPORTED, on network file systems; NETSHM_E_INVALID, NETSHM_E_NO_MEMORY,
-///         NETSHM_E_NO_SPACE, NETSHM_E_SYSTEM.
+///         NETSHM_E_UNSUPPORTED, on network file systems; with NETSHM_TRUNC also NETSHM_E_IN_GROUP, this thread has a group
+///         on the object open, NETSHM_E_IN_CALLBACK, from an update of it, and NETSHM_E_FORKED, in a child whose parent has a
+///         group open; NETSHM_E_INVALID, NETSHM_E_NO_MEMORY, NETSHM_E_NO_SPACE, NETSHM_E_SYSTEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_open(
     kind: c_int,
@@ -340,7 +341,8 @@ pub unsafe extern "C" fn netshm_chown(o: *mut netshm_object, uid: u32, gid: u32)
 /// @param o           The object, open for writing.
 /// @param timeout_ms  Longest wait for groups that are open, in milliseconds. 0: no limit; negative: no waiting.
 ///
-/// @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP, this thread has a group open; NETSHM_E_READ_ONLY;
+/// @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP, this thread has a group open; NETSHM_E_IN_CALLBACK, from an
+///         update of the same object; NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY;
 ///         NETSHM_E_SYSTEM and NETSHM_E_NO_SPACE, the device does not take it, and what is on it is not known: make a
 ///         backup elsewhere; NETSHM_E_CORRUPT; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]

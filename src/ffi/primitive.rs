@@ -435,9 +435,9 @@ pub unsafe extern "C" fn netshm_table_read_blocks(
 /// newest or not. All changes and removals are made together when the call returns, also if the callback has ended
 /// it by #NETSHM_BLOCK_BREAK or left bindings by #NETSHM_BLOCK_NEXT.
 ///
-/// The callback runs on the calling thread; it should be quick. In it, changing the same object, and everything that
-/// belongs to a group on it, gives NETSHM_E_IN_CALLBACK; finding outside of groups shows what was there before. Other
-/// objects can be used.
+/// The callback runs on the calling thread; it should be quick. In it, changing the same object by any handle, everything
+/// that belongs to a group on it, and netshm_sync(), netshm_backup(), netshm_check() and netshm_table_dump() of it give
+/// NETSHM_E_IN_CALLBACK; finding outside of groups shows what was there before. Other objects can be used.
 ///
 /// @param t          The table.
 /// @param announced  What the callback may answer besides where to go on: 0 or #NETSHM_BLOCK_REMOVE.
@@ -481,8 +481,8 @@ const _: () = assert!(NETSHM_BLOCK_REMOVE == 4 && crate::primitive::FRAGMENT_WOR
 /// @param text  Receives the text, NUL-terminated, to be freed by netshm_free().
 ///
 /// @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_STALE; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, in a group;
-///         NETSHM_E_IN_CALLBACK;
-///         NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+///         NETSHM_E_IN_CALLBACK, from an update of the same object; NETSHM_E_FORKED, in a child whose parent has a group
+///         open; NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_table_dump(t: *mut netshm_table, text: *mut *mut c_char) -> c_int {
     guard(&["t", "text"], || {

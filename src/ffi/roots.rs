@@ -103,7 +103,8 @@ fn pack(all: &[TableInfo]) -> Result<*mut netshm_root_info, Error> {
 /// @param o     The object, open for writing.
 /// @param name  The name of the table.
 ///
-/// @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_IN_GROUP; NETSHM_E_READ_ONLY; NETSHM_E_BUSY; NETSHM_E_INVALID;
+/// @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
+///         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_BUSY; NETSHM_E_INVALID;
 ///         NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_root_drop(o: *mut netshm_object, name: *const c_char) -> c_int {

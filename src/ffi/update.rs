@@ -149,9 +149,9 @@ impl Drop for Known<'_> {
 
 /// Decides what becomes of a binding.
 ///
-/// It runs on the calling thread while the key is locked: it should be quick. Calls that change the same object give
-/// NETSHM_E_IN_CALLBACK, and so do all that belong to a group; finding outside of groups shows what was there before.
-/// Other objects can be used.
+/// It runs on the calling thread while the key is locked: it should be quick. Calls that change the same object, by any
+/// handle, give NETSHM_E_IN_CALLBACK, and so do all that belong to a group, and netshm_sync(), netshm_backup(),
+/// netshm_check() and netshm_table_dump(); finding outside of groups shows what was there before. Other objects can be used.
 ///
 /// @param u        The update, for netshm_update_set().
 /// @param old      The newest binding; NULL if there is none. The bytes hold still while the callback runs.
