@@ -1155,7 +1155,7 @@ typedef union netshm_content {
 typedef struct netshm_value {
     /** One of the NETSHM_V_ numbers. */
     uint32_t kind;
-    /** 0. */
+    /** Padding. It is not looked at; cells that the library makes have 0. */
     uint32_t reserved;
     /** The content. */
     union netshm_content as;

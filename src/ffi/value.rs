@@ -51,7 +51,7 @@ pub union netshm_content {
 pub struct netshm_value {
     /// One of the NETSHM_V_ numbers.
     pub kind: u32,
-    /// 0.
+    /// Padding. It is not looked at; cells that the library makes have 0.
     pub reserved: u32,
     /// The content.
     pub r#as: netshm_content,
