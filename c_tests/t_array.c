@@ -137,6 +137,89 @@ static void groups(netshm_array *a)
     is(value, 12);
 }
 
+static void *length_by_another_thread(void *arg)
+{
+    uint64_t n = 0;
+    return netshm_array_length((netshm_array *)arg, &n) == NETSHM_OK ? (void *)(uintptr_t)n : NULL;
+}
+
+/* A group over an array, which is resized in it, and a hash table beside it: all of it or nothing. */
+static void groups_with_a_table(const place *p)
+{
+    netshm_options options = NETSHM_OPTIONS_INIT;
+    netshm_object *o = NULL;
+    netshm_array *a = NULL;
+    netshm_hashtbl *h = NULL;
+    netshm_txn *x = NULL, *inner = NULL;
+    int64_t value = 0, in[3] = { 1, 2, 3 }, out[4] = { 0, 0, 0, 0 };
+    uint64_t n = 0;
+    void *seen_by_another = NULL;
+    seen s = { 0, 0, 0, 0 };
+    pthread_t thread;
+    int commits, found = 9;
+    good(place_open(p, CREATE, &o));
+    good(netshm_array_manage_int64(o, -7, 10, NULL, &a));
+    options.root = "table";
+    good(netshm_hashtbl_manage(o, NULL, NULL, &options, &h));
+    good(netshm_array_set_int64(a, 9, 9));
+    good(put(h, "gone", "then"));
+    for (commits = 0; commits < 2; commits++) {
+        good(netshm_group_begin(commits ? netshm_hashtbl_table(h) : netshm_array_table(a), &x));
+        good(netshm_array_set_int64(a, 5, 55));
+        good(put(h, "k", "v"));
+        good(netshm_array_resize(a, 20));
+        good(netshm_array_set_int64(a, 15, 66));
+        good(netshm_array_write(a, 16, 3, in, 8));
+        good(netshm_hashtbl_remove(h, "gone", 4, NULL));
+        good(netshm_array_resize(a, 7));
+        good(netshm_array_resize(a, 30));
+        good(netshm_array_get_int64(a, 9, &value));
+        is(value, -7);
+        good(netshm_array_get_int64(a, 16, &value));
+        is(value, -7);
+        good(netshm_array_write(a, 26, 3, in, 8));
+        good(netshm_array_read(a, 25, 4, out, 8));
+        ok(out[0] == -7 && out[1] == 1 && out[2] == 2 && out[3] == 3);
+        good(netshm_array_length(a, &n));
+        is(n, 30);
+        memset(&s, 0, sizeof s);
+        good(netshm_array_iter(a, see, &s));
+        is(s.count, 4);
+        is(has(h, "k", "v"), 1);
+        is(has(h, "gone", "then"), NETSHM_E_NOT_FOUND);
+        /* An inner group undoes its own changes alone. */
+        good(netshm_group_begin(netshm_array_table(a), &inner));
+        good(netshm_array_resize(a, 1));
+        good(put(h, "k", "inner"));
+        good(netshm_group_abort(inner));
+        good(netshm_array_length(a, &n));
+        is(n, 30);
+        good(netshm_array_get_int64(a, 5, &value));
+        is(value, 55);
+        is(has(h, "k", "v"), 1);
+        is(pthread_create(&thread, NULL, length_by_another_thread, a), 0);
+        pthread_join(thread, &seen_by_another);
+        is((uintptr_t)seen_by_another, 10);
+        good(commits ? netshm_group_commit(x) : netshm_group_abort(x));
+
+        good(netshm_array_length(a, &n));
+        is(n, commits ? 30 : 10);
+        good(netshm_array_get_int64(a, 5, &value));
+        is(value, commits ? 55 : -7);
+        good(netshm_array_get_int64(a, 9, &value));
+        is(value, commits ? -7 : 9);
+        is(netshm_array_get_int64(a, 26, &value), commits ? NETSHM_OK : NETSHM_E_RANGE);
+        good(netshm_hashtbl_mem(h, "k", 1, &found));
+        is(found, commits);
+        good(netshm_hashtbl_mem(h, "gone", 4, &found));
+        is(found, !commits);
+        good(netshm_check(o, 0, NULL, NULL));
+    }
+    good(netshm_array_close(a));
+    good(netshm_hashtbl_close(h));
+    good(netshm_close(o));
+}
+
 static int count_in_child(void *arg)
 {
     netshm_array *a = (netshm_array *)arg;
@@ -201,6 +284,7 @@ int main(void)
     is(value, -7);
     good(netshm_array_close(again));
     walking(place_new());
+    groups_with_a_table(place_new());
     good(place_check(p));
     return done();
 }
