@@ -47,7 +47,7 @@ static unsigned below(unsigned n) { return (unsigned)(any() % n); }
 
 #define C(name) (1ull << -NETSHM_E_##name)
 #define OPEN (C(NOT_FOUND) | C(PERMISSION) | C(KIND) | C(CORRUPT) | C(NEWER) | C(NO_MEMORY) | C(NO_SPACE) | C(SYSTEM))
-#define MANAGE (C(TYPE) | C(KIND) | C(LOCKING) | C(READ_ONLY) | C(CORRUPT) | C(NO_SPACE) | C(NO_MEMORY) | C(BUSY) | C(SYSTEM))
+#define MANAGE (C(TYPE) | C(TIMEOUT) | C(KIND) | C(LOCKING) | C(READ_ONLY) | C(CORRUPT) | C(NO_SPACE) | C(NO_MEMORY) | C(BUSY) | C(SYSTEM))
 #define FIND (C(NOT_FOUND) | C(TOO_SMALL) | C(CORRUPT) | C(TIMEOUT) | C(BUSY) | C(STALE) | C(DEADLOCK))
 #define ADD (C(NO_SPACE) | C(TOO_LARGE) | C(TIMEOUT) | C(READ_ONLY) | C(STALE) | C(DEADLOCK) | C(NO_MEMORY) | C(BUSY) | \
     C(CORRUPT) | C(SYSTEM))
@@ -57,8 +57,8 @@ static unsigned below(unsigned n) { return (unsigned)(any() % n); }
 #define SET (C(RANGE) | C(TYPE) | C(OVERFLOW) | ADD)
 #define WAIT (C(TIMEOUT) | C(IN_GROUP) | C(STALE) | C(BUSY) | C(CORRUPT) | C(SYSTEM))
 #define CHECK (C(CORRUPT) | C(TIMEOUT) | C(BUSY) | C(IN_GROUP))
-#define SYNC (C(TIMEOUT) | C(IN_GROUP) | C(READ_ONLY) | C(SYSTEM) | C(NO_SPACE) | C(CORRUPT))
-#define BACKUP (C(NOT_FOUND) | C(NO_SPACE) | C(TIMEOUT) | C(IN_GROUP) | C(READ_ONLY) | C(PERMISSION) | C(CORRUPT) | C(SYSTEM))
+#define SYNC (C(TIMEOUT) | C(DEADLOCK) | C(IN_GROUP) | C(READ_ONLY) | C(SYSTEM) | C(NO_SPACE) | C(CORRUPT))
+#define BACKUP (C(NOT_FOUND) | C(DEADLOCK) | C(NO_SPACE) | C(TIMEOUT) | C(IN_GROUP) | C(READ_ONLY) | C(PERMISSION) | C(CORRUPT) | C(SYSTEM))
 #define SALVAGE (C(CORRUPT) | C(NEWER) | C(NOT_FOUND) | C(PERMISSION) | C(NO_SPACE) | C(SYSTEM))
 #define DUMP (C(CORRUPT) | C(STALE) | C(TIMEOUT) | C(DEADLOCK) | C(NO_MEMORY))
 #define BEGIN (C(DEADLOCK) | C(READ_ONLY) | C(BUSY) | C(CORRUPT))
@@ -252,7 +252,7 @@ static void use_words(session *s)
 static void end_group(session *s, int commit)
 {
     if (commit) CALL(netshm_group_commit(s->group), COMMIT);
-    else CALL(netshm_group_abort(s->group), COMMIT & ~(C(DEADLOCK) | C(NO_SPACE)));
+    else CALL(netshm_group_abort(s->group), COMMIT & ~C(NO_SPACE));
     s->group = NULL;
 }
 

@@ -43,7 +43,7 @@
  *             type NETSHM_E_INVALID; do not rely on it.
  * Threads.    All threads may use all handles at once, except that a cursor or a result is used by one thread at a time, that
  *             a group belongs to the thread that has begun or attached it, and that nobody may use a handle while
- *             it is being closed.
+ *             it is being closed. A thread must not be cancelled (pthread_cancel) inside of a call.
  * Processes.  The same object may be opened by any number of processes, and several times in one.
  * Fork.       A forked child may go on using objects, tables and cursors. A group stays the parent's: in the
  *             child all calls on the object, on the thread that has the group, and with the group's handle, give
@@ -62,7 +62,8 @@
  *             accidents only, NETSHM_POSIX, whose memory does not lie where programs write files. After
  *             netshm_guard_sigbus() there is an error instead of SIGBUS.
  * Callbacks.  They run on the calling thread, before the call returns. They must return: what leaves one by
- *             a C++ exception, or ends its thread, ends the process (SIGABRT); longjmp out of one is undefined.
+ *             a C++ exception, or ends its thread, ends the process (SIGABRT); longjmp out of one is undefined,
+ *             and so is leaving one on another stack, or two of one thread in another order than they were entered.
  *             Their answer 0 is the harmless one (stop, keep, roll back), and so is every unknown answer. A
  *             negative answer makes the call fail: with that number, if it is one of the codes below or is -1000 or
  *             less (those are yours, see NETSHM_E_CALLER); with NETSHM_E_CALLBACK, if it is between. Where a
@@ -412,8 +413,8 @@ int netshm_chown(netshm_object *o, uint32_t uid, uint32_t gid);
  * @param o           The object, open for writing.
  * @param timeout_ms  Longest wait for groups that are open, in milliseconds. 0: no limit; negative: no waiting.
  *
- * @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP, this thread has a group open; NETSHM_E_IN_CALLBACK, from an
- *         update of the same object; NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY;
+ * @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, only where somebody damages the object; NETSHM_E_IN_GROUP,
+ *         this thread has a group open; NETSHM_E_IN_CALLBACK, from an update of the same object; NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY;
  *         NETSHM_E_SYSTEM and NETSHM_E_NO_SPACE, the device does not take it, and what is on it is not known: make a
  *         backup elsewhere; NETSHM_E_CORRUPT; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
@@ -2322,7 +2323,8 @@ int netshm_group_commit(netshm_txn *x);
  *
  * @param x  The group; NULL is OK. It ends as with netshm_group_commit().
  *
- * @return As netshm_group_commit(), but never NETSHM_E_DEADLOCK or NETSHM_E_NO_SPACE.
+ * @return As netshm_group_commit(), but never NETSHM_E_NO_SPACE, and NETSHM_E_DEADLOCK only where somebody damages the
+ *         object.
  */
 int netshm_group_abort(netshm_txn *x);
 
@@ -2388,7 +2390,7 @@ int netshm_hashtbl_stamp(netshm_hashtbl *t,
  * killed before it could wake anybody. It does not poll, except that on an object that is open for reading only,
  * or whose locking method is not #NETSHM_LOCK_FUTEX, it looks every 5 ms. Nothing is locked meanwhile.
  *
- * Signals of the calling thread are held back while it looks, and handled when it sleeps, so that none is missed. A
+ * Signals of the calling thread are held back while it looks, and handled when it sleeps, so that hardly any is missed. A
  * handler that has run just before the call is not noticed: who waits for what a handler says should set a time-out.
  *
  * @param t           The table; any number of threads may wait, also for the same key. It may be closed meanwhile.
@@ -2580,7 +2582,8 @@ typedef struct netshm_salvaged {
  * @param stopped_ns  Receives the time for which writers were kept out, in nanoseconds; may be NULL.
  *
  * @return NETSHM_OK; NETSHM_E_EXISTS; NETSHM_E_NOT_FOUND, the object is empty, or there is no such directory;
- *         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
+ *         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, only where somebody damages the object;
+ *         NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
  *         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_PERMISSION;
  *         NETSHM_E_KIND, the management file is about another memory object; NETSHM_E_CORRUPT, the object's structure is
  *         damaged; NETSHM_E_INVALID, also for the object's own name; NETSHM_E_CLOSED; NETSHM_E_SYSTEM.

@@ -48,13 +48,17 @@ pub(crate) fn recover(
     }
     // A value of a single word is changed without a mark.
     let has_committed = slot::commit_phase(commit) != slot::IDLE;
+    let mut wakes = 0;
     for_each_listed(segment, &p, |at, word| {
         if word.owner() == slot {
             release(segment, at, slot, has_committed || word.is_writing());
         }
         // The dead may have eaten a wake-up that was meant for somebody else, also if it was still waiting; or have released
         // the lock, and not woken anybody yet.
-        pass_on(segment, at);
+        if wakes < MOST_WAKES {
+            wakes += 1;
+            pass_on(segment, at);
+        }
     });
     for (word, value) in [
         (slot::W_LIST_LEN, 0),
@@ -70,6 +74,10 @@ pub(crate) fn recover(
     segment.store(base.word(slot::W_STATE), free.0);
     outcome
 }
+
+/// Locks whose waiters are woken. A list may name millions if somebody has damaged it; whoever waits looks by itself after a
+/// while.
+const MOST_WAKES: u32 = 10_000;
 
 /// Calls `f` for each lock in the slot's published list, with its present word.
 fn for_each_listed(segment: &Segment, p: &Participant, mut f: impl FnMut(Offset, LockWord)) {

@@ -303,6 +303,61 @@ fn a_signal_interrupts() {
     }
 }
 
+/// Goal: a signal reaches whoever waits also while somebody stands in the middle of a change of the key. Method: a
+/// process that stops before each store of a replacement.
+#[cfg(feature = "inject")]
+#[test]
+fn a_signal_interrupts_while_somebody_is_in_the_way() {
+    let _alone = alone();
+    let s = Scratch::posix("in-the-way");
+    s.open().replace(b"k", b"v").expect("replaces");
+    let mut interrupted = 0;
+    for store in 0..16 {
+        let shared = Shared::new(2);
+        let writer = fork(60, || {
+            let t = s.open();
+            t.find(b"k").expect("finds");
+            netshm::inject::stop_at(store);
+            t.replace(b"k", b"w").expect("replaces");
+            netshm::inject::disarm();
+        });
+        // SAFETY: it is our child; that it has stopped does not end it.
+        while unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let options = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT;
+            libc::waitid(libc::P_PID, writer.pid as u32, &raw mut info, options) != 0
+        } {}
+        let sleeper = fork(30, || {
+            // SAFETY: the handler only adds to a static.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = note_signal as *const () as usize;
+                assert_eq!(libc::sigaction(libc::SIGUSR1, &raw const action, std::ptr::null_mut()), 0);
+            }
+            let t = s.open();
+            shared.set(0, 1);
+            // It ends at once where nobody is in the way.
+            let mut stamp = Stamp::NONE;
+            let ended = t.wait(b"k", &mut stamp, None);
+            assert!(matches!(ended, Ok(true) | Err(Error::Interrupted)), "{ended:?}");
+            shared.set(1, 1 + u64::from(ended.is_err()));
+        });
+        shared.wait_for(0, 1);
+        let_it_sleep();
+        // SAFETY: they are our children, and were not waited for.
+        unsafe { libc::kill(sleeper.pid, libc::SIGUSR1) };
+        // Its watchdog is a signal as well.
+        shared.wait_for(1, 1);
+        sleeper.succeeds();
+        // SAFETY: as above.
+        unsafe { libc::kill(writer.pid, libc::SIGCONT) };
+        writer.succeeds();
+        interrupted += shared.get(1) - 1;
+    }
+    assert!(interrupted > 0, "nobody was in the way");
+    println!("  of 16 waits {interrupted} were interrupted");
+}
+
 /// Goal: growth loses nobody. Method: sleepers for numbers under many keys, in a table that grows from 64 buckets
 /// to thousands meanwhile; each number steps up now and then, and each step has to be seen.
 #[test]

@@ -84,6 +84,7 @@ impl Array {
         let version = table.roots.version();
         let default = array::check_range(segment, table, first, count)
             .and_then(|()| array::default_value(segment, table, &self.layout));
+        segment.fence_acquire();
         if !table.roots.is_current(segment, version) {
             return Err(Obstacle::Stale);
         }

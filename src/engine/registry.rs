@@ -53,6 +53,8 @@ pub(crate) fn open(
     let identity = files.identity();
     let key = (identity.dev, identity.ino, writable);
     if let Some(engine) = known(key) {
+        // It may have been opened by a path before.
+        shm::seal_against_shrinking(files);
         return Ok(Some(engine));
     }
     let header = match (create::inspect(files)?, create) {

@@ -67,16 +67,27 @@ impl Engine {
         let (mut sleep, longest) =
             if ask { (longest_sleep(), longest_sleep()) } else { (FIRST_NAP, LONGEST_NAP) };
         let signals = HeldBack::new();
+        let mut own = patience();
         loop {
-            let bounded = match patience() {
+            let bounded = match own {
                 Patience::Try => Patience::Try,
-                Patience::Until(own) => Patience::Until(own.earlier(deadline)),
+                Patience::Until(own) => {
+                    Patience::Until(own.earlier(deadline).earlier(Deadline::after(Some(LONGEST_SLEEP))))
+                }
             };
             let home = match self.home(table, hash, bounded) {
                 // A change was under way all the time.
                 Err(Error::Timeout { .. } | Error::Busy(_)) if deadline.passed() => return Ok(None),
+                Err(Error::Timeout { .. } | Error::Busy(_)) if own.is_left() => {
+                    // Signals do not wait for as long as somebody is in the way.
+                    if signals.nap(FIRST_NAP) {
+                        return Err(Error::Interrupted);
+                    }
+                    continue;
+                }
                 found => found?,
             };
+            own = patience();
             let now = stamp_of(&home);
             if now != since {
                 return Ok(Some(now));

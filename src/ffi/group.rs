@@ -348,7 +348,8 @@ unsafe fn commit_quickly(x: *mut netshm_txn) -> Option<bool> {
 ///
 /// @param x  The group; NULL is OK. It ends as with netshm_group_commit().
 ///
-/// @return As netshm_group_commit(), but never NETSHM_E_DEADLOCK or NETSHM_E_NO_SPACE.
+/// @return As netshm_group_commit(), but never NETSHM_E_NO_SPACE, and NETSHM_E_DEADLOCK only where somebody damages the
+///         object.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_group_abort(x: *mut netshm_txn) -> c_int {
     guard(&["x"], || {

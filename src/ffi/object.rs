@@ -341,8 +341,8 @@ pub unsafe extern "C" fn netshm_chown(o: *mut netshm_object, uid: u32, gid: u32)
 /// @param o           The object, open for writing.
 /// @param timeout_ms  Longest wait for groups that are open, in milliseconds. 0: no limit; negative: no waiting.
 ///
-/// @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP, this thread has a group open; NETSHM_E_IN_CALLBACK, from an
-///         update of the same object; NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY;
+/// @return NETSHM_OK; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, only where somebody damages the object; NETSHM_E_IN_GROUP,
+///         this thread has a group open; NETSHM_E_IN_CALLBACK, from an update of the same object; NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY;
 ///         NETSHM_E_SYSTEM and NETSHM_E_NO_SPACE, the device does not take it, and what is on it is not known: make a
 ///         backup elsewhere; NETSHM_E_CORRUPT; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]

@@ -35,7 +35,8 @@ pub const NETSHM_REPLACE: u32 = 1;
 /// @param stopped_ns  Receives the time for which writers were kept out, in nanoseconds; may be NULL.
 ///
 /// @return NETSHM_OK; NETSHM_E_EXISTS; NETSHM_E_NOT_FOUND, the object is empty, or there is no such directory;
-///         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
+///         NETSHM_E_NO_SPACE; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK, only where somebody damages the object;
+///         NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
 ///         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_PERMISSION;
 ///         NETSHM_E_KIND, the management file is about another memory object; NETSHM_E_CORRUPT, the object's structure is
 ///         damaged; NETSHM_E_INVALID, also for the object's own name; NETSHM_E_CLOSED; NETSHM_E_SYSTEM.

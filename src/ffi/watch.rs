@@ -46,7 +46,7 @@ pub unsafe extern "C" fn netshm_hashtbl_stamp(
 /// killed before it could wake anybody. It does not poll, except that on an object that is open for reading only,
 /// or whose locking method is not #NETSHM_LOCK_FUTEX, it looks every 5 ms. Nothing is locked meanwhile.
 ///
-/// Signals of the calling thread are held back while it looks, and handled when it sleeps, so that none is missed. A
+/// Signals of the calling thread are held back while it looks, and handled when it sleeps, so that hardly any is missed. A
 /// handler that has run just before the call is not noticed: who waits for what a handler says should set a time-out.
 ///
 /// @param t           The table; any number of threads may wait, also for the same key. It may be closed meanwhile.

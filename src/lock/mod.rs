@@ -38,6 +38,11 @@ pub(crate) enum Patience {
 impl Patience {
     pub(crate) const FOR_EVER: Patience = Patience::Until(time::Deadline::NEVER);
 
+    /// Is there any left?
+    pub(crate) fn is_left(self) -> bool {
+        matches!(self, Patience::Until(deadline) if !deadline.passed())
+    }
+
     /// The patience that a handle's time-out in milliseconds means: 0 for ever, negative not at all.
     #[cold]
     pub(crate) fn from_millis(timeout_ms: i32) -> Patience {

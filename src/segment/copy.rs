@@ -531,20 +531,23 @@ impl Segment {
 /// # Safety
 /// Both ranges must be valid and must not overlap.
 unsafe fn copy_by_lines(from: *const u8, to: *mut u8, len: usize) {
-    let mut head = 0;
+    let head = if len < LONG_BYTES { 0 } else { to.align_offset(LINE) };
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    if len >= LONG_BYTES {
-        head = to.align_offset(LINE);
+    if head != 0 {
         // What the first line has beyond the head is copied again.
         // SAFETY: by the caller's promise; a line is shorter than what is copied.
         unsafe { copy_line(from, to) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: by the caller's promise; a line is shorter than what is copied.
+    unsafe {
+        copy_long(from, to, head);
     }
     // SAFETY: by the caller's promise.
     unsafe { copy_long(from.add(head), to.add(head), len - head) };
 }
 
 /// Bytes of a cache line.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
 const LINE: usize = 64;
 
 /// Copies 64 bytes.
