@@ -356,7 +356,7 @@ static int step(netshm_txn *txn, void *arg)
     code = netshm_hashtbl_incr(t, d->first, strlen(d->first), 1, 0, &now);
     if (code != NETSHM_OK) return code;
     __sync_fetch_and_add(d->arrived, 1);
-    for (i = 0; i < 200 && *d->arrived < 2; i++) usleep(1000);
+    for (i = 0; i < 20000 && *d->arrived < 2; i++) usleep(1000);
     code = netshm_hashtbl_incr(t, d->second, strlen(d->second), 1, 0, &now);
     if (code == NETSHM_E_DEADLOCK) d->deadlocks++;
     /* Swallowed: the group is doomed all the same. */
