@@ -8,9 +8,11 @@
 //! A load outside of the object gives 0, which is "nothing" in every structure of the format; a store there
 //! does nothing. So no offset read from shared memory can lead to a wild access.
 
+mod bytes;
 pub(crate) mod copy;
 #[cfg(feature = "inject")]
 pub mod inject;
+pub(crate) mod lot;
 mod prefetch;
 pub(crate) mod view;
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::group;
 use crate::index::find;
 use crate::lock::Patience;
-use crate::segment::copy::Lot;
+use crate::segment::lot::Lot;
 use crate::txn::cursor::buffer;
 use crate::txn::fast_update::Compared;
 use crate::txn::{self, TableView, fast, fast_update, growth, in_group, ops, stack};

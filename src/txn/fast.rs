@@ -16,7 +16,7 @@ use crate::index::find::{self, Found, Sight};
 use crate::index::roots::Roots;
 use crate::lock::release;
 use crate::segment::Segment;
-use crate::segment::copy::Lot;
+use crate::segment::lot::Lot;
 use crate::segment::view::{Block, View};
 use crate::writer::Writer;
 

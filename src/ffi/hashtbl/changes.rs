@@ -6,7 +6,7 @@ use super::quick::{USUAL_KEY_BYTES, chores, quick_arguments, quick_bytes, settle
 use super::{live_counter, live_key, live_raw, netshm_hashtbl};
 use crate::error::Error;
 use crate::hashtbl::{HashTable, Quick};
-use crate::segment::copy::Lot;
+use crate::segment::lot::Lot;
 use std::ffi::{c_int, c_void};
 
 /// Puts a binding on top of those that the key has. They are hidden, not removed.

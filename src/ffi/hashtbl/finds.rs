@@ -84,7 +84,7 @@ unsafe extern "C" fn find_usual(
         }
     }
     // SAFETY: the caller's promise.
-    unsafe { find_in_lines(t, key, USUAL_KEY_BYTES, buf, cap, len) }
+    unsafe { find_any(t, key, USUAL_KEY_BYTES, buf, cap, len) }
 }
 
 /// The short way for keys of all lengths.
@@ -93,23 +93,6 @@ unsafe extern "C" fn find_usual(
 /// As for the export.
 #[inline(never)]
 unsafe extern "C" fn find_any(
-    t: *mut netshm_hashtbl,
-    key: *const c_void,
-    key_len: usize,
-    buf: *mut c_void,
-    cap: usize,
-    len: *mut usize,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { find_quickly(t, key, key_len, buf, cap, len) }
-}
-
-/// The same for keys of the usual length, in overflow lines as well.
-///
-/// # Safety
-/// As for the export.
-#[inline(never)]
-unsafe extern "C" fn find_in_lines(
     t: *mut netshm_hashtbl,
     key: *const c_void,
     key_len: usize,

@@ -1,0 +1,528 @@
+//! Copying and comparing by address: the instructions, and which of them for how many bytes.
+//!
+//! Plain copies that race are undefined behaviour, so words go by relaxed atomics, and longer stretches by
+//! loads and stores in assembly, which are outside of the language's memory model. It knows nothing of objects: whoever
+//! calls has checked the ranges.
+
+use super::hook;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// From this length on the processor's string instruction is faster than a loop.
+pub(super) const LONG_BYTES: usize = 512;
+/// Up to this length bytes are copied without a loop.
+pub(super) const SHORT_BYTES: usize = 64;
+
+/// Up to 7 bytes as a little-endian number, the missing ones 0.
+#[inline(always)]
+pub(super) fn tail_word(bytes: &[u8]) -> u64 {
+    let n = bytes.len();
+    debug_assert!(n < 8);
+    if n >= 4 {
+        let low = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) as u64;
+        let high = u32::from_le_bytes([bytes[n - 4], bytes[n - 3], bytes[n - 2], bytes[n - 1]]) as u64;
+        low | (high << (8 * (n - 4)))
+    } else {
+        bytes.iter().rev().fold(0, |w, b| (w << 8) | *b as u64)
+    }
+}
+
+/// Eight private bytes as memory holds them.
+#[inline(always)]
+pub(super) fn native_word(bytes: &[u8]) -> u64 {
+    u64::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
+}
+
+/// Sixteen bytes at a time, of which one side is shared. Without a vector unit: two words.
+pub(super) mod sixteen {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    pub(in crate::segment) type Bytes = std::arch::x86_64::__m128i;
+
+    /// # Safety
+    /// 16 bytes must be readable at `from + I`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    pub(in crate::segment) unsafe fn load_shared_at<const I: isize>(from: *const u8) -> Bytes {
+        let bytes;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu {b}, [{p} + {i}]", p = in(reg) from, i = const I,
+                b = out(xmm_reg) bytes, options(nostack, readonly, preserves_flags, pure));
+        }
+        bytes
+    }
+
+    /// # Safety
+    /// 16 bytes must be readable at `from + len - I`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    pub(in crate::segment) unsafe fn load_shared_before<const I: isize>(
+        from: *const u8,
+        len: usize,
+    ) -> Bytes {
+        let bytes;
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu {b}, [{p} + {n} - {i}]", p = in(reg) from, n = in(reg) len, i = const I,
+                b = out(xmm_reg) bytes, options(nostack, readonly, preserves_flags, pure));
+        }
+        bytes
+    }
+
+    /// Are 16 bytes the same?
+    ///
+    /// # Safety
+    /// 16 bytes must be readable at `from + I`, which may be shared, and is a multiple of 16.
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[inline(always)]
+    pub(in crate::segment) unsafe fn equals_aligned_at<const I: isize>(
+        from: *const u8,
+        bytes: Bytes,
+    ) -> bool {
+        debug_assert!((from as isize + I) % 16 == 0);
+        let mut equal = bytes;
+        // SAFETY: by the caller's promise; SSE2 is part of x86_64.
+        unsafe {
+            std::arch::asm!("pcmpeqb {b}, [{p} + {i}]", p = in(reg) from, i = const I,
+                b = inout(xmm_reg) equal, options(nostack, readonly, preserves_flags, pure));
+            std::arch::x86_64::_mm_movemask_epi8(equal) == 0xffff
+        }
+    }
+
+    /// # Safety
+    /// 16 bytes must be writable at `to + I`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+    #[inline(always)]
+    pub(in crate::segment) unsafe fn store_shared_at<const I: isize>(to: *mut u8, bytes: Bytes) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu [{p} + {i}], {b}", p = in(reg) to, i = const I,
+                b = in(xmm_reg) bytes, options(nostack, preserves_flags));
+        }
+    }
+
+    /// # Safety
+    /// 16 bytes must be writable at `to + len - I`, which may be shared.
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+    #[inline(always)]
+    pub(in crate::segment) unsafe fn store_shared_before<const I: isize>(
+        to: *mut u8,
+        len: usize,
+        bytes: Bytes,
+    ) {
+        // SAFETY: by the caller's promise.
+        unsafe {
+            std::arch::asm!("movdqu [{p} + {n} - {i}], {b}", p = in(reg) to, n = in(reg) len, i = const I,
+                b = in(xmm_reg) bytes, options(nostack, preserves_flags));
+        }
+    }
+}
+
+/// Are the bytes at `from + AT` these?
+///
+/// # Safety
+/// As for `View::equals`.
+#[inline(always)]
+pub(super) unsafe fn equal<const AT: isize>(from: *const u8, bytes: &[u8]) -> bool {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if bytes.len() == 16 {
+        use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_movemask_epi8};
+        // SAFETY: both ranges have 16 bytes; SSE2 is part of x86_64.
+        return unsafe {
+            let a = sixteen::load_shared_at::<AT>(from);
+            let b = bytes.as_ptr().cast::<sixteen::Bytes>().read_unaligned();
+            _mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) == 0xffff
+        };
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { equal_words(from.wrapping_offset(AT).cast(), bytes) }
+}
+
+/// Are the bytes at `from` these?
+///
+/// # Safety
+/// The range must have been checked; it is padded to whole words.
+#[inline(never)]
+pub(super) unsafe fn equal_words(from: *const AtomicU64, bytes: &[u8]) -> bool {
+    {
+        let mut chunks = bytes.chunks_exact(8);
+        let mut i = 0;
+        for chunk in &mut chunks {
+            // SAFETY: by the caller's promise.
+            if unsafe { (*from.add(i)).load(Ordering::Relaxed) } != native_word(chunk) {
+                return false;
+            }
+            i += 1;
+        }
+        let rest = chunks.remainder();
+        if rest.is_empty() {
+            return true;
+        }
+        let keep = (1u64 << (8 * rest.len())) - 1;
+        // SAFETY: by the caller's promise.
+        let last = u64::from_le(unsafe { (*from.add(i)).load(Ordering::Relaxed) });
+        last & keep == tail_word(rest)
+    }
+}
+
+/// Copies bytes of which one side is shared, many at once, through the caches. The string instruction takes nearly twice
+/// as long where its destination does not begin on a line and has gone from the second-level cache.
+///
+/// # Safety
+/// Both ranges must be valid and must not overlap.
+pub(super) unsafe fn copy_by_lines(from: *const u8, to: *mut u8, len: usize) {
+    let head = if len < LONG_BYTES { 0 } else { to.align_offset(LINE) };
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if head != 0 {
+        // What the first line has beyond the head is copied again.
+        // SAFETY: by the caller's promise; a line is shorter than what is copied.
+        unsafe { copy_line(from, to) };
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: by the caller's promise; a line is shorter than what is copied.
+    unsafe {
+        copy_long(from, to, head);
+    }
+    // SAFETY: by the caller's promise.
+    unsafe { copy_long(from.add(head), to.add(head), len - head) };
+}
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// Copies 64 bytes.
+///
+/// # Safety
+/// As for `copy_by_lines`.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+pub(super) unsafe fn copy_line(from: *const u8, to: *mut u8) {
+    // SAFETY: by the caller's promise.
+    unsafe {
+        std::arch::asm!(
+            "movdqu {a}, [{from}]",
+            "movdqu {b}, [{from} + 16]",
+            "movdqu {c}, [{from} + 32]",
+            "movdqu {d}, [{from} + 48]",
+            "movdqu [{to}], {a}",
+            "movdqu [{to} + 16], {b}",
+            "movdqu [{to} + 32], {c}",
+            "movdqu [{to} + 48], {d}",
+            from = in(reg) from, to = in(reg) to,
+            a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Copies private bytes past the caches, and waits until others can see them.
+///
+/// # Safety
+/// Both ranges must be valid and must not overlap.
+pub(super) unsafe fn copy_past_caches(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        let head = to.align_offset(LINE).min(len);
+        let lines = (len - head) / LINE * LINE;
+        // SAFETY: by the caller's promise; stores past the caches begin at a multiple of 16, and the fence orders them
+        // before everything that follows.
+        unsafe {
+            copy_long(from, to, head);
+            if lines != 0 {
+                std::arch::asm!(
+                    "2:",
+                    "movdqu {a}, [{from}]",
+                    "movdqu {b}, [{from} + 16]",
+                    "movdqu {c}, [{from} + 32]",
+                    "movdqu {d}, [{from} + 48]",
+                    "movntdq [{to}], {a}",
+                    "movntdq [{to} + 16], {b}",
+                    "movntdq [{to} + 32], {c}",
+                    "movntdq [{to} + 48], {d}",
+                    "add {from}, 64",
+                    "add {to}, 64",
+                    "sub {left}, 64",
+                    "jnz 2b",
+                    "sfence",
+                    from = inout(reg) from.add(head) => _, to = inout(reg) to.add(head) => _,
+                    left = inout(reg) lines => _,
+                    a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+                    options(nostack),
+                );
+            }
+            let done = head + lines;
+            copy_long(from.add(done), to.add(done), len - done);
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        copy_long(from, to, len);
+    }
+}
+
+/// Stores bytes and pads them with zeros to a whole word.
+///
+/// # Safety
+/// `to` must be a multiple of 8 and valid for writing the bytes with their padding.
+#[inline(always)]
+pub(super) unsafe fn store_padded(to: *mut u8, bytes: &[u8]) {
+    let whole = bytes.len() / 8 * 8;
+    if whole >= LONG_BYTES {
+        let half = whole / 16 * 8;
+        hook();
+        // SAFETY: the range is valid, by the caller's promise.
+        unsafe { copy_long(bytes.as_ptr(), to, half) };
+        hook();
+        // SAFETY: as above.
+        unsafe { copy_long(bytes.as_ptr().add(half), to.add(half), whole - half) };
+    } else {
+        // SAFETY: as above.
+        unsafe { store_words(to, &bytes[..whole]) };
+    }
+    if whole < bytes.len() {
+        hook();
+        // SAFETY: as above, with the padding.
+        unsafe {
+            (*to.add(whole).cast::<AtomicU64>()).store(tail_word(&bytes[whole..]).to_le(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Stores whole words.
+///
+/// # Safety
+/// `to` must be a multiple of 8 and valid for writing as many bytes.
+#[inline(always)]
+pub(super) unsafe fn store_words(to: *mut u8, bytes: &[u8]) {
+    // Builds that die at every store want to see every word.
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+    // SAFETY: both ranges have these bytes.
+    unsafe {
+        let (mut to, mut bytes) = (to, bytes);
+        while bytes.len() > SHORT_BYTES {
+            let (first, rest) = bytes.split_at_unchecked(SHORT_BYTES);
+            store_short(to, first);
+            (to, bytes) = (to.add(SHORT_BYTES), rest);
+        }
+        store_short(to, bytes);
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri), not(feature = "inject"))))]
+    for (i, word) in bytes.chunks_exact(8).enumerate() {
+        hook();
+        // SAFETY: both ranges have this word.
+        unsafe { (*to.add(8 * i).cast::<AtomicU64>()).store(native_word(word), Ordering::Relaxed) };
+    }
+}
+
+/// Stores at most [`SHORT_BYTES`], which are whole words, without a loop.
+///
+/// # Safety
+/// As for `store_words`.
+#[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+#[inline(always)]
+pub(super) unsafe fn store_short(to: *mut u8, bytes: &[u8]) {
+    use sixteen::{Bytes, store_shared_at, store_shared_before};
+    let (from, len) = (bytes.as_ptr(), bytes.len());
+    // SAFETY: every 16 bytes lie inside of both ranges; the last ones may overlap others.
+    unsafe {
+        let at = |i: usize| from.add(i).cast::<Bytes>().read_unaligned();
+        if len > 32 {
+            store_shared_at::<0>(to, at(0));
+            store_shared_at::<16>(to, at(16));
+            store_shared_before::<32>(to, len, at(len - 32));
+            store_shared_before::<16>(to, len, at(len - 16));
+        } else if len > 16 {
+            store_shared_at::<0>(to, at(0));
+            store_shared_before::<16>(to, len, at(len - 16));
+        } else if len == 16 {
+            store_shared_at::<0>(to, at(0));
+        } else if len != 0 {
+            (*to.cast::<AtomicU64>()).store(from.cast::<u64>().read_unaligned(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Copies a short range by words; the last one is taken whole.
+///
+/// # Safety
+/// `from` must be a multiple of 8, padded to whole words, `into` valid for writing `len` bytes.
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+#[inline(always)]
+pub(super) unsafe fn copy_words(from: *const AtomicU64, into: *mut u8, len: usize) {
+    let words = len / 8;
+    for i in 0..words {
+        // SAFETY: word i lies inside of the range on both sides; the destination may be unaligned.
+        unsafe { into.add(8 * i).cast::<u64>().write_unaligned((*from.add(i)).load(Ordering::Relaxed)) };
+    }
+    let rest = len % 8;
+    if rest != 0 {
+        // SAFETY: the object's ranges are padded to whole words, and `rest` bytes remain at `into`.
+        unsafe {
+            let last = (*from.add(words)).load(Ordering::Relaxed).to_ne_bytes();
+            std::ptr::copy_nonoverlapping(last.as_ptr(), into.add(8 * words), rest);
+        }
+    }
+}
+
+/// Copies at most [`SHORT_BYTES`] of the object's bytes, without a loop.
+///
+/// # Safety
+/// Both ranges must be valid.
+#[inline(always)]
+pub(super) unsafe fn copy_short(from: *const u8, into: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    {
+        use sixteen::{Bytes, load_shared_at, load_shared_before};
+        // SAFETY: every 16 bytes taken lie inside of both ranges; the last ones may overlap others.
+        unsafe {
+            let put = |i: usize, bytes| into.add(i).cast::<Bytes>().write_unaligned(bytes);
+            if len > 32 {
+                let (first, second) = (load_shared_at::<0>(from), load_shared_at::<16>(from));
+                let (third, last) =
+                    (load_shared_before::<32>(from, len), load_shared_before::<16>(from, len));
+                put(0, first);
+                put(16, second);
+                put(len - 32, third);
+                return put(len - 16, last);
+            }
+            if len >= 16 {
+                let (first, last) = (load_shared_at::<0>(from), load_shared_before::<16>(from, len));
+                put(0, first);
+                return put(len - 16, last);
+            }
+            copy_few(from.cast(), into, len);
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: by the caller's promise.
+    unsafe {
+        copy_words(from.cast(), into, len);
+    }
+}
+
+/// Copies less than 16 bytes; the last word is taken whole.
+///
+/// # Safety
+/// As for `copy_words`.
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[inline(always)]
+pub(super) unsafe fn copy_few(from: *const AtomicU64, into: *mut u8, len: usize) {
+    debug_assert!(len < 16);
+    if len == 0 {
+        return;
+    }
+    // SAFETY: the object's ranges are padded to whole words, and all that is written lies within `len` bytes.
+    unsafe {
+        let mut first = (*from).load(Ordering::Relaxed);
+        if len >= 8 {
+            into.cast::<u64>().write_unaligned(first);
+            if len > 8 {
+                // The last eight bytes, of which the first ones are written once more.
+                let (second, shift) = ((*from.add(1)).load(Ordering::Relaxed), 8 * (len - 8));
+                into.add(len - 8).cast::<u64>().write_unaligned(first >> shift | second << (64 - shift));
+            }
+            return;
+        }
+        let mut into = into;
+        if len & 4 != 0 {
+            into.cast::<u32>().write_unaligned(first as u32);
+            (into, first) = (into.add(4), first >> 32);
+        }
+        if len & 2 != 0 {
+            into.cast::<u16>().write_unaligned(first as u16);
+            (into, first) = (into.add(2), first >> 16);
+        }
+        if len & 1 != 0 {
+            into.write(first as u8);
+        }
+    }
+}
+
+/// Copies more than [`SHORT_BYTES`] of the object's bytes.
+///
+/// # Safety
+/// Both ranges must be valid.
+#[inline(never)]
+pub(super) unsafe fn copy_more(from: *const u8, into: *mut u8, len: usize) {
+    // SAFETY: by the caller's promise.
+    unsafe { copy_much(from, into, len) };
+}
+
+/// # Safety
+/// As for `copy_more`.
+#[inline(always)]
+pub(super) unsafe fn copy_much(from: *const u8, into: *mut u8, len: usize) {
+    if len >= LONG_BYTES {
+        // SAFETY: by the caller's promise.
+        return unsafe { copy_long(from, into, len) };
+    }
+    let mut i = 0;
+    // SAFETY: what is taken lies inside of both ranges.
+    unsafe {
+        while len - i > SHORT_BYTES {
+            copy_short(from.add(i), into.add(i), SHORT_BYTES);
+            i += SHORT_BYTES;
+        }
+        copy_short(from.add(i), into.add(i), len - i);
+    }
+}
+
+/// Copies bytes of which one side is shared.
+///
+/// # Safety
+/// Both ranges must be valid and must not overlap.
+pub(super) unsafe fn copy_long(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: by the caller's promise; the direction flag is clear in every Rust function.
+    unsafe {
+        std::arch::asm!("rep movsb", inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    {
+        use std::sync::atomic::AtomicU8;
+        for i in 0..len {
+            // SAFETY: by the caller's promise; one side may be shared, so both go by atomic bytes.
+            unsafe {
+                let byte = (*from.add(i).cast::<AtomicU8>()).load(Ordering::Relaxed);
+                (*to.add(i).cast::<AtomicU8>()).store(byte, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: of every length exactly the bytes arrive, and none beside them. Method: each length, each alignment of the
+    /// destination, with guards around it.
+    #[test]
+    fn short_copies_write_what_they_are_to_and_nothing_else() {
+        let bytes: Vec<u8> = (1..=SHORT_BYTES as u8).collect();
+        let from: Vec<AtomicU64> = bytes
+            .chunks_exact(8)
+            .map(|c| AtomicU64::new(u64::from_ne_bytes(c.try_into().expect("8"))))
+            .collect();
+        for len in 0..=SHORT_BYTES {
+            for at in 0..8 {
+                let mut into = [0xee; SHORT_BYTES + 16];
+                // SAFETY: both sides have so many bytes.
+                unsafe { copy_short(from.as_ptr().cast(), into.as_mut_ptr().add(at), len) };
+                assert_eq!(&into[at..at + len], &bytes[..len], "{len} bytes to {at}");
+                let around = into[..at].iter().chain(&into[at + len..]);
+                assert!(around.copied().all(|byte| byte == 0xee), "{len} bytes to {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn tails_are_little_endian_and_zero_filled() {
+        let bytes = [1u8, 2, 3, 4, 5, 6, 7];
+        for n in 0..8 {
+            let mut padded = [0; 8];
+            padded[..n].copy_from_slice(&bytes[..n]);
+            assert_eq!(tail_word(&bytes[..n]), u64::from_le_bytes(padded), "{n} bytes");
+        }
+    }
+}
