@@ -3,9 +3,10 @@
 //! Owns a participant together with its write sets, takes locks for it (recovering dead owners met on the
 //! way, standing back for the gate) and commits. It does not know what it writes.
 
+mod remembered;
+
 use crate::error::{Damage, Error, Result};
 use crate::format::lock_word::{LockWord, WRITING};
-use crate::format::record::Shape;
 use crate::format::slot::{self, State};
 use crate::format::{Offset, SlotIndex, header};
 use crate::life;
@@ -17,7 +18,8 @@ use crate::log::{SlotBlock, WriteSet};
 use crate::os::{process, time};
 use crate::recovery;
 use crate::segment::Segment;
-use crate::segment::view::Pinned;
+use remembered::LastSlice;
+pub(crate) use remembered::{Counter, Known, Written};
 use smallvec::SmallVec;
 use std::time::Duration;
 
@@ -71,46 +73,18 @@ pub(crate) struct Session {
     pub(crate) long_slice: Option<u64>,
     /// What the group has looked up last, until something may be different; see `txn::in_group`.
     pub(crate) known: Known,
-}
-
-/// A slot's count of the bindings of a table.
-#[derive(Clone, Copy)]
-pub(crate) struct Counter {
-    /// The table's root.
-    pub(crate) root: Offset,
-    pub(crate) at: Offset,
-    /// The word there.
-    pub(crate) word: Pinned<1>,
-}
-
-/// A key's binding under a lock that a group holds.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Known {
-    /// Address of the table's view, 0: nothing is known.
-    pub(crate) table: usize,
-    pub(crate) hash: u64,
-    pub(crate) record: Offset,
-    pub(crate) value_at: Offset,
-    pub(crate) shape: Shape,
-    /// The lock's place in the list.
-    pub(crate) place: usize,
-    /// When it was looked up: see [`Participant::releases`].
-    pub(crate) releases: u64,
-}
-
-impl Known {
-    pub(crate) const NOTHING: Known = Known {
-        table: 0,
-        hash: 0,
-        record: Offset::NONE,
-        value_at: Offset::NONE,
-        shape: Shape::new(0, 0),
-        place: 0,
-        releases: 0,
-    };
+    /// How often work has begun in the session.
+    turns: u64,
+    last_slice: LastSlice,
 }
 
 impl Session {
+    /// Takes note that work begins.
+    #[inline(always)]
+    pub(crate) fn begin_turn(&mut self) {
+        self.turns += 1;
+    }
+
     pub(crate) fn new(p: Participant) -> Session {
         Session {
             p,
@@ -125,6 +99,8 @@ impl Session {
             reserve_cursor: 0,
             long_slice: None,
             known: Known::NOTHING,
+            turns: 0,
+            last_slice: LastSlice::none(),
         }
     }
 

@@ -10,6 +10,7 @@
 mod support;
 
 use netshm::{Array, HashTable, ManageOptions, Name, Object, OpenOptions, Type, Value};
+use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -272,6 +273,153 @@ fn written_again_and_again() {
     assert_object_sound(&object);
 }
 
+/// A change of an array with a name, or of the table beside it.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    Slice(u64, u64, i64),
+    Element(u64, i64),
+    /// Shorter, and as long as before.
+    Cut(u64),
+    /// Removed, and made anew; the others only look for the new one.
+    Anew,
+    Look,
+    /// A value of the hash table as large as a chunk; 0: its removal.
+    Long(u8),
+    /// The slice of another array.
+    Elsewhere(u64, u64),
+}
+
+/// One thread's handles.
+struct Hands {
+    object: Object,
+    array: RefCell<Array>,
+    beside: HashTable,
+    other: Array,
+}
+
+impl Hands {
+    const LENGTH: u64 = 3 * CHUNK + 50;
+
+    fn new(name: &Name) -> Hands {
+        let object = open(name);
+        let array = RefCell::new(Hands::manage(&object));
+        let beside = HashTable::manage(&object, &ManageOptions::new()).expect("is a table");
+        let other = Array::manage_i64(&object, 0, Hands::LENGTH, ManageOptions::new().root("other"));
+        Hands { array, beside, other: other.expect("is an array"), object }
+    }
+
+    fn manage(object: &Object) -> Array {
+        Array::manage_i64(object, 0, Hands::LENGTH, ManageOptions::new().root("numbers"))
+            .expect("is an array")
+    }
+
+    fn make(&self, change: Change) {
+        let array = self.array.borrow();
+        match change {
+            Change::Slice(first, count, value) => {
+                array.write(first, &filled(value as u64, count)).expect("writes");
+            }
+            Change::Element(i, value) => array.set_i64(i, value).expect("sets"),
+            Change::Cut(length) => {
+                array.resize(length).expect("resizes");
+                array.resize(Hands::LENGTH).expect("resizes");
+            }
+            Change::Anew | Change::Look => {
+                drop(array);
+                if matches!(change, Change::Anew) {
+                    self.object.drop_table("numbers").expect("drops");
+                }
+                *self.array.borrow_mut() = Hands::manage(&self.object);
+            }
+            Change::Long(0) => _ = self.beside.remove(b"long").expect("removes"),
+            Change::Elsewhere(first, count) => {
+                self.other.write(first, &filled(u64::MAX, count)).expect("writes");
+            }
+            Change::Long(byte) => self.beside.replace(b"long", &[byte; 16_300]).expect("replaces"),
+        }
+    }
+
+    fn read(&self) -> Vec<i64> {
+        let mut bytes = vec![0; 8 * Hands::LENGTH as usize];
+        self.array.borrow().read(0, &mut bytes).expect("reads");
+        bytes.chunks(8).map(|e| i64::from_le_bytes(e.try_into().expect("8 bytes"))).collect()
+    }
+}
+
+fn in_model(model: &mut [i64], change: Change) {
+    match change {
+        Change::Slice(first, count, value) => {
+            model[first as usize..(first + count) as usize].fill(value);
+        }
+        Change::Element(i, value) => model[i as usize] = value,
+        Change::Cut(length) => model[length as usize..].fill(0),
+        Change::Anew => model.fill(0),
+        Change::Look | Change::Long(_) | Change::Elsewhere(..) => {}
+    }
+}
+
+/// Goal: what a slice leaves of a chunk is as it was left last, by whomever. Method: a thread writes a few slices again
+/// and again; in between it and another thread change the same chunks in other ways, and the thread uses the blocks that it
+/// keeps for other things.
+fn the_same_slices_among_other_changes() {
+    let mut random = Random::from_environment("the same");
+    for _ in 0..rounds(100) {
+        let scratch = Scratch::posix("array");
+        let mine = Hands::new(scratch.name());
+        let mut model = vec![0; Hands::LENGTH as usize];
+        let any = |random: &mut Random| {
+            let first = random.below(Hands::LENGTH - 1);
+            let most = *random.one_of(&[100, 1000, 3 * CHUNK]);
+            (first, (1 + random.below(most)).min(Hands::LENGTH - first))
+        };
+        let slices = [any(&mut random), any(&mut random), (0, 2 * CHUNK + 900)];
+        std::thread::scope(|threads| {
+            let (orders, to_do) = std::sync::mpsc::channel::<Change>();
+            let (done, is_done) = std::sync::mpsc::channel();
+            threads.spawn(move || {
+                let theirs = Hands::new(scratch.name());
+                for change in to_do {
+                    theirs.make(change);
+                    done.send(()).expect("is waited for");
+                }
+                drop(theirs);
+                drop(scratch);
+            });
+            let let_them = |change| {
+                orders.send(change).expect("waits");
+                is_done.recv().expect("has done it");
+            };
+            for n in 1..300 {
+                let (first, count) = match random.below(20) {
+                    0 => any(&mut random),
+                    n => slices[(n as usize / 2).min(2)],
+                };
+                let change = match random.below(40) {
+                    0..=29 => Change::Slice(first, count, n),
+                    30..=32 => Change::Element(random.below(Hands::LENGTH), n),
+                    33 => Change::Cut(random.below(Hands::LENGTH)),
+                    34 if random.once_in(3) => Change::Anew,
+                    34..=36 => Change::Elsewhere(first, count),
+                    _ => Change::Long(random.below(5) as u8),
+                };
+                if random.once_in(5) {
+                    let_them(change);
+                } else {
+                    mine.make(change);
+                }
+                in_model(&mut model, change);
+                if matches!(change, Change::Anew) {
+                    let_them(Change::Look);
+                    mine.make(Change::Look);
+                }
+                assert!(mine.read() == model, "step {n}: {change:?}");
+            }
+            assert_object_sound(&mine.object);
+            drop(orders);
+        });
+    }
+}
+
 /// What a thread keeps of long slices goes back with its next operations of other kinds, and is kept only from the second
 /// slice on.
 fn what_is_kept_goes_back() {
@@ -407,6 +555,7 @@ fn main() {
         ("nothing_is_kept_of_little_memory", nothing_is_kept_of_little_memory),
         ("what_is_kept_is_found_when_memory_is_short", what_is_kept_is_found_when_memory_is_short),
         ("written_again_and_again", written_again_and_again),
+        ("the_same_slices_among_other_changes", the_same_slices_among_other_changes),
         (
             "a_group_of_one_element_is_seen_before_what_follows_it",
             a_group_of_one_element_is_seen_before_what_follows_it,

@@ -55,15 +55,16 @@ pub(crate) fn peek_blocks(w: &mut Writer, class: u32, wanted: usize, into: &mut 
 
 fn blocks_held(w: &Writer, class: u32, most: usize, into: &mut Held) {
     into.clear();
-    let magazine = (0..MAGAZINE_CELLS).map(|i| w.slot_word(magazine_word(class, i)));
-    let spares = w.s.spares.iter().filter(|spare| spare.0 == class).map(|spare| spare.1);
-    for cell in magazine.chain(spares) {
+    let Some(slot) = w.slot() else { return };
+    let cells = (0..MAGAZINE_CELLS).map(|i| magazine_word(class, i));
+    let magazine = cells.map(|n| (w.slot_word(n), slot.load(n as usize)));
+    let spares = w.s.spares.iter().filter(|spare| spare.0 == class);
+    for (cell, word) in magazine.chain(spares.map(|spare| (spare.1, w.segment.load(spare.1)))) {
         if into.len() == most {
             return;
         }
-        let block = Offset(w.segment.load(cell));
-        if usable_block(w, block, class) {
-            into.push((cell, block));
+        if usable_block(w, Offset(word), class) {
+            into.push((cell, Offset(word)));
         }
     }
 }

@@ -147,6 +147,7 @@ impl<'e> Entered<'e> {
     pub(crate) fn writer(&mut self, patience: Patience) -> Writer<'_> {
         // SAFETY: the state says that nobody but this thread, here, uses the session.
         let session = unsafe { &mut *self.seat.session.get() };
+        session.begin_turn();
         Writer { segment: &self.engine.segment, me: &self.attached.registration, s: session, patience }
     }
 
@@ -202,6 +203,7 @@ impl<'e> Seated<'e> {
     pub(crate) fn writer(&mut self, patience: Patience) -> Writer<'_> {
         // SAFETY: the state says that nobody but this thread, here, uses the session.
         let session = unsafe { &mut *self.seat.session.get() };
+        session.begin_turn();
         Writer { segment: &self.engine.segment, me: &self.attached.registration, s: session, patience }
     }
 }

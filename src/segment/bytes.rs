@@ -133,8 +133,13 @@ pub(super) unsafe fn equal<const AT: isize>(from: *const u8, bytes: &[u8]) -> bo
             _mm_movemask_epi8(_mm_cmpeq_epi8(a, b)) == 0xffff
         };
     }
+    let from = from.wrapping_offset(AT).cast::<AtomicU64>();
+    if bytes.len() == 8 {
+        // SAFETY: by the caller's promise.
+        return unsafe { (*from).load(Ordering::Relaxed) } == native_word(bytes);
+    }
     // SAFETY: by the caller's promise.
-    unsafe { equal_words(from.wrapping_offset(AT).cast(), bytes) }
+    unsafe { equal_words(from, bytes) }
 }
 
 /// Are the bytes at `from` these?
@@ -170,7 +175,11 @@ pub(super) unsafe fn equal_words(from: *const AtomicU64, bytes: &[u8]) -> bool {
 /// # Safety
 /// Both ranges must be valid and must not overlap.
 pub(super) unsafe fn copy_by_lines(from: *const u8, to: *mut u8, len: usize) {
-    let head = if len < LONG_BYTES { 0 } else { to.align_offset(LINE) };
+    if len < LONG_BYTES {
+        // SAFETY: by the caller's promise.
+        return unsafe { copy_much(from, to, len) };
+    }
+    let head = to.align_offset(LINE);
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     if head != 0 {
         // What the first line has beyond the head is copied again.
@@ -257,6 +266,36 @@ pub(super) unsafe fn copy_past_caches(from: *const u8, to: *mut u8, len: usize) 
     // SAFETY: by the caller's promise.
     unsafe {
         copy_long(from, to, len);
+    }
+}
+
+/// Gives words in a row one value.
+///
+/// # Safety
+/// `to` must be a multiple of 8 and valid for writing so many words.
+#[inline(always)]
+pub(super) unsafe fn fill_words(to: *mut u8, words: usize, value: u64) {
+    let (mut to, mut left) = (to, words);
+    // Builds that die at every store want to see every word.
+    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+    // SAFETY: what is stored lies inside of the range; SSE2 is part of x86_64.
+    unsafe {
+        let pair = std::arch::x86_64::_mm_set1_epi64x(value.to_le() as i64);
+        while left >= 8 {
+            sixteen::store_shared_at::<0>(to, pair);
+            sixteen::store_shared_at::<16>(to, pair);
+            sixteen::store_shared_at::<32>(to, pair);
+            sixteen::store_shared_at::<48>(to, pair);
+            (to, left) = (to.add(LINE), left - 8);
+        }
+    }
+    while left != 0 {
+        hook();
+        // SAFETY: as above.
+        unsafe {
+            (*to.cast::<AtomicU64>()).store(value.to_le(), Ordering::Release);
+            (to, left) = (to.add(8), left - 1);
+        }
     }
 }
 

@@ -254,7 +254,7 @@ impl Segment {
         let view = self.view();
         hook();
         // SAFETY: both ranges lie inside of the object, and they do not overlap.
-        unsafe { copy_long(view.address(from), view.address(to).cast_mut(), len as usize) };
+        unsafe { copy_by_lines(view.address(from), view.address(to).cast_mut(), len as usize) };
         true
     }
 }

@@ -3,6 +3,7 @@
 //! What the hot paths use instead of the word-by-word primitives of [`Segment`]: a [`Block`] is a range that
 //! has been checked, so that its words need no further check.
 
+use super::bytes::fill_words;
 use super::{Segment, hook};
 use crate::format::bucket::LINE_BYTES;
 use crate::format::{Offset, PAGE_BYTES, UNIT_BYTES, header};
@@ -199,10 +200,9 @@ impl Span<'_> {
     /// Gives the words from `n` on and before `end`, which there are, one value.
     #[inline(always)]
     pub(crate) fn fill(&self, n: u64, end: u64, value: u64) {
-        for word in self.0.get(n as usize..end as usize).unwrap_or_default() {
-            hook();
-            word.store(value.to_le(), Ordering::Release);
-        }
+        let words = self.0.get(n as usize..end as usize).unwrap_or_default();
+        // SAFETY: they are words of the object.
+        unsafe { fill_words(words.as_ptr().cast_mut().cast(), words.len(), value) };
     }
 
     /// As [`Segment::store`], of word `n`, which there is.

@@ -4,7 +4,7 @@
 //! bindings of the same index as a hash table's; an element's lock is that of the bucket of its key, which
 //! covers absent keys as well. The length is covered by the gate.
 
-use super::chunk::{self, NewChunk};
+use super::chunk::{self, NewChunk, Rest};
 use super::{TableView, growth, ops};
 use crate::alloc;
 use crate::error::{Damage, Error, Result};
@@ -387,7 +387,8 @@ pub(crate) fn write_part(
     let older = at.hit.map_or(Offset::NONE, |hit| record::older(w.word(hit.record())));
     let block = alloc::take_block(w, chunk::class_of(g)?)?;
     let elements = chunk::at_stride(g, bytes);
-    NewChunk { g, part: &part, old: value, older, elements: &elements, caching }.fill(w, block)?;
+    let rest = value.map_or(Rest::Unset, Rest::Of);
+    NewChunk { g, part: &part, rest, older, elements: &elements, caching }.fill(w, block)?;
     if w.segment.has_checksums() {
         ops::seal(w, block, Shape::new(KEY_BYTES, g.value_bytes));
     }

@@ -13,12 +13,22 @@ use crate::segment::copy::Caching;
 use crate::writer::{Words, Writer};
 use std::borrow::Cow;
 
+/// Where those elements of a new chunk come from that are not in the part, and the bitmap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// No other element is set.
+    Unset,
+    /// From the value in whose place it comes.
+    Of(Offset),
+    /// They are in the block.
+    Present,
+}
+
 /// A chunk's record as it is to become.
 pub(super) struct NewChunk<'a> {
     pub(super) g: &'a Geometry,
     pub(super) part: &'a Part,
-    /// The value in whose place it comes.
-    pub(super) old: Option<Offset>,
+    pub(super) rest: Rest,
     /// What its first word links to.
     pub(super) older: Offset,
     /// The elements of the part, at their stride.
@@ -66,10 +76,11 @@ impl NewChunk<'_> {
         // Readers of what the block was before must see that it is gone before they see new bytes.
         segment.fence_release();
         let head = [shape.first_word(self.older), shape.lengths_word(), self.part.chunk];
-        let old = self.old.filter(|_| self.part.count != g.per_chunk);
+        let rest = if self.part.count == g.per_chunk { Rest::Unset } else { self.rest };
+        let kept = |from| self.keep(w, from, value);
         let filled = segment.fill(block, &head, &[], &[])
-            && old.is_none_or(|old| self.keep(w, old, value))
-            && self.make_bitmap(w, value, old.is_some())
+            && if let Rest::Of(old) = rest { kept(old) } else { true }
+            && self.make_bitmap(w, value, rest != Rest::Unset)
             && segment.copy_in_exactly(self.begin(value), self.elements, self.caching);
         if filled { Ok(()) } else { Err(damaged()) }
     }
@@ -80,6 +91,11 @@ impl NewChunk<'_> {
         let (part, words) = (self.part, self.g.bitmap_words);
         let Some(bitmap) = w.segment.view().span(value, words) else { return false };
         let (first, last) = (part.first / 64, (part.first + part.count - 1) / 64);
+        if part.count == self.g.per_chunk {
+            bitmap.fill(0, last, u64::MAX);
+            bitmap.store(last, bits_of(part, last));
+            return true;
+        }
         if !is_kept {
             bitmap.fill(0, first + 1, 0);
             bitmap.fill(last, words, 0);

@@ -7,15 +7,15 @@
 //! same blocks. What does not fit goes the general way; `None` means that nothing has happened.
 
 use super::array::{self, Part};
-use super::chunk::{self, NewChunk};
+use super::chunk::{self, NewChunk, Rest};
 use super::fast::{LIST, LOG, Slot};
 use super::{TableView, ops};
 use crate::alloc::custody;
 use crate::alloc::kept::{self, Held};
-use crate::format::array::{Geometry, MAX_LENGTH};
+use crate::format::array::{Geometry, KEY_BYTES, MAX_LENGTH};
 use crate::format::bucket::{Link, W_LINK, entry_record, entry_with};
 use crate::format::lock_word::{LockWord, WRITING};
-use crate::format::record::{self, IN_PLACE_BYTES};
+use crate::format::record::{self, Shape};
 use crate::format::{Offset, header, log_record, slot};
 use crate::index::find::{self, Seen};
 use crate::index::roots::Roots;
@@ -24,15 +24,15 @@ use crate::lock::release;
 use crate::segment::Segment;
 use crate::segment::copy::Caching;
 use crate::segment::view::Block;
-use crate::writer::Writer;
+use crate::writer::{Writer, Written};
 use smallvec::SmallVec;
 
 /// Most chunks: 64 MB, beyond which locks and log get long, and the caches are of no use to anybody.
 const MOST_CHUNKS: u64 = 4096;
-/// Words of log for each chunk that is replaced.
-const LOG_PER_CHUNK: u64 = 4;
-/// Most chunks of which the first and the last may be written in place.
-const FEW_CHUNKS: usize = 8;
+/// Most bytes of a part that go through the log to their place, twice copied: more take as long as a new chunk.
+const MOST_IN_PLACE: u64 = 1536;
+/// Most chunks of a slice that is remembered.
+const REMEMBERED: usize = 8;
 
 /// A part of the slice, and the chunk where it goes.
 struct Target<'a> {
@@ -46,6 +46,10 @@ struct Target<'a> {
     older: Offset,
     bucket: Block<'a, 8>,
     seen: Seen,
+    /// Its elements change where they are; else a new record takes the chunk's place.
+    is_in_place: bool,
+    /// A block that holds the same as the chunk but for the part, if there is one.
+    twin: Option<Offset>,
 }
 
 type Targets<'a> = SmallVec<[Target<'a>; 4]>;
@@ -68,19 +72,19 @@ pub(crate) fn write(
     }
     let version = table.roots.version();
     let mut targets = Targets::with_capacity(chunks as usize);
-    for part in array::parts(g, first, count) {
+    for (n, part) in array::parts(g, first, count).enumerate() {
         array::look_ahead(w.segment, table, g, part.chunk, last);
-        targets.push(look(w, table, g, part)?);
+        targets.push(recall(w, table, g, n, part).or_else(|| look(w, table, g, part))?);
     }
     let is_inside = first + count <= array::length(w.segment, table).min(MAX_LENGTH);
     if !is_inside || targets.iter().any(|t| t.seen.roots_version != version) {
         return None;
     }
-    make_room(w, chunks)?;
+    make_room(w, targets.iter().map(log_words).sum(), chunks)?;
     let mut held = Held::new();
-    let replaced = targets.iter().filter(|target| !is_in_place(g, &targets, target)).count();
+    let replaced = targets.iter().filter(|target| !target.is_in_place).count();
     kept::peek_blocks(w, class, replaced, &mut held)?;
-    let (w, slot) = (&*w, w.slot()?);
+    let slot = w.slot()?;
     let mut log = Log { slot, segment: w.segment, participant: &w.s.p, words: 0 };
     prepare(w, g, &targets, &held, bytes, caching, &mut log)?;
     lock_all(w, slot, &targets)?;
@@ -88,12 +92,78 @@ pub(crate) fn write(
     w.segment.fence_release();
     log.apply();
     conclude(w, slot, &targets);
+    remember(w, table, g, &targets, &held);
     Some(())
 }
 
+/// A chunk that was part `n` of the slice that was written before, and is as it was left.
+#[inline(always)]
+fn recall<'a>(w: &Writer<'a>, table: &TableView, g: &Geometry, n: usize, part: Part) -> Option<Target<'a>> {
+    let last = w.s.last_slice(table.roots.root()).get(n)?;
+    let bucket = w.segment.block::<8>(last.bucket)?;
+    let word = LockWord(bucket.load_acquire(0));
+    let is_as_left = last.chunk == part.chunk && last.word.unchanged_for_readers(word) && word.is_free();
+    if !is_as_left || last.roots_version != table.roots.version() {
+        return None;
+    }
+    let covers_last = part.first <= last.part.0 && last.part.1 <= part.first + part.count;
+    Some(Target {
+        part,
+        value: last.value,
+        entry: last.entry,
+        entry_at: last.entry_at,
+        older: last.older,
+        bucket,
+        seen: Seen { bucket: last.bucket, index: last.bucket_index, word, roots_version: last.roots_version },
+        is_in_place: is_in_place(g, &part),
+        twin: last.twin.filter(|_| covers_last),
+    })
+}
+
+/// Remembers a short slice: whoever writes the same one again finds its chunks here, and need not copy what the slice
+/// leaves of them.
+fn remember(w: &mut Writer, table: &TableView, g: &Geometry, targets: &Targets, held: &Held) {
+    if targets.len() > REMEMBERED {
+        return;
+    }
+    let (slot, behind_head) = (w.s.p.slot, Shape::new(KEY_BYTES, g.value_bytes).value_at());
+    let mut blocks = held.iter().peekable();
+    let written = targets.iter().map(|target| {
+        let part = &target.part;
+        let mut written = Written {
+            chunk: part.chunk,
+            part: (part.first, part.first + part.count),
+            bucket: target.seen.bucket,
+            bucket_index: target.seen.index,
+            word: target.seen.word.locked_by(slot, WRITING).released(true),
+            roots_version: target.seen.roots_version,
+            entry: target.entry,
+            entry_at: target.entry_at,
+            older: target.older,
+            value: target.value,
+            twin: None,
+        };
+        if let Some((_, block)) = blocks.next_if(|_| !target.is_in_place) {
+            written.entry = entry_with(target.entry, *block);
+            written.value = block.add(behind_head);
+            written.twin = Some(entry_record(target.entry));
+        }
+        written
+    });
+    w.s.remember_slice(table.roots.root(), written);
+}
+
+/// Most words of log that a part needs.
+fn log_words(target: &Target) -> u64 {
+    match target.is_in_place {
+        true => 2 + target.part.count / 64 + 2 + MOST_IN_PLACE / 8 + 1,
+        false => 4,
+    }
+}
+
 /// Makes sure that log and lock list have room for a long slice.
-fn make_room(w: &mut Writer, chunks: u64) -> Option<()> {
-    let (last_word, last_lock) = (LOG_PER_CHUNK * chunks - 1, chunks - 1);
+fn make_room(w: &mut Writer, words: u64, chunks: u64) -> Option<()> {
+    let (last_word, last_lock) = (words - 1, chunks - 1);
     if w.s.p.log_word(last_word).is_none() {
         custody::extend(w, slot::LOG, last_word).ok()?;
     }
@@ -103,9 +173,9 @@ fn make_room(w: &mut Writer, chunks: u64) -> Option<()> {
     Some(())
 }
 
-/// Does a part change elements where they are?
-fn is_in_place(g: &Geometry, targets: &Targets, target: &Target) -> bool {
-    targets.len() <= FEW_CHUNKS && target.part.count * g.stride <= IN_PLACE_BYTES
+/// Are the elements of a part changed where they are?
+fn is_in_place(g: &Geometry, part: &Part) -> bool {
+    part.count * g.stride <= MOST_IN_PLACE
 }
 
 /// Looks for the chunk of a part.
@@ -125,7 +195,18 @@ fn look<'a>(w: &Writer<'a>, table: &TableView, g: &Geometry, part: Part) -> Opti
     let hit =
         ops::hit_in(w, bucket, seen.bucket, link, &found).or_else(|| ops::hit_in_lines(w, link, &found))?;
     let older = record::older(w.segment.load(found.record));
-    Some(Target { part, value, entry: hit.entry, entry_at: hit.at, older, bucket, seen })
+    let is_in_place = is_in_place(g, &part);
+    Some(Target {
+        part,
+        value,
+        entry: hit.entry,
+        entry_at: hit.at,
+        older,
+        bucket,
+        seen,
+        is_in_place,
+        twin: None,
+    })
 }
 
 /// Fills new chunks, and logs what is to be changed.
@@ -142,16 +223,21 @@ fn prepare(
     for target in targets {
         let (from, to) = target.part.bytes(g);
         let elements = &*chunk::at_stride(g, &bytes[from..to]);
-        if is_in_place(g, targets, target) {
+        if target.is_in_place {
             log.change_in_place(w, g, target, elements)?;
             continue;
         }
         let (cell, block) = *blocks.next()?;
         let record = entry_record(target.entry);
-        let (part, old, older) = (&target.part, Some(target.value), target.older);
-        NewChunk { g, part, old, older, elements, caching }.fill(w, block).ok()?;
-        log.begin(target.entry_at, 1)?.push(entry_with(target.entry, block));
-        log.begin(cell, 1)?.push(record.0);
+        let (part, older) = (&target.part, target.older);
+        let rest = match part.count == g.per_chunk {
+            true => Rest::Unset,
+            false if target.twin == Some(block) => Rest::Present,
+            false => Rest::Of(target.value),
+        };
+        NewChunk { g, part, rest, older, elements, caching }.fill(w, block).ok()?;
+        log.change(target.entry_at, entry_with(target.entry, block))?;
+        log.change(cell, record.0)?;
     }
     Some(())
 }
@@ -167,6 +253,18 @@ struct Log<'a> {
 const INLINE_WORDS: usize = slot::LOG.inline_len as usize;
 
 impl Log<'_> {
+    /// Logs the change of a word. None: there is no room.
+    #[inline(always)]
+    fn change(&mut self, at: Offset, word: u64) -> Option<()> {
+        if self.words + 2 <= INLINE_WORDS {
+            self.slot.store_run(LOG + self.words, [log_record::run_header(at, 1), word]);
+            self.words += 2;
+        } else {
+            self.begin(at, 1)?.push(word);
+        }
+        Some(())
+    }
+
     /// Begins a run of words. None: there is no room.
     #[inline(always)]
     fn begin(&mut self, at: Offset, count: u64) -> Option<&mut Self> {
@@ -207,7 +305,13 @@ impl Log<'_> {
         // Elements of four bytes may begin or end in the middle of a word.
         let mut skipped = g.element_shift(part.first) as usize / 8;
         let mut at = target.value.word(g.element_word(part.first));
-        self.begin(at, (skipped + elements.len()).div_ceil(8) as u64)?;
+        let words = (skipped + elements.len()).div_ceil(8);
+        self.begin(at, words as u64)?;
+        if skipped == 0 && elements.len() % 8 == 0 && self.words + words <= INLINE_WORDS {
+            self.slot.store_bytes(LOG + self.words, elements);
+            self.words += words;
+            return Some(());
+        }
         let mut rest = elements;
         while !rest.is_empty() {
             let (now, others) = rest.split_at(rest.len().min(8 - skipped));
@@ -222,6 +326,19 @@ impl Log<'_> {
     /// Makes the changes that are logged.
     fn apply(&self) {
         let mut n = 0;
+        let view = self.segment.view();
+        while n < self.words.min(INLINE_WORDS) {
+            let header = self.slot.load(LOG + n);
+            let (first, count) = (log_record::run_first(header), log_record::run_count(header) as usize);
+            if n + count >= INLINE_WORDS {
+                break;
+            }
+            match view.block::<1>(first) {
+                Some(word) if count == 1 => word.store(0, self.slot.load(LOG + n + 1)),
+                _ => view.store_run(first, self.slot.run(LOG + n + 1, count)),
+            }
+            n += 1 + count;
+        }
         while n < self.words {
             let header = self.word(n);
             let (first, count) = (log_record::run_first(header), log_record::run_count(header) as usize);
