@@ -41,6 +41,18 @@ __attribute__((noinline)) void measured_miss(int n) {
 __attribute__((noinline)) void measured_replace(int n) {
     for (int i = 0; i < n; i++) must(netshm_hashtbl_replace(table, keys[i], 16, value, 64), "replace");
 }
+/* By values of another length, so that each gets a new record. Half of them were made shorter before, and become longer. */
+static void shorten_odd(int n) {
+    for (int i = 1; i < n; i += 2) {
+        netshm_slice key = {keys[i], 16}, shorter = {value, 48};
+        must(netshm_hashtbl_replace_many(table, &key, &shorter, 1, NULL), "replace_many");
+    }
+}
+__attribute__((noinline)) void measured_move(int n) {
+    for (int i = 0; i < n; i++) {
+        must(netshm_hashtbl_replace(table, keys[i], 16, value, i % 2 ? 64 : 48), "replace");
+    }
+}
 static int set_again(netshm_update *update, const void *old, size_t len, void *arg) {
     (void)arg;
     memcpy(value, old, len);
@@ -162,6 +174,7 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "find")) measured_find(MEASURED);
     else if (!strcmp(what, "miss")) measured_miss(MEASURED);
     else if (!strcmp(what, "replace")) measured_replace(MEASURED);
+    else if (!strcmp(what, "move")) { shorten_odd(MEASURED); measured_move(MEASURED); }
     else if (!strcmp(what, "update")) measured_update(MEASURED);
     else if (!strcmp(what, "compare")) measured_cas(MEASURED);
     else if (!strcmp(what, "find_16")) measured_find_16(MEASURED);

@@ -57,6 +57,7 @@ typed words+20 netshm_hashtbl_find_v 20000
 find_16 - netshm_hashtbl_find_many_into 20000
 replace_16 - netshm_hashtbl_replace_many 20000
 remove - netshm_hashtbl_remove 20000
+move - netshm_hashtbl_replace 20000
 count - measured_count 20000
 update - measured_update 20000
 compare - measured_cas 20000

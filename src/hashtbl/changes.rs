@@ -68,7 +68,7 @@ impl HashTable {
     /// [`Error::Exists`] if it has one; else those of [`add`](HashTable::add).
     pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
         self.change(
-            |w, table| fast::add(w, table, key, value),
+            |w, table| fast::insert(w, table, key, value),
             |w, table| {
                 let at = ops::at(w, table, key)?;
                 if at.hit.is_some() { Err(Error::Exists) } else { at.add(w, table, value) }
@@ -320,19 +320,19 @@ impl HashTable {
         let Some(sight) = find::lookup_in_bucket(w.segment, &table.roots, hash, key) else {
             return Quick::NotDone;
         };
-        let Some(found) = sight.found else { return self.add_seated(seat, key, value) };
+        let Some(found) = sight.found else { return self.insert_seated(seat, key, value) };
         // Not before: calls would not keep it in registers. Without a closure, as in `add_quickly`.
         let Some(lot) = Lot::of(value) else { return Quick::NotDone };
         let done = fast::overwrite_by_lot(&mut w, &sight, &found, &lot);
         self.quick_outcome(&w, done)
     }
 
-    /// As `add_quickly`, for callers that seldom need it: what has been looked up is looked up again, so that it need
+    /// The short way of `insert`, for callers that seldom need it: what has been looked up is looked up again, so that it need
     /// not be kept in memory for those who do not.
     #[inline(never)]
-    fn add_seated(&self, mut seat: Seated<'_>, key: &[u8], value: &[u8]) -> Quick<()> {
+    fn insert_seated(&self, mut seat: Seated<'_>, key: &[u8], value: &[u8]) -> Quick<()> {
         let mut w = seat.writer(self.table.patience());
-        let done = fast::add(&mut w, &self.table.view, key, value);
+        let done = fast::insert(&mut w, &self.table.view, key, value);
         self.quick_outcome(&w, done)
     }
 

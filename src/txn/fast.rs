@@ -1,8 +1,8 @@
 //! The short way for single operations that change one bucket and need no waiting.
 //!
 //! The key is looked up as a find does; one compare-and-swap then takes the bucket's lock, marks it WRITING
-//! and proves that nothing has changed since the lookup. What does not fit (contention, overflow lines,
-//! stacks of bindings, an empty magazine, every error) goes the general way, which gives the same result:
+//! and proves that nothing has changed since the lookup. What does not fit (contention, long overflow chains,
+//! values in runs of pages, an empty magazine, every error) goes the general way, which gives the same result:
 //! `None` means that nothing has happened.
 
 use super::{TableView, growth, ops};
@@ -50,20 +50,51 @@ pub(crate) fn replace_seen(
     value: &[u8],
 ) -> Option<()> {
     match sight.found {
-        None => add_apart(&mut w.reborrow(), table, key, value),
+        None => insert_apart(&mut w.reborrow(), table, key, value),
         Some(found) if can_overwrite(&found, value.len()) => overwrite(w, &sight, found.value_at, value),
-        Some(_) => None,
+        Some(_) => rebind_apart(&mut w.reborrow(), table, key, value),
     }
 }
 
-/// As `add`, for callers that seldom need it: what has been looked up is looked up again, so that it need not be kept
+/// As `insert`, for callers that seldom need it: what has been looked up is looked up again, so that it need not be kept
 /// in memory for those who do not.
 #[inline(never)]
-fn add_apart(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
-    add(w, table, key, value)
+fn insert_apart(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
+    insert(w, table, key, value)
 }
 
-/// Binds a key that has no binding yet.
+/// Replaces the newest binding by a value of any length that a block holds: a new record takes the old one's place. As in
+/// `insert_apart`, the key is looked up again.
+#[inline(never)]
+fn rebind_apart(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
+    let hash = table.key_hash.hash(key);
+    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    let found = sight.found?;
+    let Holder::Block(old_class) = found.shape.holder()? else { return None };
+    let (shape, class) = Shape::of_short(key.len(), value.len())?;
+    let place = place_of(&sight, found.record)?;
+    let older = record::older(sight.view.block::<1>(found.record)?.load(0));
+    let slot = w.slot()?;
+    let ready = custody::ready_block(w, slot, class)?;
+    let words = [shape.first_word(older), shape.lengths_word()];
+    if !fill_record(w, sight.view, ready.block, words, key, value) {
+        return None;
+    }
+    let moved = (word_of(place.line, place.word), entry_with(place.entry, ready.block));
+    let cell = (ready.cell, ready.word);
+    if class == old_class {
+        return write(w, slot, &sight, &[moved, (cell, found.record.0)]).then_some(());
+    }
+    let freed = (custody::empty_cell(w, slot, old_class)?, found.record.0);
+    if !write(w, slot, &sight, &[moved, (cell, 0), freed]) {
+        return None;
+    }
+    custody::note_taken(w, class);
+    custody::note_freed(w, old_class);
+    Some(())
+}
+
+/// Binds a key.
 #[inline(always)]
 pub(crate) fn add(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
     let hash = table.key_hash.hash(key);
@@ -81,7 +112,44 @@ pub(crate) fn add_seen(
     key: &[u8],
     value: &[u8],
 ) -> Option<()> {
+    match sight.found {
+        None => bind_new(w, table, hash, sight, key, value),
+        Some(_) => stack_apart(&mut w.reborrow(), table, key, value),
+    }
+}
+
+/// Binds a key that has no binding yet.
+#[inline(always)]
+pub(crate) fn insert(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
+    let hash = table.key_hash.hash(key);
+    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
     if sight.found.is_some() { None } else { bind_new(w, table, hash, sight, key, value) }
+}
+
+/// Binds a key that has a binding once more. As in `insert_apart`, the key is looked up again.
+#[inline(never)]
+fn stack_apart(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]) -> Option<()> {
+    let hash = table.key_hash.hash(key);
+    let sight = find::quick_lookup(w.segment, &table.roots, hash, key)?;
+    let newest = sight.found?.record;
+    let (shape, class) = Shape::of_short(key.len(), value.len())?;
+    let place = place_of(&sight, newest)?;
+    let slot = w.slot()?;
+    let counter = ops::counter(w, table)?;
+    let ready = custody::ready_block(w, slot, class)?;
+    let count = counter.1.load(0);
+    let words = [shape.first_word(newest), shape.lengths_word()];
+    if !fill_record(w, sight.view, ready.block, words, key, value) {
+        return None;
+    }
+    let bound = (word_of(place.line, place.word), entry_with(place.entry, ready.block));
+    let taken = ((ready.cell, ready.word), 0);
+    if !write(w, slot, &sight, &[bound, taken, (counter, count.wrapping_add(1))]) {
+        return None;
+    }
+    custody::note_taken(w, class);
+    growth::report(w, table.roots.root(), count as i64, count.wrapping_add(1) as i64);
+    Some(())
 }
 
 /// Removes the newest binding. Tells whether there was one.
@@ -367,7 +435,8 @@ fn bind_new(
     let count = counter.1.load(0);
     let taken = ((ready.cell, ready.word), 0);
     let counted = (counter, count.wrapping_add(1));
-    if !fill_record(w, sight.view, ready.block, shape, key, value) {
+    let words = [shape.first_word(Offset::NONE), shape.lengths_word()];
+    if !fill_record(w, sight.view, ready.block, words, key, value) {
         return None;
     }
     let bucket = (sight.seen.bucket, sight.bucket);
@@ -398,10 +467,9 @@ fn bind_new(
 /// object.
 #[inline(always)]
 #[must_use]
-fn fill_record(w: &Writer, view: View<'_>, at: Offset, shape: Shape, key: &[u8], value: &[u8]) -> bool {
+fn fill_record(w: &Writer, view: View<'_>, at: Offset, words: [u64; 2], key: &[u8], value: &[u8]) -> bool {
     // As in `ops::fill_record`.
     w.segment.fence_release();
-    let words = [shape.first_word(Offset::NONE), shape.lengths_word()];
     view.fill(at, words, key, value) || fill_beyond(w.segment, (at, words), key, value)
 }
 
