@@ -7,8 +7,9 @@
 use super::hook;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// From this length on the processor's string instruction is faster than a loop.
-pub(super) const LONG_BYTES: usize = 512;
+/// From this length on the processor's string instruction is used instead of a loop: as glibc does where its loop goes by
+/// 16 bytes. Builds that die at every store would die too often.
+pub(super) const LONG_BYTES: usize = if cfg!(feature = "inject") { 512 } else { 2048 };
 /// Up to this length bytes are copied without a loop.
 pub(super) const SHORT_BYTES: usize = 64;
 
