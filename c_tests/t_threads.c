@@ -1,8 +1,9 @@
 /* Goal: one handle serves many threads. Method: threads that count, replace, walk, and open and close handles; the same with
- * typed values, elements and slices of arrays, and primitive tables, groups over all of them among it. */
+ * typed values, elements and slices of arrays, and primitive tables, groups over all of them among it; and what destructors
+ * do at the ends of threads. */
 #include "support.h"
 
-enum { THREADS = 8, ROUNDS = 2000 };
+enum { THREADS = 8, ROUNDS = 2000, ENDS = 40 };
 static place *p;
 static netshm_hashtbl *t;
 
@@ -242,6 +243,69 @@ static void every_kind(void)
     good(netshm_close(kinds));
 }
 
+/* Destructors of thread-specific data run after the library's own: by then another thread has the session, and a group open
+ * in it. */
+static pthread_key_t at_end;
+static pthread_barrier_t over, begun, changed;
+static intptr_t wrong_late;
+
+static void late(void *arg)
+{
+    char got[8];
+    size_t len = 0;
+    (void)arg;
+    pthread_barrier_wait(&over);
+    pthread_barrier_wait(&begun);
+    wrong_late += netshm_hashtbl_incr(t, "late", 4, 1, 0, NULL) != NETSHM_OK;
+    wrong_late += netshm_hashtbl_find(t, "lost", 4, got, sizeof got, &len) != NETSHM_E_NOT_FOUND;
+    wrong_late += netshm_group(netshm_hashtbl_table(t), move_one, NULL) != NETSHM_OK;
+    pthread_barrier_wait(&changed);
+}
+
+static void *end(void *arg)
+{
+    intptr_t wrong = netshm_hashtbl_incr(t, "ends", 4, 1, 0, NULL) != NETSHM_OK;
+    wrong += pthread_setspecific(at_end, arg) != 0;
+    return (void *)wrong;
+}
+
+static void *take_over(void *arg)
+{
+    netshm_txn *group = NULL;
+    intptr_t wrong = 0;
+    (void)arg;
+    pthread_barrier_wait(&over);
+    wrong += netshm_group_begin(netshm_hashtbl_table(t), &group) != NETSHM_OK;
+    wrong += netshm_hashtbl_replace(t, "lost", 4, "", 0) != NETSHM_OK;
+    pthread_barrier_wait(&begun);
+    pthread_barrier_wait(&changed);
+    wrong += netshm_group_abort(group) != NETSHM_OK;
+    return (void *)wrong;
+}
+
+static void threads_end(void)
+{
+    pthread_t threads[2];
+    void *wrong;
+    int i;
+    int64_t now = 0;
+    is(pthread_key_create(&at_end, late), 0);
+    pthread_barrier_init(&over, NULL, 2);
+    pthread_barrier_init(&begun, NULL, 2);
+    pthread_barrier_init(&changed, NULL, 2);
+    for (i = 0; i < ENDS; i++) {
+        pthread_create(&threads[0], NULL, end, &i);
+        pthread_create(&threads[1], NULL, take_over, NULL);
+        pthread_join(threads[0], &wrong);
+        wrong_late += (intptr_t)wrong;
+        pthread_join(threads[1], &wrong);
+        wrong_late += (intptr_t)wrong;
+    }
+    is(wrong_late, 0);
+    good(netshm_hashtbl_incr(t, "late", 4, 0, 0, &now));
+    is(now, ENDS);
+}
+
 int main(void)
 {
     pthread_t threads[THREADS];
@@ -250,6 +314,8 @@ int main(void)
     void *wrong;
     netshm_options options = locking_options();
     p = place_new();
+    /* So many buckets that a group on one key is in the way of no other. */
+    options.init = 1 << 20;
     t = place_table(p, &options);
     good(put(t, "shared", "x"));
     good(netshm_hashtbl_incr(t, "from", 4, 1000, 0, NULL));
@@ -261,12 +327,13 @@ int main(void)
         is((intptr_t)wrong, 0);
     }
     is(last().code, 0);
+    threads_end();
     good(netshm_hashtbl_incr(t, "all", 3, 0, 0, &now));
     is(now, THREADS * ROUNDS);
     good(netshm_hashtbl_incr(t, "to", 2, 0, 0, &now));
-    is(now, THREADS * ROUNDS / 50);
+    is(now, THREADS * ROUNDS / 50 + ENDS);
     good(netshm_hashtbl_incr(t, "from", 4, 0, 0, &now));
-    is(now, 1000 - THREADS * ROUNDS / 50);
+    is(now, 1000 - THREADS * ROUNDS / 50 - ENDS);
     is(place_check(p), NETSHM_OK);
     good(netshm_hashtbl_close(t));
     every_kind();

@@ -432,7 +432,6 @@ impl Transaction {
         w.s.p.end_group(w.segment);
         entered.leave_as(SeatState::Idle);
         drop(entered);
-        self.engine.give_seat_back(self.seat);
         if doomed {
             lock::let_others_look(&self.engine.segment);
         }

@@ -1,7 +1,8 @@
 //! Which slot serves which thread.
 //!
 //! A thread keeps the session that it got with its first change until it ends; then other threads of the
-//! process take it over. A thread finds its session in thread-local storage, without a lock.
+//! process take it over. A thread finds its session in thread-local storage, without a lock. What still runs on a thread
+//! after that, which are destructors and exit handlers of others, has a session for one operation or group at a time.
 
 use super::Engine;
 use crate::alloc::kept;
@@ -18,6 +19,7 @@ use crate::txn;
 use crate::txn::growth;
 use crate::writer::{Session, Writer};
 use std::cell::{Cell, RefCell, UnsafeCell};
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
@@ -85,24 +87,39 @@ struct Remembered {
     engine: Weak<Engine>,
 }
 
-/// All sessions of a thread; given back when it ends.
-struct Remember(RefCell<Vec<Remembered>>);
+/// The end of a thread, at which it gives its sessions back.
+struct End;
 
 thread_local! {
-    /// The session used last: attachment and seat.
+    /// The session used last: attachment and seat. None once the end of the thread has begun.
     static LAST: Cell<(u64, *const Seat)> = const { Cell::new((0, std::ptr::null())) };
-    static MINE: Remember = const { Remember(RefCell::new(Vec::new())) };
+    /// All sessions of the thread. Has no destructor: what runs after `END` still asks.
+    static MINE: ManuallyDrop<RefCell<Vec<Remembered>>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
+    static END: End = const { End };
 }
 
-impl Drop for Remember {
+/// Has this thread given its sessions back, so that nothing will do so once more? If not, it will do so from now on.
+fn has_ended() -> bool {
+    END.try_with(|_| ()).is_err()
+}
+
+impl Drop for End {
     fn drop(&mut self) {
-        for entry in self.0.get_mut().drain(..) {
+        LAST.set((0, std::ptr::null()));
+        // What is dropped below may be an engine's last reference, so nothing is borrowed meanwhile.
+        for entry in MINE.with(|mine| mine.take()) {
             let Some(engine) = entry.engine.upgrade() else { continue };
             let Some(attached) = engine.attached_here() else { continue };
             // SAFETY: seats live as long as their attachment, which the upgraded engine keeps.
             let state = unsafe { entry.seat.as_ref() }.state.get();
-            if attached.id == entry.id && state == SeatState::Idle {
+            if attached.id != entry.id {
+                continue;
+            }
+            if state == SeatState::Idle {
                 attached.sessions().idle.push(entry.seat);
+            } else {
+                // A group is open in it, which a destructor that runs later may end.
+                MINE.with(|mine| mine.borrow_mut().push(entry));
             }
         }
     }
@@ -123,12 +140,17 @@ pub(crate) struct Entered<'e> {
     attached: &'e Attached,
     seat: &'e Seat,
     before: SeatState,
+    /// The session is nobody's once nothing is going on in it.
+    lent: bool,
 }
 
 impl Drop for Entered<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         self.seat.state.set(self.before);
+        if self.lent {
+            self.give_back();
+        }
     }
 }
 
@@ -158,6 +180,18 @@ impl<'e> Entered<'e> {
     /// Leaves the session in another state than it was found in.
     pub(crate) fn leave_as(&mut self, state: SeatState) {
         self.before = state;
+    }
+
+    /// Gives a lent session back, if nothing is going on in it.
+    #[cold]
+    #[inline(never)]
+    fn give_back(&self) {
+        // In the child of a callback's fork it is the parent's.
+        if self.before == SeatState::Idle && self.attached.era.is_here() {
+            let seat = NonNull::from(self.seat);
+            self.engine.forget_seat(seat);
+            self.attached.sessions().idle.push(seat);
+        }
     }
 }
 
@@ -318,7 +352,7 @@ impl Engine {
         } else {
             return Err(Error::InCallback);
         }
-        Ok(Entered { engine: self, attached, seat, before })
+        Ok(Entered { engine: self, attached, seat, before, lent: false })
     }
 
     #[cold]
@@ -343,13 +377,15 @@ impl Engine {
         };
         self.use_next(attached, seat);
         // SAFETY: the attachment is alive, so its seats are.
-        self.sit(attached, unsafe { seat.as_ref() })
+        let mut entered = self.sit(attached, unsafe { seat.as_ref() })?;
+        entered.lent = has_ended();
+        Ok(entered)
     }
 
     /// Makes a seat the one that this thread finds without a search, which opens the short ways. These know nothing of
-    /// checksums: with them every operation goes the general way.
+    /// checksums, nor of giving the seat back: where that is to be done every operation goes the general way.
     fn use_next(&self, attached: &Attached, seat: NonNull<Seat>) {
-        if self.segment.has_checksums() {
+        if has_ended() || self.segment.has_checksums() {
             LAST.set((0, std::ptr::null()));
         } else {
             LAST.set((attached.id, seat.as_ptr()));
@@ -357,13 +393,13 @@ impl Engine {
     }
 
     fn remembered(&self, id: u64) -> Option<NonNull<Seat>> {
-        MINE.with(|mine| mine.0.borrow().iter().find(|e| e.id == id).map(|e| e.seat))
+        MINE.with(|mine| mine.borrow().iter().find(|e| e.id == id).map(|e| e.seat))
     }
 
     fn remember(&self, attached: &Attached, seat: NonNull<Seat>) {
         let engine = self.me.clone();
         MINE.with(|mine| {
-            let mut mine = mine.0.borrow_mut();
+            let mut mine = mine.borrow_mut();
             mine.retain(|e| e.engine.strong_count() > 0);
             mine.push(Remembered { id: attached.id, seat, engine });
         });
@@ -371,7 +407,14 @@ impl Engine {
 
     /// Takes a seat away from this thread.
     pub(crate) fn forget_seat(&self, seat: NonNull<Seat>) {
-        MINE.with(|mine| mine.0.borrow_mut().retain(|e| e.seat != seat));
+        MINE.with(|mine| {
+            let mut mine = mine.borrow_mut();
+            mine.retain(|e| e.seat != seat);
+            if mine.is_empty() {
+                // Nothing else frees what it has allocated, if the end of the thread is over.
+                *mine = Vec::new();
+            }
+        });
         if std::ptr::eq(LAST.get().1, seat.as_ptr()) {
             LAST.set((0, std::ptr::null()));
         }
@@ -393,20 +436,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Begins to work in a seat that no thread has.
+    /// Begins to work in a seat that no thread has. It is available to all as soon as nothing is going on in it.
     pub(crate) fn enter_seat(&self, seat: NonNull<Seat>) -> Result<Entered<'_>> {
         let Some(attached) = self.attached_here() else { return Err(Error::Forked) };
         // SAFETY: the attachment is alive, so its seats are.
-        self.sit(attached, unsafe { seat.as_ref() })
-    }
-
-    /// Makes a seat that no thread has available to all.
-    pub(crate) fn give_seat_back(&self, seat: NonNull<Seat>) {
-        if let Some(attached) = self.attached_here() {
-            if !self.owns_seat(seat) {
-                attached.sessions().idle.push(seat);
-            }
-        }
+        let mut entered = self.sit(attached, unsafe { seat.as_ref() })?;
+        entered.lent = true;
+        Ok(entered)
     }
 
     /// The seat of this thread in which a group is open, if there is one. Asked only while groups are open.
@@ -467,7 +503,7 @@ impl Engine {
     fn group_of_parent_is_open(&self) -> bool {
         let here = self.attached_here().map_or(0, |attached| attached.id);
         MINE.with(|mine| {
-            mine.0.borrow().iter().any(|e| {
+            mine.borrow().iter().any(|e| {
                 // SAFETY: seats of an engine that lives are not freed, and never those of a parent.
                 std::ptr::eq(e.engine.as_ptr(), self)
                     && e.id != here
@@ -492,7 +528,8 @@ impl Engine {
         attached.sessions().all.push(seat);
         // SAFETY: it was made above, and no other thread knows it.
         let seat_ref = unsafe { seat.as_ref() };
-        let mut entered = Entered { engine: self, attached, seat: seat_ref, before: SeatState::Idle };
+        let mut entered =
+            Entered { engine: self, attached, seat: seat_ref, before: SeatState::Idle, lent: false };
         let mut w = entered.writer(patience);
         // What a dead owner had in its hands and could not use.
         if let Err(e) = kept::settle_wholly(&mut w) {

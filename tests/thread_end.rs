@@ -1,0 +1,235 @@
+//! Goal: what runs on a thread after the library has given the thread's session back works as everything else does, and
+//! takes nothing from whoever has the session by then. Such are destructors of thread-local variables and exit handlers.
+//!
+//! Method: a thread-local variable that is there before the thread uses the library is destroyed after the library's own.
+//! Its destructor runs the part of the test that is meant, in a thread of an object with few slots; in the end these are
+//! counted.
+
+mod support_processes;
+
+use netshm::{Error, HashTable, ManageOptions, Name, Object, OpenOptions, Transaction, Update};
+use std::cell::RefCell;
+use std::sync::mpsc;
+use std::thread::Scope;
+use support_processes::*;
+
+type Part = Box<dyn FnOnce()>;
+
+/// Runs what is in it when the thread ends.
+struct AtEnd(RefCell<Vec<Part>>);
+
+thread_local! {
+    static AT_END: AtEnd = const { AtEnd(RefCell::new(Vec::new())) };
+}
+
+impl Drop for AtEnd {
+    fn drop(&mut self) {
+        for part in self.0.take() {
+            part();
+        }
+    }
+}
+
+/// To be called before the thread uses the library.
+fn when_all_is_over(part: impl FnOnce() + 'static) {
+    AT_END.with(|all| all.0.borrow_mut().push(Box::new(part)));
+}
+
+/// Objects of all kinds that sessions are found in differently.
+fn each_kind_of_object(test: impl Fn(&Name, &HashTable)) {
+    let _alone = alone();
+    for (locking, checksums) in
+        [(netshm::Locking::Futex, false), (netshm::Locking::Futex, true), (netshm::Locking::Record, false)]
+    {
+        let s = Scratch::posix("thread-end");
+        stage(60, || {
+            let object = OpenOptions::new().create(true).open(&s.0).expect("opens");
+            let mut options = ManageOptions::new();
+            options.locking(locking).checksums(checksums).expected(1 << 14);
+            let t = HashTable::manage(&object, &options).expect("manages");
+            test(&s.0, &t);
+            let summary = check_object(&object);
+            assert_eq!(summary.slots, 8, "what comes late has used up slots");
+            assert!(summary.slots_active <= 4, "{summary:?}");
+        });
+        check(&s.0);
+    }
+}
+
+/// A thread that has a session of its own and does `late` when that has been given back.
+fn ends<'s>(scope: &'s Scope<'s, '_>, t: &HashTable, late: impl FnOnce(&HashTable) + Send + 'static) {
+    let t = t.clone();
+    let thread = scope.spawn(move || {
+        let own = t.clone();
+        when_all_is_over(move || late(&own));
+        t.replace(b"mine", b"1").expect("takes a session");
+    });
+    thread.join().expect("no panic");
+}
+
+/// Goal: what a destructor does is its own, not part of the group of whoever has taken the thread's session. Method: between
+/// the end and the destructor's change another thread begins a group, which it aborts after that.
+#[test]
+fn what_a_late_destructor_does_is_not_in_the_group_of_another_thread() {
+    each_kind_of_object(|_, t| {
+        for round in 0..20u32 {
+            std::thread::scope(|scope| {
+                let (over, when_over) = mpsc::channel();
+                let (begun, when_begun) = mpsc::channel();
+                let (changed, when_changed) = mpsc::channel();
+                scope.spawn(move || {
+                    when_over.recv().expect("is told");
+                    let group = t.table().begin().expect("begins");
+                    t.replace(b"lost", b"1").expect("replaces");
+                    begun.send(()).expect("tells");
+                    when_changed.recv().expect("is told");
+                    group.abort().expect("aborts");
+                });
+                ends(scope, t, move |t| {
+                    over.send(()).expect("tells");
+                    when_begun.recv().expect("is told");
+                    t.replace(b"late", &round.to_le_bytes()).expect("replaces");
+                    assert_eq!(t.find(b"lost").expect("finds"), None, "is not in the group");
+                    changed.send(()).expect("tells");
+                });
+            });
+            assert_eq!(t.find(b"late").expect("finds"), Some(round.to_le_bytes().to_vec()));
+            assert_eq!(t.find(b"lost").expect("finds"), None);
+        }
+    });
+}
+
+/// Goal: everything works late, and gives its session back each time. Method: sixty threads, more than there are slots, one after
+/// another, with operations, callbacks that fail or call in turn, walks, and groups, some of which move to another thread or come
+/// from there.
+#[test]
+fn everything_works_late_and_uses_up_no_slots() {
+    each_kind_of_object(|name, t| {
+        let other = OpenOptions::new().anonymous().expect("makes memory");
+        let other = HashTable::manage(&other, &ManageOptions::new()).expect("manages");
+        for round in 0..60u32 {
+            std::thread::scope(|scope| {
+                let (moved, arrival) = mpsc::channel();
+                let group = t.table().begin().expect("begins");
+                t.increment(b"moved", 1, 0).expect("counts");
+                let group = group.detach().expect("detaches");
+                let (other, name) = (other.clone(), name.clone());
+                ends(scope, t, move |t| {
+                    let group = group.attach().expect("attaches");
+                    t.increment(b"moved", 1, 0).expect("counts");
+                    group.commit().expect("commits");
+                    late_operations(t, &other, round);
+                    let object = OpenOptions::new().open(&name).expect("opens");
+                    assert_eq!(object.tables().expect("lists").len(), 1);
+                    let group = t.table().begin().expect("begins");
+                    t.increment(b"moved", 1, 0).expect("counts");
+                    moved.send(group.detach().expect("detaches")).expect("tells");
+                    t.replace(b"last", b"1").expect("replaces");
+                });
+                let group = arrival.recv().expect("arrives").attach().expect("attaches");
+                t.increment(b"moved", 1, 0).expect("counts");
+                group.commit().expect("commits");
+            });
+            assert_eq!(t.increment(b"moved", 0, 0), Ok(4 * (i64::from(round) + 1)));
+            assert_eq!(t.increment(b"late", 0, 0), Ok(3 * (i64::from(round) + 1)));
+        }
+    });
+}
+
+fn late_operations(t: &HashTable, other: &HashTable, round: u32) {
+    let key = round.to_le_bytes();
+    t.add(&key, b"first").expect("adds");
+    t.add(&key, b"second").expect("adds");
+    assert_eq!(t.find_all(&key).expect("finds").len(), 2);
+    assert!(t.remove(&key).expect("removes"));
+    assert_eq!(t.find(&key).expect("finds").as_deref(), Some(&b"first"[..]));
+    t.increment(b"late", 1, 0).expect("counts");
+    assert!(t.iter().all(|b| b.is_ok()));
+    // A callback may use other objects, but not this one.
+    let nested = t.update(&key, |_| {
+        other.replace(&key, b"x").expect("replaces");
+        assert_eq!(t.replace(&key, b"y"), Err(Error::InCallback));
+        Update::Replace(b"z".to_vec())
+    });
+    nested.expect("updates");
+    let panic = std::panic::catch_unwind(|| t.update(&key, |_| std::panic::resume_unwind(Box::new(()))));
+    assert!(panic.is_err());
+    let group = t.table().begin().expect("begins");
+    t.increment(b"late", 1, 0).expect("counts");
+    let inner = t.table().begin().expect("begins");
+    t.increment(b"late", 100, 0).expect("counts");
+    inner.abort().expect("aborts");
+    t.increment(b"late", 1, 0).expect("counts");
+    assert!(t.iter().all(|b| b.is_ok()));
+    group.commit().expect("commits");
+    drop(t.table().begin().expect("begins"));
+}
+
+thread_local! {
+    static GROUP: RefCell<Option<Transaction>> = const { RefCell::new(None) };
+}
+
+/// Goal: a destructor can end the group that is open on its thread, whose session is free from then on. Method: a
+/// thread-local variable has the group; some are committed, some are dropped with the variable.
+#[test]
+fn a_late_destructor_ends_the_group_of_its_thread() {
+    each_kind_of_object(|_, t| {
+        for round in 0..40u32 {
+            let (t, own) = (t.clone(), t.clone());
+            let thread = std::thread::spawn(move || {
+                GROUP.with(|_| {});
+                when_all_is_over(move || {
+                    if round % 2 == 0 {
+                        own.increment(b"committed", 1, 0).expect("counts");
+                        GROUP.take().expect("is there").commit().expect("commits");
+                        own.increment(b"committed", 1, 0).expect("counts");
+                    }
+                });
+                let group = t.table().begin().expect("begins");
+                t.increment(b"committed", 1, 0).expect("counts");
+                GROUP.set(Some(group));
+            });
+            thread.join().expect("no panic");
+        }
+        assert_eq!(t.increment(b"committed", 0, 0), Ok(60));
+    });
+}
+
+/// Goal: an exit handler has a session, beside a thread that has taken over the one of the thread that exits. Method: a child
+/// that calls `exit` from its main thread.
+#[test]
+fn an_exit_handler_works_beside_other_threads() {
+    static TABLE: std::sync::Mutex<Option<HashTable>> = std::sync::Mutex::new(None);
+    extern "C" fn handler() {
+        let t = TABLE.lock().expect("is whole").take().expect("is there");
+        let group = std::thread::scope(|scope| {
+            let begin = scope.spawn(|| {
+                let group = t.table().begin().expect("begins");
+                t.replace(b"lost", b"1").expect("replaces");
+                group.detach().expect("detaches")
+            });
+            begin.join().expect("no panic")
+        });
+        t.replace(b"late", b"1").expect("replaces");
+        drop(group);
+        t.replace(b"later", b"1").expect("replaces");
+    }
+    let _alone = alone();
+    let s = Scratch::posix("exit-handler");
+    let child = fork(30, || {
+        let t = s.open();
+        t.replace(b"k", b"v").expect("takes a session");
+        *TABLE.lock().expect("is whole") = Some(t);
+        // SAFETY: the handler may run then; what other handlers of the test program do is harmless in a child.
+        unsafe {
+            assert_eq!(libc::atexit(handler), 0);
+            libc::exit(0);
+        }
+    });
+    child.succeeds();
+    let object: Object = OpenOptions::new().open(&s.0).expect("opens");
+    assert_eq!(check_object(&object).bindings, 3);
+    let t = s.open();
+    assert_eq!(t.find(b"lost").expect("finds"), None);
+    assert_eq!(t.find(b"later").expect("finds").as_deref(), Some(&b"1"[..]));
+}
