@@ -313,11 +313,14 @@ impl<'a> Writer<'a> {
             std::hint::spin_loop();
             return Ok(());
         }
+        if word.owner() == self.s.p.slot {
+            // Who marks words does nothing else until they are free again.
+            return Err(Error::corrupt(Damage::StrayLock, at));
+        }
         if let Life::Dead(state) = self.me.life_of(self.segment, word.owner())? {
             return self.recover(word.owner(), state);
         }
         if self.is_late(*rounds) {
-            debug_assert!(!self.holds(at));
             return Err(Error::Timeout { holder_pid: self.me.pid_of(self.segment, word.owner()) });
         }
         time::sleep(Duration::from_micros(50));
@@ -486,6 +489,22 @@ impl<'a> Writer<'a> {
 mod tests {
     use super::*;
     use crate::object::{ManageOptions, OpenOptions};
+
+    /// Goal: bytes by which a session waits for itself are an error, also without a time-out. Method: the gate, which it has, is
+    /// marked as being changed by it.
+    #[test]
+    fn nobody_waits_for_a_mark_of_his_own() {
+        let object = OpenOptions::new().anonymous().expect("memory");
+        let table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table").table;
+        let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+        let mut w = entered.writer(Patience::FOR_EVER);
+        w.lock_gate().expect("is free");
+        let sound = w.segment.load(header::GATE);
+        w.segment.store(header::GATE, LockWord(sound).with(WRITING).0);
+        assert_eq!(table.view.refresh(&w), Err(Error::corrupt(Damage::StrayLock, header::GATE)));
+        w.segment.store(header::GATE, sound);
+        w.abort();
+    }
 
     /// Goal: bytes that let one word be two things lead to an error, and nothing is changed. Method: a mini-transaction
     /// that changes a word which what is around it changes as well, with few other words planned and with many.

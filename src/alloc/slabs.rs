@@ -224,7 +224,7 @@ fn release_block(w: &mut Writer, slab: Page, head: Head, block: Offset) -> Resul
     }
     w.put(word_at, word & !bit);
     let free_at = descriptor(slab).word(2);
-    let free = w.word(free_at) + 1;
+    let free = w.word(free_at).wrapping_add(1);
     w.put(free_at, free);
     if free == 1 {
         let list = header::arena_list(head.arena(), head.class());
@@ -249,10 +249,18 @@ fn release_if_empty(w: &mut Writer, slab: Page, head: Head) -> Result<()> {
         return Ok(());
     }
     unlink(w, slab, head)?;
-    if !w.holds(header::PAGE_LOCK) {
-        w.lock(header::PAGE_LOCK, Rank::Page)?;
-    }
+    lock_pages(w)?;
     pages::release(w, slab, SLAB_PAGES, false)
+}
+
+/// Has this mini-transaction taken the page lock? Its own list tells, not the lock's word, which somebody may have damaged.
+fn has_pages(w: &Writer) -> bool {
+    w.s.p.position(header::PAGE_LOCK).is_some()
+}
+
+/// Takes the page lock, unless it has been taken.
+fn lock_pages(w: &mut Writer) -> Result<()> {
+    if has_pages(w) { Ok(()) } else { w.lock(header::PAGE_LOCK, Rank::Page) }
 }
 
 /// Frees a block or a run in custody, inside of a mini-transaction. Waits for the arena.
@@ -392,15 +400,13 @@ pub(super) fn return_reserved(w: &mut Writer, end: u64) -> Result<u64> {
 fn return_one(w: &mut Writer, what: Offset, touched: &mut Vec<(Page, Head)>) -> Result<bool> {
     let Some((slab, head)) = slab_of(w, what)? else {
         if touched.is_empty() {
-            if !w.holds(header::PAGE_LOCK) {
-                w.lock(header::PAGE_LOCK, Rank::Page)?;
-            }
+            lock_pages(w)?;
             pages::release_run(w, what)?;
         }
         return Ok(touched.is_empty());
     };
     match touched.first() {
-        None if w.holds(header::PAGE_LOCK) => return Ok(false),
+        None if has_pages(w) => return Ok(false),
         None => w.lock(header::arena(head.arena()), Rank::Arena)?,
         Some((_, first)) if first.arena() != head.arena() => return Ok(false),
         Some(_) => {}
@@ -418,3 +424,43 @@ fn return_one(w: &mut Writer, what: Offset, touched: &mut Vec<(Page, Head)>) -> 
 const _: () = assert!(size_class::SLAB_BYTES == SLAB_PAGES as u64 * PAGE_BYTES);
 const _: () = assert!(bitmap_place(44) < DESCRIPTOR_WORDS && slab_blocks(0).div_ceil(64) <= 45);
 const _: () = assert!(bitmap_word(Page(32), 4).0 == descriptor(Page(32)).0 + 8 * bitmap_place(4) as u64);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::Patience;
+    use crate::object::{ManageOptions, OpenOptions};
+
+    /// Goal: who has the page lock does not take it again, nor an arena's lock behind it, when somebody damages its word.
+    #[test]
+    fn a_damaged_page_lock_is_not_taken_twice() {
+        let object = OpenOptions::new().anonymous().expect("memory");
+        let hash_table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table");
+        hash_table.add(b"key", b"value").expect("adds");
+        let table = &hash_table.table;
+        let root = table.view.roots.root();
+        let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+        let mut w = entered.writer(Patience::FOR_EVER);
+        let block = (0..slot::MAGAZINE_CELLS)
+            .flat_map(|i| (0..CLASSES).map(move |class| (class, i)))
+            .map(|(class, i)| Offset(w.segment.load(w.slot_word(slot::magazine_word(class, i)))))
+            .find(|block| !block.is_none())
+            .expect("the key's came with others");
+        let outcome = w.mini(|w| {
+            lock_pages(w)?;
+            w.segment.store(header::PAGE_LOCK, 0);
+            let mut touched = Vec::new();
+            assert_eq!(return_one(w, root, &mut touched), Ok(true), "a run");
+            assert_eq!(
+                return_one(w, block, &mut touched),
+                Ok(false),
+                "a block is not freed together with runs"
+            );
+            assert_eq!(w.s.p.held.len(), 1);
+            Err::<(), _>(Error::Aborted)
+        });
+        assert_eq!(outcome, Err(Error::Aborted));
+        drop(entered);
+        hash_table.add(b"another", b"value").expect("everything goes on");
+    }
+}

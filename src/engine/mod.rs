@@ -361,8 +361,10 @@ impl Engine {
         }
         let mut w = entered.writer(patience);
         self.recover_the_dead(w.me, usize::MAX)?;
-        w.lock_gate()?;
-        self.segment.refresh()?;
+        if let Err(e) = w.lock_gate().and_then(|()| self.segment.refresh()) {
+            w.abort();
+            return Err(e);
+        }
         let options = crate::check::Options { own_slot: w.s.p.slot.0, after_crash: false };
         let summary = crate::check::check(&live, &options, report);
         w.abort();

@@ -169,3 +169,61 @@ fn rehash(w: &Writer, key_hash: KeyHash, entry: u64, level: u32) -> Result<u64> 
     }
     Ok(bucket::entry(key_hash.hash(&key), level, record))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::bucket::LINE_BYTES;
+    use crate::lock::Patience;
+    use crate::object::{ManageOptions, OpenOptions};
+
+    struct NoLines;
+
+    impl Lines for NoLines {
+        fn take(&mut self, _: &mut Writer) -> Result<Offset> {
+            Err(Error::NoSpace)
+        }
+        fn free(&mut self, _: &mut Writer, _: Offset) {}
+    }
+
+    /// Goal: bytes by which a bucket is an overflow line of the one that it comes from do no harm. Method: each of some buckets
+    /// whose partner is not born yet gets that as its only line, both full of keys, and is split.
+    #[test]
+    fn the_partner_may_be_a_line_of_the_bucket() {
+        let object = OpenOptions::new().anonymous().expect("memory");
+        let table =
+            crate::HashTable::manage(&object, ManageOptions::new().expected(1 << 10)).expect("a table");
+        for n in 0..2000u64 {
+            table.add(&n.to_le_bytes(), b"value").expect("adds");
+        }
+        let table = table.table;
+        let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+        let mut w = entered.writer(Patience::FOR_EVER);
+        let roots = &table.view.roots;
+        let mut splits = 0;
+        for index in 0..roots.ready() {
+            let Some(home) = roots.bucket(index) else { break };
+            let link = Link(w.word(home.word(W_LINK)));
+            let Some(level) = level_of(index, link, roots.base_level()) else { continue };
+            let Some(partner) = roots.bucket(index + (1 << level)) else { continue };
+            let partner_words: Vec<u64> = (0..LINE_BYTES / 8).map(|n| w.word(partner.word(n))).collect();
+            let entries: Vec<u64> =
+                (W_ENTRY..W_LINK).map(|n| w.word(home.word(n))).filter(|entry| *entry != 0).collect();
+            let both =
+                [0, 1].map(|bit| entries.iter().filter(|e| entry_moves(**e, level) == (bit == 1)).count());
+            if both.contains(&0) || partner_words.iter().any(|word| *word != 0) || !link.next().is_none() {
+                continue;
+            }
+            for (line, n) in [home, partner].iter().flat_map(|line| (0..ENTRIES).map(move |n| (line, n))) {
+                w.segment.store(line.word(W_ENTRY + n), entries[n as usize % entries.len()]);
+            }
+            w.segment.store(home.word(W_LINK), link.with_next(partner).0);
+            w.lock(home, Rank::Ordinary).expect("is free");
+            let outcome = split(&mut w, roots, table.view.key_hash, index, level, &mut NoLines);
+            assert!(matches!(outcome, Ok(true) | Err(Error::NoSpace | Error::Corrupt { .. })), "{outcome:?}");
+            splits += 1;
+            w.abort();
+        }
+        assert!(splits > 10, "{splits}");
+    }
+}

@@ -7,9 +7,9 @@
 use super::{TableView, commit, fast_split};
 use crate::alloc;
 use crate::alloc::custody::{self, Fresh};
-use crate::error::{Error, Result};
+use crate::error::{Damage, Error, Result};
 use crate::format::bucket::{self, LINE_BYTES, Link, W_LINK, level_of};
-use crate::format::pages::Purpose;
+use crate::format::pages::{self, Purpose};
 use crate::format::size_class::LINE_CLASS;
 use crate::format::{Offset, PAGE_BYTES, doubling_chunk_len, header, root, slot};
 use crate::index::split::{Lines, split};
@@ -244,7 +244,13 @@ fn make_ready_slowly(w: &mut Writer, table: &TableView, index: u64) -> Result<bo
             continue;
         }
         let step = READY_STEP.min(buckets - i);
-        let from = Offset(w.segment.load(array_at)).add(i * LINE_BYTES);
+        let array = Offset(w.segment.load(array_at));
+        let from = array.add(i * LINE_BYTES);
+        // Memory is given to pages that are used, not to wherever damaged bytes say.
+        let used = w.segment.load(header::USED_PAGES).min(pages::MAX_PAGES) * PAGE_BYTES;
+        if array.0 % PAGE_BYTES != 0 || from.0 > used || used - from.0 < step * LINE_BYTES {
+            return Err(Error::corrupt(Damage::Root, array_at));
+        }
         w.segment.back(from, step * LINE_BYTES)?;
         w.segment.populate(from, step * LINE_BYTES);
         w.mini(|w| {
@@ -292,4 +298,36 @@ pub(crate) fn add_slots(w: &mut Writer) -> Result<()> {
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::Patience;
+    use crate::object::{ManageOptions, OpenOptions};
+
+    /// Goal: growth does not give memory to what damaged bytes call an array of buckets. Method: the next array lies where none
+    /// can be: between two lines, before the pages that are used end, or far behind them.
+    #[test]
+    fn what_cannot_be_an_array_gets_no_memory() {
+        let object = OpenOptions::new().anonymous().expect("memory");
+        let table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table").table;
+        let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+        let mut w = entered.writer(Patience::FOR_EVER);
+        let (root, base, ready) =
+            (table.view.roots.root(), table.view.roots.base_level(), table.view.roots.ready());
+        let (k, i) = root::bucket_place(ready, base);
+        let array_at = root.word(root::W_ARRAYS + k as u64);
+        assert_eq!((w.segment.load(array_at), i), (0, 0), "it is not there yet");
+        let (size, used) = (w.segment.limit(), w.segment.load(header::USED_PAGES) * PAGE_BYTES);
+        for wrong in [16, used - PAGE_BYTES + 8, used, used + (1 << 40), !(PAGE_BYTES - 1)] {
+            w.segment.store(array_at, wrong);
+            let outcome = make_ready(&mut w, &table.view, ready);
+            assert_eq!(outcome, Err(Error::corrupt(Damage::Root, array_at)), "{wrong:#x}");
+            w.segment.refresh().expect("is whole");
+            assert_eq!(w.segment.limit(), size, "{wrong:#x}");
+        }
+        w.segment.store(array_at, 0);
+        assert_eq!(make_ready(&mut w, &table.view, ready), Ok(true));
+    }
 }

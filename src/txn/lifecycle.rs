@@ -228,7 +228,8 @@ pub(crate) fn sweep_step(w: &mut Writer) -> Result<bool> {
             let (k, i) = root::bucket_place(position, base);
             let array = Offset(w.word(table.word(root::W_ARRAYS + k.min(root::ARRAYS - 1) as u64)));
             let bucket = array.add(i * LINE_BYTES);
-            if array.is_none() || !w.segment.contains(bucket, LINE_BYTES) {
+            let is_array = !array.is_none() && array.0 % PAGE_BYTES == 0;
+            if !is_array || !w.segment.contains(bucket, LINE_BYTES) {
                 return Err(Error::corrupt(Damage::Root, table));
             }
             // Who waits for a change of a key that has no binding has to be told, too.
