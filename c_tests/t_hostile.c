@@ -47,7 +47,8 @@ static unsigned below(unsigned n) { return (unsigned)(any() % n); }
 
 #define C(name) (1ull << -NETSHM_E_##name)
 #define OPEN (C(NOT_FOUND) | C(PERMISSION) | C(KIND) | C(CORRUPT) | C(NEWER) | C(NO_MEMORY) | C(NO_SPACE) | C(SYSTEM))
-#define MANAGE (C(TYPE) | C(TIMEOUT) | C(KIND) | C(LOCKING) | C(READ_ONLY) | C(CORRUPT) | C(NO_SPACE) | C(NO_MEMORY) | C(BUSY) | C(SYSTEM))
+#define MANAGE (C(TYPE) | C(TIMEOUT) | C(KIND) | C(LOCKING) | C(READ_ONLY) | C(CORRUPT) | C(NO_SPACE) | C(NO_MEMORY) | C(BUSY) | C(SYSTEM) | \
+    C(DEADLOCK))
 #define FIND (C(NOT_FOUND) | C(TOO_SMALL) | C(CORRUPT) | C(TIMEOUT) | C(BUSY) | C(STALE) | C(DEADLOCK))
 #define ADD (C(NO_SPACE) | C(TOO_LARGE) | C(TIMEOUT) | C(READ_ONLY) | C(STALE) | C(DEADLOCK) | C(NO_MEMORY) | C(BUSY) | \
     C(CORRUPT) | C(SYSTEM))
@@ -56,7 +57,10 @@ static unsigned below(unsigned n) { return (unsigned)(any() % n); }
     C(DEADLOCK))
 #define SET (C(RANGE) | C(TYPE) | C(OVERFLOW) | ADD)
 #define WAIT (C(TIMEOUT) | C(IN_GROUP) | C(STALE) | C(BUSY) | C(CORRUPT) | C(SYSTEM))
-#define CHECK (C(CORRUPT) | C(TIMEOUT) | C(BUSY) | C(IN_GROUP))
+#define CHECK (C(CORRUPT) | C(TIMEOUT) | C(BUSY) | C(IN_GROUP) | C(DEADLOCK))
+#define ROOTS (C(CORRUPT) | C(TIMEOUT) | C(BUSY) | C(NO_MEMORY))
+#define DROP (C(NOT_FOUND) | C(IN_GROUP) | C(READ_ONLY) | C(TIMEOUT) | C(DEADLOCK) | C(CORRUPT) | C(NO_SPACE) | C(NO_MEMORY) | \
+    C(SYSTEM) | C(BUSY))
 #define SYNC (C(TIMEOUT) | C(DEADLOCK) | C(IN_GROUP) | C(READ_ONLY) | C(SYSTEM) | C(NO_SPACE) | C(CORRUPT))
 #define BACKUP (C(NOT_FOUND) | C(DEADLOCK) | C(NO_SPACE) | C(TIMEOUT) | C(IN_GROUP) | C(READ_ONLY) | C(PERMISSION) | C(CORRUPT) | C(SYSTEM))
 #define SALVAGE (C(CORRUPT) | C(NEWER) | C(NOT_FOUND) | C(PERMISSION) | C(NO_SPACE) | C(SYSTEM))
@@ -264,17 +268,20 @@ static void use_group(session *s)
     else end_group(s, below(3) != 0);
 }
 
-static void use_object(session *s, int read_only)
+static void use_object(session *s)
 {
     netshm_salvaged report;
+    netshm_root_info *roots = NULL;
+    size_t n = 0;
     uint64_t stopped = 0;
     report.size = sizeof report;
     seen = 0;
-    switch (below(4)) {
-    case 0:
-        /* Else it waits for whoever holds a lock, without a time-out. */
-        if (read_only) CALL(netshm_check(s->o, 0, see_damage, NULL), CHECK);
+    switch (below(6)) {
+    case 0: CALL(netshm_check(s->o, 0, see_damage, NULL), CHECK); break;
+    case 3:
+        if (CALL(netshm_roots(s->o, &roots, &n), ROOTS) == NETSHM_OK) netshm_free(roots);
         break;
+    case 4: CALL(netshm_root_drop(s->o, below(3) ? "nothing" : "words"), DROP); break;
     case 1: CALL(netshm_sync(s->o, TIMEOUT_MS), SYNC); break;
     case 2:
         CALL(netshm_backup(s->o, NETSHM_FILE, s->copy.path, NULL, 0600, NETSHM_REPLACE, TIMEOUT_MS, &stopped), BACKUP);
@@ -313,7 +320,7 @@ static void work(session *s)
         else if (kind < 28) use_array(s);
         else if (kind < 34) use_words(s);
         else if (kind < 39) use_group(s);
-        else use_object(s, read_only);
+        else use_object(s);
     }
     if (s->group != NULL) end_group(s, 0);
     CALL(netshm_hashtbl_close(s->t), 0);

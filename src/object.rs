@@ -20,7 +20,7 @@ use options::check_name;
 pub use options::{KeyHashing, Locking, ManageOptions, best_locking, supported_kinds};
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// How an object is opened.
 ///
@@ -161,6 +161,8 @@ struct Inner {
     /// Null until the object is known to hold something; then a reference that this object owns. No lock:
     /// a forked child could find it held for ever.
     engine: AtomicPtr<Engine>,
+    /// That of the table that was asked for last: calls on the object wait as long.
+    lock_timeout_ms: AtomicI32,
 }
 
 impl Inner {
@@ -211,6 +213,7 @@ impl Object {
                 files: Arc::new(files),
                 reservation,
                 engine: AtomicPtr::new(ptr::null_mut()),
+                lock_timeout_ms: AtomicI32::new(0),
             }),
         };
         // What is there is judged at once, so that the error comes with the call that names the file.
@@ -275,6 +278,11 @@ impl Object {
         shm::chown(&self.inner.files, user, group)
     }
 
+    /// How long calls on the object wait for locks.
+    fn patience(&self) -> Patience {
+        Patience::from_millis(self.inner.lock_timeout_ms.load(Ordering::Relaxed))
+    }
+
     /// The engine, if the object holds something.
     fn engine_if_any(&self) -> Result<Option<Hold>> {
         self.engine_or(None)
@@ -302,6 +310,8 @@ impl Object {
         options: &ManageOptions,
     ) -> Result<Table> {
         options.validate()?;
+        let timeout = options.lock_timeout_ms;
+        self.inner.lock_timeout_ms.store(timeout, Ordering::Relaxed);
         let header = || options.header(self.kind());
         let create: Option<&dyn Fn() -> Result<Header>> =
             if spec.lacks.is_none() { Some(&header) } else { None };
@@ -324,11 +334,10 @@ impl Object {
         }
         let base_level = crate::format::root::base_level_for(options.expected);
         let wanted = Wanted { identity: &new, base_level, length: spec.length, default };
-        let timeout = options.lock_timeout_ms;
         if options.reinitialise {
             spec.judge_new()?;
             judge_new(&new)?;
-            initialise(&engine, Initialise::Anew(wanted), timeout)?;
+            initialise(&engine, Initialise::Anew(wanted), Patience::from_millis(timeout))?;
         }
         loop {
             let patience = Patience::from_millis(timeout);
@@ -339,7 +348,7 @@ impl Object {
             let Some((kind, signatures)) = found else {
                 spec.judge_new()?;
                 judge_new(&new)?;
-                initialise(&engine, Initialise::IfEmpty(wanted), timeout)?;
+                initialise(&engine, Initialise::IfEmpty(wanted), patience)?;
                 continue;
             };
             self.judge_nature(spec, kind, &signatures)?;
@@ -396,11 +405,12 @@ impl Object {
     /// All tables of the object, the unnamed one first.
     ///
     /// # Errors
-    /// [`Error::Corrupt`], [`Error::Timeout`] if a dead writer is in the way of a read-only handle.
+    /// [`Error::Corrupt`], [`Error::Timeout`] if a dead writer is in the way of a read-only handle, or somebody has been
+    /// making or removing a table for longer than the [time-out](ManageOptions::lock_timeout_ms).
     pub fn tables(&self) -> Result<Vec<TableInfo>> {
         let Some(engine) = self.engine_if_any()? else { return Ok(Vec::new()) };
         engine.require_order()?;
-        engine.read_at_rest(Patience::FOR_EVER, |segment| {
+        engine.read_at_rest(self.patience(), |segment| {
             let mut all = Vec::new();
             let mut list = |name: Option<&[u8]>, root| -> Result<()> {
                 let (kind, [keys, values]) = catalog::nature(segment, root)?;
@@ -426,12 +436,14 @@ impl Object {
     /// kind and types is there again, which they then are of.
     ///
     /// # Errors
-    /// [`Error::NotFound`], [`Error::InGroup`], [`Error::ReadOnly`].
+    /// [`Error::NotFound`], [`Error::InGroup`], [`Error::ReadOnly`], [`Error::Corrupt`], [`Error::Timeout`] if a group is open for
+    /// longer than the [time-out](ManageOptions::lock_timeout_ms).
     pub fn drop_table(&self, name: &str) -> Result<()> {
         check_name(name)?;
         let Some(engine) = self.engine_if_any()? else { return Err(Error::NotFound) };
         engine.require_order()?;
-        if initialise(&engine, Initialise::Drop(name.as_bytes()), 0)? { Ok(()) } else { Err(Error::NotFound) }
+        let removed = initialise(&engine, Initialise::Drop(name.as_bytes()), self.patience())?;
+        if removed { Ok(()) } else { Err(Error::NotFound) }
     }
 
     /// Removes everything that the object holds.
@@ -439,7 +451,7 @@ impl Object {
         match self.engine_if_any()? {
             Some(engine) => {
                 engine.require_order()?;
-                initialise(&engine, Initialise::RemoveAll, 0).map(|_| ())
+                initialise(&engine, Initialise::RemoveAll, self.patience()).map(|_| ())
             }
             None => Ok(()),
         }
@@ -486,8 +498,9 @@ impl Object {
     /// Verifies every invariant of the object's structure; nothing is changed. Calls `report` with each
     /// finding until it gives false.
     ///
-    /// If the object is open for writing, all other participants are kept out while the check runs; else
-    /// it should be quiet, or changes under way may look like damage.
+    /// If the object is open for writing, all other participants are kept out while the check runs, which waits for groups
+    /// that are open no longer than the [time-out](ManageOptions::lock_timeout_ms); else it should be quiet, or changes under way
+    /// may look like damage.
     ///
     /// An object that the machine went down with while it was in use is refused by all other calls. If the check finds
     /// no damage in its structure, and it is open for writing, it can be used from then on: it has what was synced last, and
@@ -504,14 +517,13 @@ impl Object {
             first.get_or_insert(Error::Corrupt { what: finding.what, offset: finding.offset });
             report(finding)
         };
-        let summary = engine.check(&mut note)?;
+        let summary = engine.check(self.patience(), &mut note)?;
         first.map_or(Ok(summary), Err)
     }
 }
 
 /// Changes the set of tables. Tells whether it changed anything.
-fn initialise(engine: &Engine, how: Initialise, timeout_ms: i32) -> Result<bool> {
-    let patience = Patience::from_millis(timeout_ms);
+fn initialise(engine: &Engine, how: Initialise, patience: Patience) -> Result<bool> {
     let mut entered = engine.enter(patience)?;
     if entered.in_group() {
         return Err(Error::InGroup(purpose(&how)));

@@ -344,6 +344,7 @@ impl Engine {
     /// is kept out by the gate.
     pub(crate) fn check(
         &self,
+        patience: Patience,
         report: &mut dyn FnMut(crate::check::Finding) -> bool,
     ) -> Result<crate::check::Summary> {
         let live = Live(&self.segment);
@@ -354,7 +355,6 @@ impl Engine {
         if !self.is_writable() {
             return Ok(crate::check::check(&live, &crate::check::Options::default(), report));
         }
-        let patience = Patience::from_millis(0);
         let mut entered = self.enter(patience)?;
         if entered.in_group() {
             return Err(Error::InGroup("checking the object"));

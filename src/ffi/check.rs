@@ -109,7 +109,9 @@ pub type netshm_damage_fn = Option<
 /// @return NETSHM_OK, there is no damage, or the object is empty; NETSHM_E_CORRUPT, there is, the first one is told by
 ///         netshm_last_error(); the callback's negative answer; NETSHM_E_CALLBACK; NETSHM_E_IN_GROUP;
 ///         NETSHM_E_IN_CALLBACK, from an update of the same object; NETSHM_E_FORKED, in a child whose parent has a group
-///         open; NETSHM_E_TIMEOUT; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+///         open; NETSHM_E_TIMEOUT, others could not be kept out in the netshm_options.lock_timeout_ms that was given last
+///         with this handle of the object; NETSHM_E_DEADLOCK, only where somebody damages the object; NETSHM_E_BUSY;
+///         NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_check(
     o: *mut netshm_object,

@@ -198,8 +198,9 @@ pub(super) fn open((table, types): (HashTable, Types)) -> *mut netshm_hashtbl {
 ///         reading only; NETSHM_E_CORRUPT; NETSHM_E_KIND, the object holds something else;
 ///         NETSHM_E_UNSUPPORTED, something reserved was asked for; NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK and
 ///         NETSHM_E_FORKED, where a table would have to be made or re-initialised: this thread has a group on the object
-///         open, an update of it under way, or its parent's group; NETSHM_E_TIMEOUT; NETSHM_E_NO_SPACE,
-///         NETSHM_E_NO_MEMORY, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
+///         open, an update of it under way, or its parent's group; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK,
+///         only where somebody damages the object; NETSHM_E_NO_SPACE, NETSHM_E_NO_MEMORY, NETSHM_E_BUSY, NETSHM_E_INVALID,
+///         NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_hashtbl_manage(
     o: *mut netshm_object,

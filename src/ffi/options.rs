@@ -51,7 +51,9 @@ pub struct netshm_options {
     pub locking: u32,
     /// A hint, in bytes: at least 160 and divisible by 4. It is recorded and has no other effect. 0: 256.
     pub page_size: u32,
-    /// Longest wait for a lock through the new handle, in milliseconds. 0: no limit; negative: no waiting.
+    /// Longest wait for a lock through the new handle, in milliseconds. 0: no limit; negative: no waiting. Until another
+    /// table is managed by the same handle of the object, netshm_check(), netshm_roots() and netshm_root_drop() wait as long
+    /// with that; before any is, they wait without a limit.
     pub lock_timeout_ms: i32,
     /// Number of keys for which a new table has room from the beginning.
     pub init: u64,

@@ -41,7 +41,9 @@ pub struct netshm_root_info {
 /// @param out  Receives an array in one block with all its strings, to be freed by netshm_free(); NULL if there are none.
 /// @param n    Receives the number of tables.
 ///
-/// @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, a dead writer is in the way of a read-only handle;
+/// @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, a dead writer is in the way of a read-only handle, or
+///         somebody has been making or removing a table for longer than the netshm_options.lock_timeout_ms that was given
+///         last with this handle of the object; NETSHM_E_BUSY, the tables changed each time they were read;
 ///         NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_roots(
@@ -104,8 +106,10 @@ fn pack(all: &[TableInfo]) -> Result<*mut netshm_root_info, Error> {
 /// @param name  The name of the table.
 ///
 /// @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
-///         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_BUSY; NETSHM_E_INVALID;
-///         NETSHM_E_CLOSED.
+///         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_TIMEOUT,
+///         groups are open for longer than the netshm_options.lock_timeout_ms that was given last with this handle of the
+///         object; NETSHM_E_DEADLOCK, only where somebody damages the object; NETSHM_E_CORRUPT; NETSHM_E_NO_SPACE;
+///         NETSHM_E_NO_MEMORY; NETSHM_E_SYSTEM; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_root_drop(o: *mut netshm_object, name: *const c_char) -> c_int {
     guard(&["o", "name"], || {

@@ -126,7 +126,9 @@ impl ManageOptions {
         self.page_size = bytes;
         self
     }
-    /// Longest wait for a lock through this handle, in milliseconds: 0 no limit, negative no waiting.
+    /// Longest wait for a lock through this handle, in milliseconds: 0 no limit, negative no waiting. Until another table is
+    /// managed by the same [`Object`](super::Object), its [`check`](super::Object::check), [`tables`](super::Object::tables) and
+    /// [`drop_table`](super::Object::drop_table) wait as long; before any is, they wait without a limit.
     pub fn lock_timeout_ms(&mut self, ms: i32) -> &mut Self {
         self.lock_timeout_ms = ms;
         self
