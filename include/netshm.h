@@ -524,7 +524,11 @@ typedef struct netshm_options {
     uint32_t locking;
     /** A hint, in bytes: at least 160 and divisible by 4. It is recorded and has no other effect. 0: 256. */
     uint32_t page_size;
-    /** Longest wait for a lock through the new handle, in milliseconds. 0: no limit; negative: no waiting. */
+    /**
+     * Longest wait for a lock through the new handle, in milliseconds. 0: no limit; negative: no waiting. Until another
+     * table is managed by the same handle of the object, netshm_check(), netshm_roots() and netshm_root_drop() wait as long
+     * with that; before any is, they wait without a limit.
+     */
     int32_t lock_timeout_ms;
     /** Number of keys for which a new table has room from the beginning. */
     uint64_t init;
@@ -573,7 +577,9 @@ typedef struct netshm_root_info {
  * @param out  Receives an array in one block with all its strings, to be freed by netshm_free(); NULL if there are none.
  * @param n    Receives the number of tables.
  *
- * @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, a dead writer is in the way of a read-only handle;
+ * @return NETSHM_OK; NETSHM_E_CORRUPT; NETSHM_E_TIMEOUT, a dead writer is in the way of a read-only handle, or
+ *         somebody has been making or removing a table for longer than the netshm_options.lock_timeout_ms that was given
+ *         last with this handle of the object; NETSHM_E_BUSY, the tables changed each time they were read;
  *         NETSHM_E_NO_MEMORY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_roots(netshm_object *o,
@@ -588,8 +594,10 @@ int netshm_roots(netshm_object *o,
  * @param name  The name of the table.
  *
  * @return NETSHM_OK; NETSHM_E_NOT_FOUND; NETSHM_E_IN_GROUP; NETSHM_E_IN_CALLBACK, from an update of the same object;
- *         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_BUSY; NETSHM_E_INVALID;
- *         NETSHM_E_CLOSED.
+ *         NETSHM_E_FORKED, in a child whose parent has a group open; NETSHM_E_READ_ONLY; NETSHM_E_TIMEOUT,
+ *         groups are open for longer than the netshm_options.lock_timeout_ms that was given last with this handle of the
+ *         object; NETSHM_E_DEADLOCK, only where somebody damages the object; NETSHM_E_CORRUPT; NETSHM_E_NO_SPACE;
+ *         NETSHM_E_NO_MEMORY; NETSHM_E_SYSTEM; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_root_drop(netshm_object *o,
                      const char *name);
@@ -625,8 +633,9 @@ typedef struct netshm_type netshm_type;
  *         reading only; NETSHM_E_CORRUPT; NETSHM_E_KIND, the object holds something else;
  *         NETSHM_E_UNSUPPORTED, something reserved was asked for; NETSHM_E_IN_GROUP, NETSHM_E_IN_CALLBACK and
  *         NETSHM_E_FORKED, where a table would have to be made or re-initialised: this thread has a group on the object
- *         open, an update of it under way, or its parent's group; NETSHM_E_TIMEOUT; NETSHM_E_NO_SPACE,
- *         NETSHM_E_NO_MEMORY, NETSHM_E_BUSY, NETSHM_E_INVALID, NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
+ *         open, an update of it under way, or its parent's group; NETSHM_E_TIMEOUT; NETSHM_E_DEADLOCK,
+ *         only where somebody damages the object; NETSHM_E_NO_SPACE, NETSHM_E_NO_MEMORY, NETSHM_E_BUSY, NETSHM_E_INVALID,
+ *         NETSHM_E_CLOSED, NETSHM_E_SYSTEM.
  */
 int netshm_hashtbl_manage(netshm_object *o,
                           netshm_type *key,
@@ -2522,7 +2531,9 @@ typedef int (*netshm_damage_fn)(int what, int64_t offset, const char *text, void
  * @return NETSHM_OK, there is no damage, or the object is empty; NETSHM_E_CORRUPT, there is, the first one is told by
  *         netshm_last_error(); the callback's negative answer; NETSHM_E_CALLBACK; NETSHM_E_IN_GROUP;
  *         NETSHM_E_IN_CALLBACK, from an update of the same object; NETSHM_E_FORKED, in a child whose parent has a group
- *         open; NETSHM_E_TIMEOUT; NETSHM_E_BUSY; NETSHM_E_INVALID; NETSHM_E_CLOSED.
+ *         open; NETSHM_E_TIMEOUT, others could not be kept out in the netshm_options.lock_timeout_ms that was given last
+ *         with this handle of the object; NETSHM_E_DEADLOCK, only where somebody damages the object; NETSHM_E_BUSY;
+ *         NETSHM_E_INVALID; NETSHM_E_CLOSED.
  */
 int netshm_check(netshm_object *o,
                  uint32_t flags,
