@@ -171,14 +171,15 @@ pub(super) unsafe fn equal_words(from: *const AtomicU64, bytes: &[u8]) -> bool {
 }
 
 /// Copies bytes of which one side is shared, many at once, through the caches. The string instruction takes nearly twice
-/// as long where its destination does not begin on a line and has gone from the second-level cache.
+/// as long where its destination does not begin on a line and has gone from the second-level cache. Neither range need
+/// begin or end with a word, so that few bytes go by the string instruction as well: it takes no others.
 ///
 /// # Safety
 /// Both ranges must be valid and must not overlap.
 pub(super) unsafe fn copy_by_lines(from: *const u8, to: *mut u8, len: usize) {
     if len < LONG_BYTES {
         // SAFETY: by the caller's promise.
-        return unsafe { copy_much(from, to, len) };
+        return unsafe { copy_long(from, to, len) };
     }
     let head = to.align_offset(LINE);
     #[cfg(all(target_arch = "x86_64", not(miri)))]
@@ -489,7 +490,7 @@ pub(super) unsafe fn copy_more(from: *const u8, into: *mut u8, len: usize) {
 }
 
 /// # Safety
-/// As for `copy_more`.
+/// As for `copy_more`, and `from` must be a multiple of 8, padded to whole words.
 #[inline(always)]
 pub(super) unsafe fn copy_much(from: *const u8, into: *mut u8, len: usize) {
     if len >= LONG_BYTES {
@@ -552,6 +553,51 @@ mod tests {
                 assert_eq!(&into[at..at + len], &bytes[..len], "{len} bytes to {at}");
                 let around = into[..at].iter().chain(&into[at + len..]);
                 assert!(around.copied().all(|byte| byte == 0xee), "{len} bytes to {at}");
+            }
+        }
+    }
+
+    /// Memory of a known alignment with guards around what is to be written.
+    #[repr(align(64))]
+    struct Guarded([u8; 1024]);
+
+    /// Calls `write` with the address of byte `at`, and compares all bytes then.
+    fn assert_writes(at: usize, expected: &[u8], write: impl FnOnce(*mut u8)) {
+        let mut memory = Guarded([0xee; 1024]);
+        write(memory.0[at..].as_mut_ptr());
+        let end = at + expected.len();
+        assert!(memory.0[at..end] == *expected, "{} bytes to {at}", expected.len());
+        let mut around = memory.0[..at].iter().chain(&memory.0[end..]);
+        assert!(around.all(|byte| *byte == 0xee), "{} bytes to {at}", expected.len());
+    }
+
+    /// Goal: as above, of copies by lines, from where no word begins as well. Method: lengths around those where another
+    /// instruction takes over, and each alignment of both sides on a line; one that takes more than the bytes
+    /// is seen by Miri, by the compiler's checks of alignment, and by tests/slices_edges.rs.
+    #[test]
+    fn copies_by_lines_write_what_they_are_to_and_nothing_else() {
+        let bytes: Vec<u8> = (0..900u32).map(|i| (i * 7 + i / 256 + 1) as u8).collect();
+        let step = if cfg!(miri) { 7 } else { 1 };
+        let lengths = (0..30).chain(60..70).chain(250..264).chain(505..520).chain([575, 576, 577, 700]);
+        for len in lengths.step_by(step) {
+            for (to, from) in (0..64).step_by(step).zip([0, 1, 4, 12].into_iter().cycle()) {
+                let expected = &bytes[from..from + len];
+                // SAFETY: both sides have so many bytes.
+                assert_writes(to, expected, |to| unsafe { copy_by_lines(expected.as_ptr(), to, len) });
+            }
+        }
+    }
+
+    /// Goal: the same of words of one value. Method: each number of words up to some lines, from each word of a line on.
+    #[test]
+    fn words_are_filled_and_nothing_else() {
+        for words in 0..40 {
+            for first in 0..8 {
+                for value in [0, u64::MAX, 0x0102_0304_0506_0708] {
+                    let expected = value.to_le_bytes().repeat(words);
+                    // SAFETY: there are so many words.
+                    assert_writes(8 * first, &expected, |to| unsafe { fill_words(to, words, value) });
+                }
             }
         }
     }

@@ -156,14 +156,15 @@ impl Segment {
         unsafe { self.view().copy_out(at, into, len) };
     }
 
-    /// The same for a part of a slice.
+    /// The same for a part of a slice. It must begin at a multiple of 8, and lie inside with its last word.
     ///
     /// # Safety
     /// `into` must be valid for writing `len` bytes.
     pub(crate) unsafe fn copy_out_by_lines(&self, at: Offset, into: *mut u8, len: usize) {
-        debug_assert!(self.contains(at, len as u64));
+        debug_assert!(at.0 % 8 == 0 && self.contains(at, len.next_multiple_of(8) as u64));
+        let from = self.view().address(at);
         // SAFETY: by the caller's promise.
-        unsafe { copy_by_lines(self.view().address(at), into, len) };
+        unsafe { if len < LONG_BYTES { copy_much(from, into, len) } else { copy_by_lines(from, into, len) } }
     }
 
     /// Are the bytes at `at`, a range inside of the object, these?
