@@ -80,7 +80,7 @@ pub(crate) fn write(
     if !is_inside || targets.iter().any(|t| t.seen.roots_version != version) {
         return None;
     }
-    make_room(w, targets.iter().map(log_words).sum(), chunks)?;
+    make_room(w, targets.iter().map(|target| log_words(g, target)).sum(), chunks)?;
     let mut held = Held::new();
     let replaced = targets.iter().filter(|target| !target.is_in_place).count();
     kept::peek_blocks(w, class, replaced, &mut held)?;
@@ -154,9 +154,10 @@ fn remember(w: &mut Writer, table: &TableView, g: &Geometry, targets: &Targets, 
 }
 
 /// Most words of log that a part needs.
-fn log_words(target: &Target) -> u64 {
+fn log_words(g: &Geometry, target: &Target) -> u64 {
+    let count = target.part.count;
     match target.is_in_place {
-        true => 2 + target.part.count / 64 + 2 + MOST_IN_PLACE / 8 + 1,
+        true => 2 + count / 64 + 2 + count * g.stride / 8 + 1,
         false => 4,
     }
 }
