@@ -361,6 +361,11 @@ fn one_object(random: &mut Random, little: bool, steps: u64) -> u64 {
         options.max_bytes(2_600_000);
     }
     let hands = Hands::new(scratch.name(), kind, &options);
+    if little {
+        let stored =
+            (1000..).take_while(|key| hands.make(Change::Long(*key, true), *key).is_ok()).count() as u64;
+        (1000..1000 + stored / 6).for_each(|key| hands.make(Change::Long(key, false), 0).expect("removes"));
+    }
     let model = vec![0; (kind.length() * kind.bytes) as usize];
     let mut world = World { name: scratch.name().clone(), hands, options, model, full: 0 };
     let favourites: Vec<Range> = (0..3).map(|_| Range::any(&kind, random)).collect();
