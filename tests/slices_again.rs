@@ -456,7 +456,7 @@ fn short_slices_over_a_border_take_no_memory() {
         a.write(first, &vec![2; 8 * count]).expect("writes");
         assert_eq!(in_use(), before, "{count} elements from {first}");
     }
-    a.write(2013 - 192, &vec![3; 8 * 384]).expect("writes");
+    a.write(2013 - 192, &[3; 8 * 384]).expect("writes");
     assert_eq!(in_use(), before + 1, "a log of more words than the slot has room for");
 }
 
