@@ -64,6 +64,11 @@ fn write_long(a: &Array) {
     a.write(20 * CHUNK - 7, &slice(1, LONG * CHUNK)).expect("writes");
 }
 
+/// Writes what a slice finds that is written again.
+fn write_before(a: &Array) {
+    a.write(CHUNK / 2 + 9, &slice(77, 2 * CHUNK - 20)).expect("writes");
+}
+
 /// Does this thread keep the blocks of a long slice?
 fn keeps_blocks(name: &Name) -> bool {
     let object = OpenOptions::new().open(name).expect("opens");
@@ -99,6 +104,18 @@ fn scenarios() -> Vec<Scenario> {
             name: "slice over chunks that exist",
             step: |a| a.write(CHUNK / 2, &slice(1, 2 * CHUNK)).expect("writes"),
             stride: 1,
+        },
+        // Each with blocks that hold already what the slice leaves of its chunks.
+        Scenario {
+            name: "slice over chunks written before",
+            step: |a| a.write(CHUNK / 2, &slice(1, 2 * CHUNK)).expect("writes"),
+            stride: 1,
+        },
+        // As much as goes to its place, in two chunks: the log needs an extension.
+        Scenario {
+            name: "two parts in place",
+            step: |a| a.write(2 * CHUNK - 192, &slice(1, 384)).expect("writes"),
+            stride: 11,
         },
         // So many that some have their bucket in common.
         Scenario {
@@ -153,6 +170,9 @@ impl Prepared {
         if scenario.name.contains("in turn") {
             write_long(&a);
         }
+        if scenario.name.contains("written before") {
+            write_before(&a);
+        }
         let before = dump(&a);
         drop(a);
         let snapshot = Snapshot::take(&scratch);
@@ -175,6 +195,10 @@ fn victim(p: &Prepared, name: &Name, shared: &Shared, k: u64) -> ! {
     if p.scenario.name.contains("in turn") {
         (0..2).for_each(|_| write_long(&a));
         assert!(keeps_blocks(name));
+    }
+    if p.scenario.name.contains("written before") {
+        // Whoever writes it for the second time finds the blocks of the first time.
+        (0..2).for_each(|_| write_before(&a));
     }
     inject::arm(k);
     (p.scenario.step)(&a);
