@@ -172,11 +172,21 @@ pub(super) unsafe fn equal_words(from: *const AtomicU64, bytes: &[u8]) -> bool {
 
 /// Copies bytes of which one side is shared, many at once, through the caches. The string instruction takes nearly twice
 /// as long where its destination does not begin on a line and has gone from the second-level cache. Neither range need
-/// begin or end with a word, so that few bytes go by the string instruction as well: it takes no others.
+/// begin or end with a word: no other bytes are taken.
 ///
 /// # Safety
 /// Both ranges must be valid and must not overlap.
 pub(super) unsafe fn copy_by_lines(from: *const u8, to: *mut u8, len: usize) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    if (LINE..LONG_BYTES).contains(&len) {
+        // The last line may copy some bytes again.
+        let last = len - LINE;
+        for at in (0..last).step_by(LINE).chain([last]) {
+            // SAFETY: by the caller's promise; the line lies inside of both ranges.
+            unsafe { copy_line(from.add(at), to.add(at)) };
+        }
+        return;
+    }
     if len < LONG_BYTES {
         // SAFETY: by the caller's promise.
         return unsafe { copy_long(from, to, len) };
