@@ -6,6 +6,7 @@ use crate::group;
 use crate::hashtbl::HashTable;
 use crate::txn;
 use crate::txn::cursor::{Batch, Binding, Part, Position, attempt, read_under_gate};
+use crate::txn::fast_walk::{Ahead, copy_bucket};
 use std::borrow::Cow;
 
 /// A walk over a table; see [`Bindings`](crate::Bindings) for what it sees.
@@ -13,6 +14,7 @@ pub(crate) struct Cursor<'t> {
     table: Cow<'t, HashTable>,
     part: Part,
     position: Position,
+    ahead: Ahead,
     /// The bucket read last.
     bindings: Batch,
     failed: bool,
@@ -30,12 +32,13 @@ impl<'t> Cursor<'t> {
     }
 
     fn over(table: Cow<'t, HashTable>, part: Part) -> Cursor<'t> {
-        Cursor { table, part, position: Position::START, bindings: Batch::default(), failed: false }
+        let (position, ahead, bindings) = (Position::START, Ahead::default(), Batch::default());
+        Cursor { table, part, position, ahead, bindings, failed: false }
     }
 
-    /// Reads the next bucket that is not empty.
+    /// Reads buckets, the next one not the short way, until there is a binding.
     fn fill(&mut self) -> Result<()> {
-        while self.bindings.is_used_up() && !self.position.is_end() {
+        while !self.position.is_end() {
             let read = match self.table.table.group_is_open() {
                 Ok(true) => self.read_in_group(),
                 Ok(false) => self.read_alone(),
@@ -49,8 +52,42 @@ impl<'t> Cursor<'t> {
                     return Err(e);
                 }
             }
+            if self.read_quickly() {
+                break;
+            }
         }
         Ok(())
+    }
+
+    /// Reads buckets the short way until there is a binding. False: none is left, or a group is open, or the next bucket has
+    /// something unusual.
+    #[inline(never)]
+    fn read_quickly(&mut self) -> bool {
+        match self.part {
+            Part::Bindings => self.read_buckets::<true>(),
+            Part::Keys => self.read_buckets::<false>(),
+        }
+    }
+
+    #[inline(always)]
+    fn read_buckets<const VALUES: bool>(&mut self) -> bool {
+        let engine: &Engine = &self.table.table.engine;
+        let view = &self.table.table.view;
+        while self.bindings.is_used_up() {
+            if self.position.is_end() || engine.groups.any_open() {
+                return false;
+            }
+            let (ahead, into) = (&mut self.ahead, &mut self.bindings);
+            match copy_bucket::<VALUES>(&engine.segment, view, ahead, self.position, into) {
+                Some(position) => self.position = position,
+                None => {
+                    // It was not validated.
+                    self.bindings.clear();
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     fn read_in_group(&mut self) -> Result<Position> {
@@ -101,19 +138,40 @@ impl Cursor<'static> {
 }
 
 impl Cursor<'_> {
+    /// The next binding, if it has been read or can be read the short way. There is nothing that could panic.
+    #[inline(always)]
+    pub(crate) fn advance_quickly(&mut self) -> Option<Binding<'_>> {
+        if self.is_ready() { self.bindings.take() } else { None }
+    }
+
+    /// Is there a binding, perhaps because the next bucket can be read the short way?
+    #[inline(always)]
+    fn is_ready(&mut self) -> bool {
+        !self.bindings.is_used_up() || !self.failed && self.read_quickly()
+    }
+
     /// Moves to the next binding, which is there until the next call.
+    #[inline(always)]
     pub(crate) fn advance(&mut self) -> Option<Result<Binding<'_>>> {
-        if self.failed {
-            return None;
-        }
-        if self.bindings.is_used_up() {
-            if let Err(e) = self.fill() {
-                // A failed walk would miss bindings if it went on; a time-out may be tried again.
-                self.failed = !matches!(e, Error::Timeout { .. } | Error::InCallback);
+        if !self.is_ready() {
+            if let Some(e) = self.read_next() {
                 return Some(Err(e));
             }
         }
         self.bindings.take().map(Ok)
+    }
+
+    /// Reads what comes next, if the walk goes on.
+    #[cold]
+    #[inline(never)]
+    fn read_next(&mut self) -> Option<Error> {
+        if self.failed {
+            return None;
+        }
+        let e = self.fill().err()?;
+        // A failed walk would miss bindings if it went on; a time-out may be tried again.
+        self.failed = !matches!(e, Error::Timeout { .. } | Error::InCallback);
+        Some(e)
     }
 }
 

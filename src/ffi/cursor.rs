@@ -2,6 +2,7 @@
 
 use super::call::{Fault, Outcome, guard, out, out_or_null};
 use super::callback::{call_back, goes_on};
+use super::error::NETSHM_OK;
 use super::handle::{self, Noun, magic};
 use super::hashtbl::{check_raw, kept, kept_key, netshm_hashtbl, netshm_slice};
 use crate::cursor::Cursor;
@@ -9,8 +10,10 @@ use crate::error::Error;
 use crate::hashtbl::HashTable;
 use crate::txn::cursor::{Binding, Part};
 use crate::typed::Types;
+use std::cell::UnsafeCell;
 use std::ffi::{c_int, c_void};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Answer of a callback: that is enough. So does every unknown answer that is not negative.
 #[allow(dead_code)] // for C only
@@ -98,12 +101,60 @@ pub struct netshm_cursor {
 }
 
 /// What is behind a cursor's handle.
-pub(super) struct Body(Mutex<Walk>);
+pub(super) struct Body {
+    /// A call is using the walk. Not a mutex, whose way back costs as much as its way in: nobody ever waits.
+    in_use: AtomicBool,
+    walk: UnsafeCell<Walk>,
+}
+
+// SAFETY: the walk, which may move between threads, is reached by whoever has set the flag only.
+unsafe impl Sync for Body where Walk: Send {}
 
 struct Walk {
     cursor: Cursor<'static>,
     part: Part,
+    /// What the cursor shows is of raw bytes.
+    is_raw: bool,
     types: Types,
+}
+
+/// A walk that this call alone is using.
+struct InUse<'a>(&'a Body);
+
+impl Body {
+    fn new(walk: Walk) -> Body {
+        Body { in_use: AtomicBool::new(false), walk: UnsafeCell::new(walk) }
+    }
+
+    /// The walk, if no other call is using it.
+    #[inline(always)]
+    fn try_use(&self) -> Option<InUse<'_>> {
+        if self.in_use.swap(true, Ordering::Acquire) { None } else { Some(InUse(self)) }
+    }
+}
+
+impl Drop for InUse<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.in_use.store(false, Ordering::Release);
+    }
+}
+
+impl Deref for InUse<'_> {
+    type Target = Walk;
+    #[inline(always)]
+    fn deref(&self) -> &Walk {
+        // SAFETY: this call has set the flag, and takes it back when it is through.
+        unsafe { &*self.0.walk.get() }
+    }
+}
+
+impl DerefMut for InUse<'_> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Walk {
+        // SAFETY: as above.
+        unsafe { &mut *self.0.walk.get() }
+    }
 }
 
 impl Noun for netshm_cursor {
@@ -137,9 +188,11 @@ pub unsafe extern "C" fn netshm_cursor_open(
         // SAFETY: the header asks for a handle.
         let body = unsafe { handle::body(1, t) }?;
         let cursor = Cursor::owning(body.table.clone(), part);
-        let walk = Walk { cursor, part, types: body.types.clone() };
+        let types = body.types.clone();
+        let is_raw = check_shown(&types, part).is_ok();
+        let walk = Walk { cursor, part, is_raw, types };
         // SAFETY: the header asks for a valid place.
-        unsafe { place.put(handle::open::<netshm_cursor>(Body(Mutex::new(walk)))) };
+        unsafe { place.put(handle::open::<netshm_cursor>(Body::new(walk))) };
         Ok(())
     })
 }
@@ -160,36 +213,81 @@ pub unsafe extern "C" fn netshm_cursor_next(
     key: *mut netshm_slice,
     val: *mut netshm_slice,
 ) -> c_int {
+    // SAFETY: the header asks for a handle, and for valid places or NULL.
+    if unsafe { next_quickly(c, key, val) } {
+        return NETSHM_OK;
+    }
+    // SAFETY: as above.
+    unsafe { next_any(c, key, val) }
+}
+
+/// The short way: the next binding, if nothing is unusual. False: the cursor has not moved.
+///
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn next_quickly(c: *mut netshm_cursor, key: *mut netshm_slice, val: *mut netshm_slice) -> bool {
+    // There is nothing that can panic, and no guard.
+    #[cfg(feature = "inject")]
+    if super::inject::is_armed() {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    let Some(mut walk) = unsafe { handle::peek(c) }.and_then(Body::try_use) else { return false };
+    if !walk.is_raw {
+        return false;
+    }
+    let part = walk.part;
+    let Some(binding) = walk.cursor.advance_quickly() else { return false };
+    // SAFETY: the caller's promise.
+    unsafe { show(binding, part, key, val) };
+    true
+}
+
+/// The general way.
+///
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe fn next_any(c: *mut netshm_cursor, key: *mut netshm_slice, val: *mut netshm_slice) -> c_int {
     guard(&["c", "key", "val"], || {
         // SAFETY: the header asks for a handle.
         let mut walk = unsafe { walking(c) }?;
-        check_raw("a key of raw bytes", &walk.types.key)?;
-        if walk.part == Part::Bindings {
-            check_raw("a value of raw bytes", &walk.types.value)?;
-        }
+        check_shown(&walk.types, walk.part)?;
         let part = walk.part;
         let binding = walk.cursor.advance().transpose()?.ok_or(Fault::Core(Error::NotFound))?;
         // SAFETY: the header asks for valid places or NULL.
-        unsafe {
-            out_or_null(key).put(slice(binding.key));
-            let value = if part == Part::Bindings { slice(binding.value) } else { NOTHING };
-            out_or_null(val).put(value);
-        }
+        unsafe { show(binding, part, key, val) };
         Ok(())
     })
+}
+
+/// Is what a cursor shows of raw bytes?
+fn check_shown(types: &Types, part: Part) -> Outcome {
+    check_raw("a key of raw bytes", &types.key)?;
+    if part == Part::Bindings { check_raw("a value of raw bytes", &types.value) } else { Ok(()) }
+}
+
+/// # Safety
+/// Both must be valid places or NULL.
+#[inline(always)]
+unsafe fn show(binding: Binding<'_>, part: Part, key: *mut netshm_slice, val: *mut netshm_slice) {
+    let value = if part == Part::Bindings { slice(binding.value) } else { NOTHING };
+    // SAFETY: the caller's promise.
+    unsafe {
+        out_or_null(key).put(slice(binding.key));
+        out_or_null(val).put(value);
+    }
 }
 
 /// A cursor in use by this call.
 ///
 /// # Safety
 /// As for `handle::body`.
-unsafe fn walking<'a>(c: *mut netshm_cursor) -> Outcome<MutexGuard<'a, Walk>> {
+unsafe fn walking<'a>(c: *mut netshm_cursor) -> Outcome<InUse<'a>> {
     // SAFETY: the caller's promise.
-    match unsafe { handle::body(1, c) }?.0.try_lock() {
-        Ok(walk) => Ok(walk),
-        Err(TryLockError::Poisoned(walk)) => Ok(walk.into_inner()),
-        Err(TryLockError::WouldBlock) => Err(Fault::Core(Error::Busy("another thread is using the cursor"))),
-    }
+    let walk = unsafe { handle::body(1, c) }?.try_use();
+    walk.ok_or(Fault::Core(Error::Busy("another thread is using the cursor")))
 }
 
 /// Moves a cursor to the next binding and hands it, encoded, to `take`.
@@ -202,7 +300,7 @@ pub(super) unsafe fn next_binding(
 ) -> Outcome {
     // SAFETY: the caller's promise.
     let mut walk = unsafe { walking(c) }?;
-    let Walk { cursor, part, types } = &mut *walk;
+    let Walk { cursor, part, types, .. } = &mut *walk;
     let binding = cursor.advance().transpose()?.ok_or(Fault::Core(Error::NotFound))?;
     Ok(take(binding, types, *part)?)
 }

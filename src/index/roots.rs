@@ -55,6 +55,15 @@ impl Hint {
         let i = hash & self.mask;
         if i >= self.expected { i & (self.mask >> 1) } else { i }
     }
+
+    /// The bucket where a hash is at home, and its level, if the buckets that are expected are born, and no others.
+    #[inline(always)]
+    pub(crate) fn home(&self, hash: u64) -> (u64, u32) {
+        let half = self.mask >> 1;
+        let partner = (hash & half) | (self.mask ^ half);
+        let of_partners = if partner < self.expected { self.mask } else { half };
+        (hash & of_partners, of_partners.trailing_ones())
+    }
 }
 
 impl Roots {
@@ -272,6 +281,27 @@ impl Roots {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    /// Goal: a hint says where keys are at home, and at which level, in a table that has grown as it should. Method: all
+    /// hashes of a small table, bucket by bucket split.
+    #[test]
+    fn homes_are_where_splits_have_put_them() {
+        let roots = Roots::new(Identity::unnamed());
+        roots.ready.store(1 << 10, Ordering::Relaxed);
+        let mut levels = vec![6; 64];
+        while levels.len() <= 300 {
+            roots.set_expected(levels.len() as u64);
+            for hash in 0..1u64 << 10 {
+                let (index, level) = roots.hint().home(hash);
+                assert_eq!(level, levels[index as usize], "{hash} of {}", levels.len());
+                assert_eq!(index, hash & mask(level), "{hash} of {}", levels.len());
+                assert_eq!(index, roots.guess(hash));
+            }
+            let ancestor = crate::format::bucket::ancestor(levels.len() as u64) as usize;
+            levels[ancestor] += 1;
+            levels.push(levels[ancestor]);
+        }
+    }
 
     /// Goal: what was heard of a table is not believed of another one, which a refresh finds in its place. Method: a
     /// thread hears of many buckets in the middle of what a refresh does.

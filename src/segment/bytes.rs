@@ -489,6 +489,36 @@ pub(super) unsafe fn copy_few(from: *const AtomicU64, into: *mut u8, len: usize)
     }
 }
 
+/// Copies whole units of 16 bytes of the object's bytes.
+///
+/// # Safety
+/// Both ranges must be valid; `from` is a multiple of 16.
+#[inline(always)]
+pub(super) unsafe fn copy_units(from: *const u8, into: *mut u8, len: usize) {
+    if len >= LONG_BYTES {
+        // SAFETY: by the caller's promise.
+        return unsafe { copy_by_lines(from, into, len) };
+    }
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: every unit lies inside of both ranges.
+    unsafe {
+        let (mut from, mut into, mut left) = (from, into, len);
+        while left >= LINE {
+            copy_line(from, into);
+            (from, into, left) = (from.add(LINE), into.add(LINE), left - LINE);
+        }
+        while left != 0 {
+            into.cast::<sixteen::Bytes>().write_unaligned(sixteen::load_shared_at::<0>(from));
+            (from, into, left) = (from.add(16), into.add(16), left - 16);
+        }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    // SAFETY: as above.
+    unsafe {
+        copy_words(from.cast(), into, len);
+    }
+}
+
 /// Copies more than [`SHORT_BYTES`] of the object's bytes.
 ///
 /// # Safety
@@ -569,11 +599,11 @@ mod tests {
 
     /// Memory of a known alignment with guards around what is to be written.
     #[repr(align(64))]
-    struct Guarded([u8; 1024]);
+    struct Guarded([u8; 4096]);
 
     /// Calls `write` with the address of byte `at`, and compares all bytes then.
     fn assert_writes(at: usize, expected: &[u8], write: impl FnOnce(*mut u8)) {
-        let mut memory = Guarded([0xee; 1024]);
+        let mut memory = Guarded([0xee; 4096]);
         write(memory.0[at..].as_mut_ptr());
         let end = at + expected.len();
         assert!(memory.0[at..end] == *expected, "{} bytes to {at}", expected.len());
@@ -586,9 +616,10 @@ mod tests {
     /// is seen by Miri, by the compiler's checks of alignment, and by tests/slices_edges.rs.
     #[test]
     fn copies_by_lines_write_what_they_are_to_and_nothing_else() {
-        let bytes: Vec<u8> = (0..900u32).map(|i| (i * 7 + i / 256 + 1) as u8).collect();
+        let bytes: Vec<u8> = (0..3000u32).map(|i| (i * 7 + i / 256 + 1) as u8).collect();
         let step = if cfg!(miri) { 7 } else { 1 };
-        let lengths = (0..30).chain(60..70).chain(250..264).chain(505..520).chain([575, 576, 577, 700]);
+        let lengths =
+            (0..30).chain(60..70).chain(250..264).chain([700]).chain(LONG_BYTES - 7..LONG_BYTES + 70);
         for len in lengths.step_by(step) {
             for (to, from) in (0..64).step_by(step).zip([0, 1, 4, 12].into_iter().cycle()) {
                 let expected = &bytes[from..from + len];
@@ -608,6 +639,25 @@ mod tests {
                     // SAFETY: there are so many words.
                     assert_writes(8 * first, &expected, |to| unsafe { fill_words(to, words, value) });
                 }
+            }
+        }
+    }
+
+    /// The same for whole units, by whichever way they are copied.
+    #[test]
+    fn units_are_copied_and_nothing_beside_them() {
+        const MOST: usize = LONG_BYTES + 128;
+        let words: Vec<u64> = (1..=MOST as u64 / 8).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let from: Vec<AtomicU64> = words.into_iter().map(AtomicU64::new).collect();
+        for len in (0..=MOST).step_by(16) {
+            for at in [0, 3, 8, 16] {
+                let mut into = vec![0xee; MOST + 32];
+                // SAFETY: both sides have so many bytes.
+                unsafe { copy_units(from.as_ptr().cast(), into.as_mut_ptr().add(at), len) };
+                assert_eq!(&into[at..at + len], &bytes[..len], "{len} bytes to {at}");
+                let around = into[..at].iter().chain(&into[at + len..]);
+                assert!(around.copied().all(|byte| byte == 0xee), "{len} bytes to {at}");
             }
         }
     }

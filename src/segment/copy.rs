@@ -6,8 +6,8 @@
 use super::bytes::*;
 use super::view::{Block, View};
 use super::{Segment, hook};
-use crate::format::Offset;
 use crate::format::record::{PUNCHABLE_BYTES, SHORT_HEADER_BYTES};
+use crate::format::{Offset, UNIT_BYTES};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 impl View<'_> {
@@ -21,6 +21,19 @@ impl View<'_> {
         let from = self.address(at);
         // SAFETY: both ranges are valid, by the caller's promise.
         unsafe { if len <= SHORT_BYTES { copy_short(from, into, len) } else { copy_more(from, into, len) } };
+    }
+
+    /// The same for whole units of 16 bytes at a multiple of 16.
+    ///
+    /// # Safety
+    /// As for `copy_out`.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_units_out(&self, at: Offset, into: *mut u8, len: usize) {
+        debug_assert!(
+            at.0 % UNIT_BYTES == 0 && len as u64 % UNIT_BYTES == 0 && self.contains(at, len as u64)
+        );
+        // SAFETY: both ranges are valid, by the caller's promise.
+        unsafe { copy_units(self.address(at), into, len) };
     }
 
     /// The same, unless the range may lie in pages that were given back to the system: then it answers false.

@@ -15,6 +15,12 @@ impl View<'_> {
         }
     }
 
+    /// Asks for the line of whatever offset. If it is not one of the object that costs time and does no harm.
+    #[inline(always)]
+    pub(crate) fn prefetch_anything(&self, at: Offset) {
+        fetch(self.address(at));
+    }
+
     /// Asks for the last line of `len` bytes that are about to be changed. A line that is not there does no harm.
     #[inline(always)]
     pub(crate) fn prefetch_last_for_writing(&self, at: Offset, len: u64) {

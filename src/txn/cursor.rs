@@ -7,15 +7,13 @@
 
 use super::{TableView, ops};
 use crate::error::{Damage, Error, Result};
-use crate::format::Offset;
-use crate::format::bucket::{self, entry_record, level_of, mask};
-use crate::format::bucket::{Link, W_ENTRY, W_LINK};
+use crate::format::bucket::{self, Link, MAX_LEVEL, W_LINK, entry_record, level_of, mask};
 use crate::format::lock_word::LockWord;
 use crate::format::record::{PIECE_BYTES, PUNCHABLE_BYTES, Shape};
 use crate::format::root;
+use crate::format::{Offset, UNIT_BYTES};
 use crate::index::chain;
 use crate::index::find::Obstacle;
-use crate::index::roots::Roots;
 use crate::segment::Segment;
 use crate::segment::view::View;
 use crate::writer::{Words, Writer};
@@ -37,28 +35,82 @@ pub(crate) struct Batch {
     taken: usize,
 }
 
+/// Memory that is asked for at first.
+const LEAST_BYTES: usize = 2048;
 /// Memory that is kept for the next bucket.
 const KEPT_BYTES: usize = 1 << 20;
 
 impl Batch {
+    #[inline(always)]
     pub(crate) fn clear(&mut self) {
         if self.bytes.capacity() > KEPT_BYTES {
-            self.bytes = Vec::new();
+            self.give_back();
         }
         self.bytes.clear();
         self.places.clear();
         self.taken = 0;
     }
 
+    #[cold]
+    #[inline(never)]
+    fn give_back(&mut self) {
+        self.bytes = Vec::new();
+    }
+
+    #[inline(always)]
     pub(crate) fn is_used_up(&self) -> bool {
         self.taken == self.places.len()
     }
 
     /// The next binding.
+    #[inline(always)]
     pub(crate) fn take(&mut self) -> Option<Binding<'_>> {
         let (key, value) = self.places.get(self.taken)?;
+        let binding = Binding { key: self.bytes.get(key.clone())?, value: self.bytes.get(value.clone())? };
         self.taken += 1;
-        Some(Binding { key: &self.bytes[key.clone()], value: &self.bytes[value.clone()] })
+        Some(binding)
+    }
+
+    /// Bytes of the last binding.
+    #[inline(always)]
+    pub(crate) fn last_bytes(&self) -> Option<u64> {
+        self.places.last().map(|(key, value)| (key.len() + value.len()) as u64)
+    }
+
+    /// Appends the binding whose key and value, `len` bytes with what is between them, begin at `at`, a multiple of 16; or,
+    /// with no value, its key alone. The range lies inside of the object. None: there is no memory.
+    #[inline(always)]
+    pub(crate) fn append_body(
+        &mut self,
+        view: View<'_>,
+        at: Offset,
+        len: usize,
+        key_len: usize,
+        value: Option<usize>,
+    ) -> Option<()> {
+        let start = self.bytes.len();
+        let whole = (len + UNIT_BYTES as usize - 1) & !(UNIT_BYTES as usize - 1);
+        if self.bytes.capacity() - start < whole || self.places.len() == self.places.capacity() {
+            self.make_room(whole)?;
+        }
+        let value = value.map_or(0..0, |at| start + at..start + len);
+        // SAFETY: there is room for whole units, which are written before they count, and for a place; that the range lies
+        // inside of the object was checked.
+        unsafe {
+            view.copy_units_out(at, self.bytes.as_mut_ptr().add(start), whole);
+            self.bytes.set_len(start + whole);
+            let n = self.places.len();
+            self.places.as_mut_ptr().add(n).write((start..start + key_len, value));
+            self.places.set_len(n + 1);
+        }
+        Some(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_room(&mut self, len: usize) -> Option<()> {
+        self.places.try_reserve(1).ok()?;
+        self.bytes.try_reserve(len.max(LEAST_BYTES)).ok()
     }
 
     /// Appends bytes. `copy` gets a place where `len` bytes may be written, and writes all of them unless it fails.
@@ -76,37 +128,38 @@ impl Batch {
     }
 }
 
-/// A position between buckets; none at the end.
+/// A position between buckets: the hash, as far as its low bits go, of the next bucket to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Position(Option<u64>);
+pub(crate) struct Position(u64);
 
 impl Position {
-    pub(crate) const START: Position = Position(Some(0));
+    pub(crate) const START: Position = Position(0);
+    /// No position has bits beyond those of the highest level.
+    const END: Position = Position(u64::MAX);
 
-    pub(crate) fn is_end(self) -> bool {
-        self.0.is_none()
-    }
-
-    /// The hash, as far as its low bits go, of the next bucket to read.
-    fn hash(self) -> u64 {
-        self.0.unwrap_or(0).reverse_bits()
-    }
-
-    /// Behind the bucket of this level that holds the position.
-    fn after(self, level: u32) -> Position {
-        self.ahead(level, 1)
-    }
-
-    /// The same, so many buckets of this level further on.
     #[inline(always)]
-    fn ahead(self, level: u32, buckets: u64) -> Position {
-        let Some(at) = self.0 else { return self };
-        if level == 0 {
-            return Position(None);
+    pub(crate) fn is_end(self) -> bool {
+        self == Position::END
+    }
+
+    #[inline(always)]
+    pub(super) fn hash(self) -> u64 {
+        self.0
+    }
+
+    /// Behind the bucket of this level that holds the position: one more in the order of reversed bits. The bits of the
+    /// bucket's number, from the highest on, are flipped until one becomes 1.
+    #[inline(always)]
+    pub(super) fn after(self, level: u32) -> Position {
+        if level == 0 || level > MAX_LEVEL || self.is_end() {
+            return Position::END;
         }
-        let width = 1u64 << (64 - level);
-        let way = width.checked_mul(buckets);
-        Position(way.and_then(|way| (at & !(width - 1)).checked_add(way)))
+        let bits = self.0 << (64 - level);
+        if bits == u64::MAX << (64 - level) {
+            return Position::END;
+        }
+        let flipped = u64::MAX << (63 - bits.leading_ones());
+        Position((bits ^ flipped) >> (64 - level))
     }
 }
 
@@ -143,10 +196,12 @@ pub(crate) fn attempt(
                     if home >= roots.ready() {
                         return Err(Obstacle::Stale);
                     }
+                    roots.expect(home + 1);
                     index = home;
                     continue;
                 }
-                look_ahead(segment.view(), roots, position, level);
+                // The bucket's last split has made its partner, which whoever goes by the hint should expect.
+                roots.expect((index | 1 << level.saturating_sub(1)) + 1);
                 into.clear();
                 let unchanged = || {
                     segment.fence_acquire();
@@ -212,35 +267,6 @@ pub(crate) fn read_under_gate(
         }
     }
     Err(Error::corrupt(Damage::Level, roots.root()))
-}
-
-/// So many buckets ahead their records are fetched, and so many ahead the buckets themselves: what they hold has to be
-/// there by the time when it says which records to fetch.
-const RECORDS_AHEAD: u64 = 2;
-const BUCKETS_AHEAD: u64 = 6;
-
-/// Brings what later steps will read into the cache, so that the misses overlap. Levels are mostly alike; a wrong guess
-/// costs nothing but time.
-#[inline(always)]
-fn look_ahead(view: View<'_>, roots: &Roots, here: Position, level: u32) {
-    let line_at = |position: Position| roots.expected_bucket(roots.guess(position.hash()));
-    let far = here.ahead(level, BUCKETS_AHEAD);
-    if !far.is_end() {
-        view.prefetch(line_at(far));
-    }
-    let near = here.ahead(level, RECORDS_AHEAD);
-    if near.is_end() {
-        return;
-    }
-    let Some(line) = view.aligned_line(line_at(near)) else { return };
-    for n in W_ENTRY..W_ENTRY + bucket::ENTRIES {
-        let record = entry_record(line.load(n as usize));
-        if !record.is_none() {
-            view.prefetch(record);
-            view.prefetch(record.add(bucket::LINE_BYTES));
-        }
-    }
-    view.prefetch(Link(line.load(W_LINK as usize)).next());
 }
 
 /// Copies a range to private memory; before each piece, `unchanged` says whether it is still in use. The range was

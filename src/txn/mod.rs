@@ -6,8 +6,8 @@
 //! - [`ops`]: operations of the hash table, as parts of a transaction.
 //! - [`array`]: operations of arrays.
 //! - [`chunk`]: making a chunk of an array anew.
-//! - [`fast`], [`fast_update`], [`fast_split`], [`fast_array`], [`fast_slice`], [`in_group`]: the short ways of what
-//!   happens most.
+//! - [`fast`], [`fast_update`], [`fast_split`], [`fast_array`], [`fast_slice`], [`fast_walk`], [`in_group`]: the short ways
+//!   of what happens most.
 //! - [`stack`]: changing any binding of a key, not only the newest.
 //! - [`growth`]: splitting, and memory for buckets.
 //! - [`lifecycle`]: making, emptying and sweeping tables.
@@ -23,6 +23,7 @@ pub(crate) mod fast_array;
 pub(crate) mod fast_slice;
 mod fast_split;
 pub(crate) mod fast_update;
+pub(crate) mod fast_walk;
 pub(crate) mod growth;
 pub(crate) mod in_group;
 pub(crate) mod lifecycle;
