@@ -4,6 +4,9 @@
  *
  * The index of the other side: lines of six numbers of records, as full as our buckets, the records in the order in
  * which they were added, so that both meet them at random. Both copy key and value out.
+ *
+ * What a walk cannot do without is shown beside it: the same lines and records in the order of reversed bits, asked for
+ * as long before as our walk asks for them, and without checks.
  */
 #define _GNU_SOURCE
 #include <inttypes.h>
@@ -89,6 +92,58 @@ static double plain(void) {
     sink += sum;
     return (now_ns() - start) / (double)keys;
 }
+/* The line that comes after this one in the order of reversed bits, which is what lets a walk pass every key once while
+ * the table grows; behind the last one 0. Those behind the first ones are reached from them, as overflow lines are. */
+static size_t order_bits, ordered;
+static size_t after(size_t i) {
+    do {
+        size_t bit = (size_t)1 << (order_bits - 1);
+        while (bit && (i & bit)) i ^= bit, bit >>= 1;
+        i |= bit;
+    } while (i >= ordered);
+    return i;
+}
+static void ask_for_records(const struct line *line) {
+    for (uint64_t n = 0; n < line->rest[0]; n++) {
+        const struct record *r = &records[line->records[n]];
+        __builtin_prefetch(r);
+        __builtin_prefetch((const char *)(r + 1) - 1);
+    }
+}
+static double in_our_order(void) {
+    enum { LINES = 8, RECORDS = 4 };
+    size_t coming[LINES], last = 0;
+    struct { unsigned char key[KEY], value[VALUE]; } copy;
+    uint64_t sum = 0;
+    double start = now_ns();
+    ordered = keys * 4 / 15;
+    for (order_bits = 1; (size_t)1 << order_bits < ordered;) order_bits++;
+    for (size_t i = 0; i < LINES; i++) {
+        coming[i] = last;
+        __builtin_prefetch(&lines[last]);
+        last = after(last);
+    }
+    for (size_t i = 0; i < line_count; i++) {
+        const struct line *line = &lines[i];
+        if (i < ordered) {
+            line = &lines[coming[i % LINES]];
+            coming[i % LINES] = last;
+            __builtin_prefetch(&lines[last]);
+            last = after(last);
+            ask_for_records(&lines[coming[(i + RECORDS) % LINES]]);
+        } else if (i + RECORDS < line_count) {
+            ask_for_records(&lines[i + RECORDS]);
+        }
+        for (uint64_t n = 0; n < line->rest[0]; n++) {
+            const struct record *r = &records[line->records[n]];
+            memcpy(copy.key, r->key, KEY);
+            memcpy(copy.value, r->value, VALUE);
+            sum += copy.key[8] + copy.value[8] + copy.value[VALUE - 1];
+        }
+    }
+    sink += sum;
+    return (now_ns() - start) / (double)keys;
+}
 static double by_cursor(void) {
     netshm_cursor *cursor;
     netshm_slice key, value;
@@ -117,7 +172,7 @@ static int compare(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
-static void row(const char *what, double (*walk)(void)) {
+static void row(const char *what, double (*walk)(void), int is_judged) {
     double ours[MAX_ROUNDS], other[MAX_ROUNDS], ratio[MAX_ROUNDS];
     for (size_t i = 0; i < rounds; i++) {
         ours[i] = walk();
@@ -128,8 +183,9 @@ static void row(const char *what, double (*walk)(void)) {
     qsort(other, rounds, sizeof *other, compare);
     qsort(ratio, rounds, sizeof *ratio, compare);
     double mid = ratio[rounds / 2];
-    printf("  %-10s %6.0f ns per binding, in index order without checks %5.0f ns: rate %.2f of it (%.2f to %.2f)  goal >= 0.5  %s\n",
-           what, ours[rounds / 2], other[rounds / 2], mid, ratio[0], ratio[rounds - 1], mid >= 0.5 ? "met" : "NOT MET");
+    printf("  %-13s %5.1f ns per binding, in index order without checks %5.1f ns: rate %.2f of it (%.2f to %.2f)%s\n",
+           what, ours[rounds / 2], other[rounds / 2], mid, ratio[0], ratio[rounds - 1],
+           !is_judged ? "" : mid >= 0.5 ? "  goal >= 0.5  met" : "  goal >= 0.5  NOT MET");
 }
 
 int main(int argc, char **argv) {
@@ -148,8 +204,9 @@ int main(int argc, char **argv) {
     prepare();
     printf("walking over %zu bindings of %d + %d bytes%s; %zu rounds\n", keys, KEY, VALUE,
            options.flags ? ", huge pages" : "", rounds);
-    row("cursor", by_cursor);
-    row("callback", by_callback);
+    row("cursor", by_cursor, 1);
+    row("callback", by_callback, 1);
+    row("in our order", in_our_order, 0);
     netshm_hashtbl_close(table);
     netshm_close(object);
     return 0;
