@@ -66,7 +66,10 @@ fn bindings_of_every_shape_are_shown() {
     }
     assert_shown(&t, &expected, "outside of a group");
     t.table()
-        .group(|| -> netshm::Result<()> { Ok(assert_shown(&t, &expected, "in a group")) })
+        .group(|| -> netshm::Result<()> {
+            assert_shown(&t, &expected, "in a group");
+            Ok(())
+        })
         .expect("a group");
     assert_shown(&t, &expected, "again");
 }
