@@ -18,6 +18,7 @@ use crate::log::{SlotBlock, WriteSet};
 use crate::os::{process, time};
 use crate::recovery;
 use crate::segment::Segment;
+use crate::segment::view::Block;
 use remembered::LastSlice;
 pub(crate) use remembered::{Counter, Known, Written};
 use smallvec::SmallVec;
@@ -436,17 +437,23 @@ impl<'a> Writer<'a> {
     /// Tells readers that what the locks from position `from` of the list on cover is changing.
     #[inline(always)]
     pub(crate) fn mark_writing(&self, from: usize) {
-        let (view, owner) = (self.segment.view(), self.s.p.slot);
+        let view = self.segment.view();
         for held in self.s.p.held[from..].iter().filter(|held| held.changes) {
             let Some(lock) = view.block::<1>(held.at) else { continue };
-            let mut word = LockWord(lock.load(0));
-            while word.owner() == owner && !word.is_writing() {
-                match lock.compare_exchange(0, word.0, word.with(WRITING).0) {
-                    Ok(()) => break,
-                    Err(now) => word = LockWord(now),
-                }
+            self.mark_word(lock, LockWord(lock.load(0)));
+        }
+    }
+
+    /// The same for one lock, whose word was seen. Gives the word that it has then.
+    #[inline(always)]
+    pub(crate) fn mark_word(&self, lock: Block<'_, 1>, mut word: LockWord) -> LockWord {
+        while word.owner() == self.s.p.slot && !word.is_writing() {
+            match lock.compare_exchange(0, word.0, word.with(WRITING).0) {
+                Ok(()) => return word.with(WRITING),
+                Err(now) => word = LockWord(now),
             }
         }
+        word
     }
 
     /// The words of this session's slot.

@@ -8,6 +8,7 @@ use super::call::{Fault, Outcome};
 use crate::error::Error;
 use std::alloc::Layout;
 use std::cell::Cell;
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -274,11 +275,13 @@ unsafe fn take<N: Noun>(handle: *mut N) -> N::Body {
     body
 }
 
-/// A handle in use by a call of this thread that runs a callback, which may close it.
+/// A call of this thread that runs a callback: the handle that it uses, which the callback may close, and what it shows
+/// to the callback. Either may be NULL.
 struct Loan {
     handle: *const Head,
+    shown: *const c_void,
     outer: *const Loan,
-    /// It was closed meanwhile; this is the outermost call that uses it.
+    /// The handle was closed meanwhile; this is the outermost call that uses it.
     is_closed: Cell<bool>,
 }
 
@@ -298,21 +301,51 @@ pub(super) unsafe fn lend<N: Noun, R>(
 ) -> Outcome<R> {
     // SAFETY: the caller's promise.
     let body = unsafe { body(number, handle) }?;
-    let loan = Loan { handle: handle.cast(), outer: LOANS.get(), is_closed: Cell::new(false) };
-    LOANS.set(&raw const loan);
-    let _lent = Lent::<N> { loan: &loan, noun: PhantomData };
-    then(body)
+    // SAFETY: as above; it is live.
+    unsafe { show(handle, std::ptr::null(), || then(body)) }
+}
+
+/// Calls `then`, which shows something to a callback, by means of a handle; as long as it runs, what is shown [is
+/// known](is_shown), and what is behind the handle stays there.
+///
+/// # Safety
+/// The handle must be NULL or live; this thread may close it meanwhile, by [`end`].
+#[inline(always)]
+pub(super) unsafe fn show<N: Noun, R>(handle: *mut N, shown: *const c_void, then: impl FnOnce() -> R) -> R {
+    LOANS.with(|loans| {
+        let loan = Loan { handle: handle.cast(), shown, outer: loans.get(), is_closed: Cell::new(false) };
+        loans.set(&raw const loan);
+        let _lent = Lent::<N> { loans, loan: &loan, noun: PhantomData };
+        then()
+    })
+}
+
+/// Is this shown to a callback that runs on this thread?
+#[inline(always)]
+pub(super) fn is_shown(what: *const c_void) -> bool {
+    // SAFETY: what is in the list belongs to calls further up on this thread's stack.
+    let mut loan = unsafe { LOANS.get().as_ref() };
+    while let Some(here) = loan {
+        if std::ptr::eq(here.shown, what) {
+            return true;
+        }
+        // SAFETY: as above.
+        loan = unsafe { here.outer.as_ref() };
+    }
+    false
 }
 
 /// Ends a loan.
 struct Lent<'a, N: Noun> {
+    loans: &'a Cell<*const Loan>,
     loan: &'a Loan,
     noun: PhantomData<*mut N>,
 }
 
 impl<N: Noun> Drop for Lent<'_, N> {
+    #[inline(always)]
     fn drop(&mut self) {
-        LOANS.set(self.loan.outer);
+        self.loans.set(self.loan.outer);
         if self.loan.is_closed.get() {
             // SAFETY: it was marked as closed by `end`, which has left this to the outermost loan.
             drop(unsafe { take(self.loan.handle.cast::<N>().cast_mut()) });

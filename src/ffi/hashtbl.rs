@@ -8,7 +8,7 @@
 
 mod changes;
 mod finds;
-mod quick;
+pub(super) mod quick;
 
 use super::call::{Fault, Outcome, guard, out};
 use super::handle::{self, Handle, Noun, magic};

@@ -89,7 +89,7 @@ pub unsafe extern "C" fn netshm_hashtbl_update_v(
             // Its objects end after the key's lock.
             let mut decoded = Decoded::default();
             let active = Active::new(Some(&types.value));
-            let outcome = body.table.update_by(key.as_ref(), |old| {
+            let outcome = body.table.try_update_by(key.as_ref(), |old| {
                 if let Some(old) = old {
                     decoded.push(&types.value, old)?;
                     decoded.settle();

@@ -2,11 +2,12 @@
 
 use super::call::{Fault, Outcome, bytes, check_length, guard, out_or_null};
 use super::callback::call_back;
-use super::error::NETSHM_E_CALLBACK;
+use super::error::{NETSHM_E_CALLBACK, NETSHM_OK};
 use super::handle;
+use super::hashtbl::quick::{chores, quick_body, quick_bytes};
 use super::hashtbl::{Body, check_raw, netshm_hashtbl};
 use crate::error::Error;
-use crate::hashtbl::Update;
+use crate::hashtbl::{Quick, Update};
 use crate::types::Type;
 use smallvec::SmallVec;
 use std::cell::{Cell, Ref, RefCell};
@@ -72,25 +73,24 @@ pub struct netshm_update {
 }
 
 /// A value that a callback has given. Short ones are on the stack.
-pub(super) type Given = SmallVec<[u8; 128]>;
+pub(super) type Given = SmallVec<[u8; SHORT_BYTES]>;
 
-/// An update that is under way on this thread. Its address is what C knows.
+/// The most bytes of a short value.
+const SHORT_BYTES: usize = 128;
+
+/// An update that is under way on this thread. Its address is what C knows; it is shown to its callback.
 pub(super) struct Active<'a> {
     /// The type of the value that it takes; none where it takes the bytes of a custom type.
     of: Option<&'a Type>,
     /// The encoded value, once it is set.
     value: RefCell<Given>,
     is_set: Cell<bool>,
-    /// The one in whose callback this one was begun, on another object.
-    outer: Link,
 }
 
-/// An update that is known; it lives at least as long as its callback runs.
-type Link = *const Active<'static>;
-
 impl<'a> Active<'a> {
+    #[inline(always)]
     pub(super) fn new(of: Option<&'a Type>) -> Active<'a> {
-        Active { of, value: RefCell::default(), is_set: Cell::new(false), outer: INNERMOST.get() }
+        Active { of, value: RefCell::default(), is_set: Cell::new(false) }
     }
 
     /// The type of the value that it takes, if it is typed.
@@ -111,6 +111,22 @@ impl<'a> Active<'a> {
         Ok(())
     }
 
+    /// The same for a short value of raw bytes, if there is nothing to complain about. None: nothing has happened.
+    #[inline(always)]
+    fn set_quickly(&self, bytes: &[u8]) -> Option<()> {
+        if !self.of.is_some_and(Type::is_raw) || bytes.len() > SHORT_BYTES {
+            return None;
+        }
+        let mut value = self.value.try_borrow_mut().ok()?;
+        // SAFETY: there is always room for a short value; it is the caller's, and not this one.
+        unsafe {
+            value.as_mut_ptr().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            value.set_len(bytes.len());
+        }
+        self.is_set.set(true);
+        Some(())
+    }
+
     /// Appends to the value; one that is not set is empty.
     fn append(&self, bytes: &[u8]) -> Outcome {
         let mut value = self.value.borrow_mut();
@@ -124,26 +140,6 @@ impl<'a> Active<'a> {
     /// Complains if the value cannot be given as raw bytes.
     fn check_raw(&self) -> Outcome {
         self.of.map_or(Ok(()), |of| check_raw("a value of raw bytes", of))
-    }
-}
-
-thread_local! {
-    static INNERMOST: Cell<Link> = const { Cell::new(std::ptr::null()) };
-}
-
-/// Makes the innermost update known, as long as it lives.
-struct Known<'a>(&'a Active<'a>);
-
-impl<'a> Known<'a> {
-    fn new(active: &'a Active<'a>) -> Known<'a> {
-        INNERMOST.set((&raw const *active).cast());
-        Known(active)
-    }
-}
-
-impl Drop for Known<'_> {
-    fn drop(&mut self) {
-        INNERMOST.set(self.0.outer);
     }
 }
 
@@ -183,6 +179,35 @@ pub unsafe extern "C" fn netshm_update_set(
     val: *const c_void,
     val_len: usize,
 ) -> c_int {
+    // SAFETY: the header asks for readable bytes.
+    if unsafe { set_quickly(u, val, val_len) }.is_some() {
+        return NETSHM_OK;
+    }
+    // SAFETY: as above.
+    unsafe { set_slowly(u, val, val_len) }
+}
+
+/// The same if there is nothing unusual, nor anything to complain about. None: nothing has happened.
+///
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn set_quickly(u: *mut netshm_update, val: *const c_void, val_len: usize) -> Option<()> {
+    // The short ways have nothing that can panic, and no guard.
+    #[cfg(feature = "inject")]
+    if super::inject::is_armed() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    let val = unsafe { quick_bytes(val, val_len) }?;
+    active(u)?.set_quickly(val)
+}
+
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe fn set_slowly(u: *mut netshm_update, val: *const c_void, val_len: usize) -> c_int {
     guard(&["u", "val", "val_len"], || {
         if u.is_null() {
             return Err(Fault::Null(1));
@@ -223,14 +248,15 @@ pub unsafe extern "C" fn netshm_update_append(
 }
 
 /// Finds the update that is known by this address among those under way on this thread.
+#[inline(always)]
+fn active<'a>(u: *const netshm_update) -> Option<&'a Active<'a>> {
+    // SAFETY: what is shown by this address is such an update, as long as its callback runs: in which the caller is.
+    if !u.is_null() && handle::is_shown(u.cast()) { Some(unsafe { &*u.cast() }) } else { None }
+}
+
+/// The same, with a complaint if there is none.
 pub(super) fn with_active<R>(u: *mut netshm_update, then: impl FnOnce(&Active) -> R) -> Outcome<R> {
-    let mut active = INNERMOST.get();
-    while !active.is_null() && !std::ptr::eq(active.cast(), u) {
-        // SAFETY: what is in the list is under way further up on this thread's stack.
-        active = unsafe { (*active).outer };
-    }
-    // SAFETY: as above.
-    unsafe { active.as_ref() }.map(then).ok_or(Fault::Core(Error::Closed))
+    active(u).map(then).ok_or(Fault::Core(Error::Closed))
 }
 
 /// Calls a callback that hands out bytes by means of an update: its answer, and the bytes if it gave any.
@@ -241,10 +267,17 @@ pub(super) fn collect(callback: impl FnOnce(*mut netshm_update) -> c_int) -> (c_
 }
 
 impl Active<'_> {
-    /// Calls a callback with this update, which is known meanwhile: its answer.
+    /// What C knows of it.
+    #[inline(always)]
+    fn handle(&self) -> *mut netshm_update {
+        (&raw const *self).cast_mut().cast()
+    }
+
+    /// Calls a callback with this update, which is shown meanwhile: its answer.
     fn call(&self, callback: impl FnOnce(*mut netshm_update) -> c_int) -> c_int {
-        let _known = Known::new(self);
-        call_back(|| callback((&raw const *self).cast_mut().cast()))
+        let nobody = std::ptr::null_mut::<netshm_hashtbl>();
+        // SAFETY: no handle is lent.
+        unsafe { handle::show(nobody, self.handle().cast(), || call_back(|| callback(self.handle()))) }
     }
 
     /// Hears from a callback what becomes of a binding.
@@ -252,13 +285,21 @@ impl Active<'_> {
         &self,
         callback: impl FnOnce(*mut netshm_update) -> c_int,
     ) -> Result<Update<Ref<'_, [u8]>>, Error> {
-        match self.call(callback) {
-            NETSHM_REPLACE if self.is_set.get() => {
-                Ok(Update::Replace(Ref::map(self.value.borrow(), |value| value.as_slice())))
-            }
-            NETSHM_REPLACE => Err(Error::Callback(NETSHM_E_CALLBACK)),
+        self.decided(self.call(callback)).map_err(Error::Callback)
+    }
+
+    /// What a callback's answer makes of a binding, or what the call fails with.
+    #[inline(always)]
+    fn decided(&self, answer: c_int) -> Result<Update<Ref<'_, [u8]>>, c_int> {
+        match answer {
+            NETSHM_REPLACE => match self.value.try_borrow() {
+                Ok(value) if self.is_set.get() => {
+                    Ok(Update::Replace(Ref::map(value, |value| value.as_slice())))
+                }
+                _ => Err(NETSHM_E_CALLBACK),
+            },
             NETSHM_REMOVE => Ok(Update::Remove),
-            answer if answer < 0 => Err(Error::Callback(answer)),
+            answer if answer < 0 => Err(answer),
             _ => Ok(Update::Keep),
         }
     }
@@ -284,13 +325,76 @@ pub unsafe extern "C" fn netshm_hashtbl_update(
     r#fn: netshm_update_fn,
     arg: *mut c_void,
 ) -> c_int {
+    // SAFETY: the caller's promise.
+    if let Some(code) = unsafe { update_quickly(t, key, key_len, r#fn, arg) } {
+        return code;
+    }
+    // SAFETY: as above.
+    unsafe { update_slowly(t, key, key_len, r#fn, arg) }
+}
+
+/// The same by the short way, if there is nothing unusual, nor anything to complain about. None: nothing has happened.
+///
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn update_quickly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    r#fn: netshm_update_fn,
+    arg: *mut c_void,
+) -> Option<c_int> {
+    // SAFETY: the header asks for a handle and for readable bytes.
+    let (body, key) = unsafe { quick_body(t, key, key_len) }?;
+    let update = r#fn?;
+    let active = Active::new(Some(&body.types.value));
+    let refusal = Cell::new(NETSHM_OK);
+    let decide = |old: &[u8]| {
+        // SAFETY: the header asks for a function that can be called with these.
+        let answer = call_back(|| unsafe { update(active.handle(), old.as_ptr().cast(), old.len(), arg) });
+        active.decided(answer).unwrap_or_else(|code| {
+            refusal.set(code);
+            Update::Keep
+        })
+    };
+    let change = || match body.table.update_quickly(key, decide) {
+        Quick::Done(outcome) => Some((outcome, NETSHM_OK)),
+        Quick::DoneWithChores(outcome) => Some((outcome, chores(&body.table))),
+        Quick::NotDone => None,
+    };
+    // SAFETY: the header asks for a handle, which the callback may close.
+    let (outcome, code) = unsafe { handle::show(t, active.handle().cast(), change) }?;
+    Some(if outcome.is_ok() && refusal.get() == NETSHM_OK { code } else { refused(outcome, refusal.get()) })
+}
+
+/// An update has failed, or its callback's answer makes it fail.
+#[cold]
+#[inline(never)]
+fn refused(outcome: Result<(), Box<Error>>, refusal: c_int) -> c_int {
+    guard(&[], || Err(Fault::Core(outcome.map_or_else(|e| *e, |()| Error::Callback(refusal)))))
+}
+
+/// The same where something is unusual.
+///
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe fn update_slowly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    r#fn: netshm_update_fn,
+    arg: *mut c_void,
+) -> c_int {
     guard(&["t", "key", "key_len", "fn", "arg"], || {
         let update = |body: &Body| {
             // SAFETY: the header asks for readable bytes.
             let (t, key) = (body.raw()?, unsafe { bytes(2, key, key_len) }?);
             let update = r#fn.ok_or(Fault::Null(4))?;
             let active = Active::new(Some(&body.types.value));
-            let outcome = t.update_by(key, |old| {
+            let outcome = t.try_update_by(key, |old| {
                 let (data, len) = old.map_or((std::ptr::null(), 0), |old| (old.as_ptr(), old.len()));
                 // SAFETY: the header asks for a function that can be called with these.
                 active.decide(|u| unsafe { update(u, data.cast(), len, arg) })

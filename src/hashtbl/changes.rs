@@ -11,7 +11,7 @@ use crate::index::find;
 use crate::lock::Patience;
 use crate::segment::lot::Lot;
 use crate::txn::cursor::buffer;
-use crate::txn::fast_update::Compared;
+use crate::txn::fast_update::{Compared, Updated};
 use crate::txn::{self, TableView, fast, fast_update, growth, in_group, ops, stack};
 use crate::writer::Writer;
 use std::cell::Cell;
@@ -164,20 +164,41 @@ impl HashTable {
     /// # Errors
     /// The callback's, and those of [`update`](HashTable::update).
     pub fn try_update(&self, key: &[u8], update: impl FnOnce(Option<&[u8]>) -> Result<Update>) -> Result<()> {
-        self.update_by(key, update)
+        self.try_update_by(key, update)
     }
 
     /// The same for values of any form.
     #[inline]
-    pub(crate) fn update_by<V: Deref<Target = [u8]>>(
+    pub(crate) fn try_update_by<V: Deref<Target = [u8]>>(
         &self,
         key: &[u8],
         update: impl FnOnce(Option<&[u8]>) -> Result<Update<V>>,
     ) -> Result<()> {
+        let mut failure = None;
+        let outcome = self.update_by(key, |old| {
+            update(old).unwrap_or_else(|e| {
+                failure = Some(e);
+                Update::Keep
+            })
+        });
+        match (outcome, failure) {
+            (Err(Error::Forked), _) => Err(Error::Forked),
+            (_, Some(e)) => Err(e),
+            (outcome, None) => outcome,
+        }
+    }
+
+    /// The same with a callback that cannot fail.
+    #[inline]
+    fn update_by<V: Deref<Target = [u8]>>(
+        &self,
+        key: &[u8],
+        update: impl FnOnce(Option<&[u8]>) -> Update<V>,
+    ) -> Result<()> {
         // Both ways may call it, and one does.
         let update = Cell::new(Some(update));
-        let call = |old: Option<&[u8]>| update.take().map_or(Ok(Update::Keep), |update| update(old));
-        self.change(
+        let call = |old: Option<&[u8]>| update.take().map_or(Update::Keep, |update| update(old));
+        let outcome: Updated = self.change(
             |w, table| fast_update::update(w, table, key, |old| call(Some(old))),
             |w, table| {
                 let at = ops::at(w, table, key)?;
@@ -189,14 +210,25 @@ impl HashTable {
                         Some(bytes)
                     }
                 };
-                let answer = call(old.as_deref())?;
+                let answer = call(old.as_deref());
                 if w.is_forked() {
                     // In the callback. The lock and the slot are the parent's.
                     return Err(Error::Forked);
                 }
                 at.answer(w, table, answer).map(Ok)
             },
-        )?
+        )?;
+        outcome.map_err(|e| *e)
+    }
+
+    /// The short way of `update` alone.
+    #[inline(always)]
+    pub(crate) fn update_quickly<V: Deref<Target = [u8]>>(
+        &self,
+        key: &[u8],
+        update: impl FnOnce(&[u8]) -> Update<V>,
+    ) -> Quick<Updated> {
+        self.change_quickly(|w, table| fast_update::update(w, table, key, update))
     }
 
     /// Calls `update` under the key's lock with each binding of the key, newest first, until it gives `None`, and

@@ -408,7 +408,7 @@ fn overwrite_by(w: &mut Writer, sight: &Sight, at: Offset, value: &impl InPlace)
     let slot = w.slot()?;
     slot.store(LOG, log_record::run_header(at, words));
     value.log(slot);
-    let mine = lock(w, slot, sight)?;
+    let mine = lock(w, slot, sight, WRITING)?;
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, words + 1));
     w.segment.fence_release();
     // SAFETY: the lookup has checked the record, whose value is as long as this one.
@@ -529,7 +529,7 @@ pub(super) fn write<const N: usize>(w: &Writer, slot: Slot, sight: &Sight, chang
         slot.store(LOG + 2 * i, log_record::run_header(*at, 1));
         slot.store(LOG + 2 * i + 1, *value);
     }
-    let Some(mine) = lock(w, slot, sight) else { return false };
+    let Some(mine) = lock(w, slot, sight, WRITING) else { return false };
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, 2 * N as u64));
     w.segment.fence_release();
     for ((_, word), value) in changes {
@@ -539,18 +539,18 @@ pub(super) fn write<const N: usize>(w: &Writer, slot: Slot, sight: &Sight, chang
     true
 }
 
-/// Takes the bucket's lock, marked WRITING, if nothing has changed since it was seen. Gives the word that it has
-/// then. Whoever gets it stores
+/// Takes the bucket's lock, marked with `flags`, if nothing has changed since it was seen. Gives the word that it has
+/// then. Whoever gets it marked WRITING stores
 /// COMMITTED next, the commit point of the short way, whose meaning is that of `Writer::commit_from`.
 #[inline(always)]
-pub(super) fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<LockWord> {
+pub(super) fn lock(w: &Writer, slot: Slot, sight: &Sight, flags: u64) -> Option<LockWord> {
     let seen = sight.seen;
     if !seen.word.is_free() {
         return None;
     }
     slot.store(LIST, seen.bucket.0);
     slot.store(slot::W_LIST_LEN as usize, 1);
-    let mine = seen.word.locked_by(w.s.p.slot, WRITING);
+    let mine = seen.word.locked_by(w.s.p.slot, flags);
     if sight.bucket.compare_exchange(0, seen.word.0, mine.0).is_err() {
         slot.store(slot::W_LIST_LEN as usize, 0);
         return None;
@@ -564,6 +564,23 @@ pub(super) fn lock(w: &Writer, slot: Slot, sight: &Sight) -> Option<LockWord> {
         return None;
     }
     Some(mine)
+}
+
+/// Tells readers that what a held lock covers is changing. Gives the lock's word.
+#[inline(always)]
+pub(super) fn mark(w: &Writer, sight: &Sight, mine: LockWord) -> LockWord {
+    let marked = mine.with(WRITING);
+    match sight.bucket.compare_exchange(0, mine.0, marked.0) {
+        Ok(()) => marked,
+        Err(now) => w.mark_word(sight.bucket.word(0), LockWord(now)),
+    }
+}
+
+/// Releases a lock under which nothing has changed.
+#[inline(always)]
+pub(super) fn give_back(w: &Writer, slot: Slot, sight: &Sight) {
+    release(w.segment, sight.seen.bucket, w.s.p.slot, false);
+    slot.store(slot::W_LIST_LEN as usize, 0);
 }
 
 /// Ends a commit whose changes are made.

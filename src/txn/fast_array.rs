@@ -7,6 +7,7 @@
 use super::fast::{LOG, conclude, lock};
 use super::{TableView, array};
 use crate::format::array::{Geometry, MAX_LENGTH, W_DEFAULT};
+use crate::format::lock_word::WRITING;
 use crate::format::root::W_LENGTH;
 use crate::format::{log_record, slot};
 use crate::index::find::{self, Sight};
@@ -133,7 +134,7 @@ fn write<const N: usize>(w: &mut Writer, chunk: &SeenChunk, changes: [(u64, u64)
         slot.store(LOG + 2 * i + 1, *value);
     }
     let sight = chunk.sight();
-    let Some(mine) = lock(w, slot, &sight) else { return false };
+    let Some(mine) = lock(w, slot, &sight, WRITING) else { return false };
     slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::COMMITTED, 2 * N as u64));
     w.segment.fence_release();
     for (at, value) in changes {

@@ -7,7 +7,7 @@
 use super::super::call::guard;
 use super::super::error::NETSHM_OK;
 use super::super::handle;
-use super::netshm_hashtbl;
+use super::{Body, netshm_hashtbl};
 use crate::hashtbl::{HashTable, Quick};
 use crate::index::find::is_short_key;
 use std::ffi::{c_int, c_void};
@@ -26,6 +26,20 @@ pub(super) unsafe fn quick_arguments<'a>(
     key: *const c_void,
     key_len: usize,
 ) -> Option<(&'a HashTable, &'a [u8])> {
+    // SAFETY: the caller's promise.
+    unsafe { quick_body(t, key, key_len) }.map(|(body, key)| (&body.table, key))
+}
+
+/// What is behind the table's handle and the key, if there is nothing to complain about.
+///
+/// # Safety
+/// As for `handle::body` and `call::bytes`.
+#[inline(always)]
+pub(in crate::ffi) unsafe fn quick_body<'a>(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+) -> Option<(&'a Body, &'a [u8])> {
     // The short ways have nothing that can panic, and no guard.
     #[cfg(feature = "inject")]
     if crate::ffi::inject::is_armed() {
@@ -35,12 +49,12 @@ pub(super) unsafe fn quick_arguments<'a>(
         return None;
     }
     // SAFETY: the caller's promise.
-    let table = unsafe { &handle::peek(t)?.table };
+    let body = unsafe { handle::peek(t) }?;
     if !is_short_key(key_len) {
         return None;
     }
     // SAFETY: the caller's promise; the length was just checked.
-    Some((table, unsafe { std::slice::from_raw_parts(key.cast(), key_len) }))
+    Some((body, unsafe { std::slice::from_raw_parts(key.cast(), key_len) }))
 }
 
 /// The same for a key of the usual length.
@@ -70,7 +84,7 @@ pub(in crate::ffi) fn settled(t: &HashTable, quick: Quick<()>) -> Option<c_int> 
 /// What an operation has left to be done.
 #[cold]
 #[inline(never)]
-pub(super) extern "C" fn chores(t: &HashTable) -> c_int {
+pub(in crate::ffi) extern "C" fn chores(t: &HashTable) -> c_int {
     guard(&[], || {
         t.do_chores();
         Ok(())
@@ -82,7 +96,7 @@ pub(super) extern "C" fn chores(t: &HashTable) -> c_int {
 /// # Safety
 /// As for `call::bytes`.
 #[inline(always)]
-pub(super) unsafe fn quick_bytes<'a>(data: *const c_void, len: usize) -> Option<&'a [u8]> {
+pub(in crate::ffi) unsafe fn quick_bytes<'a>(data: *const c_void, len: usize) -> Option<&'a [u8]> {
     if data.is_null() {
         return None;
     }
