@@ -108,7 +108,7 @@ impl Place {
     #[inline(always)]
     pub(crate) unsafe fn take<'a>(&self) -> Option<Seated<'a>> {
         // SAFETY: the group keeps the engine.
-        match unsafe { self.engine.as_ref() }.take_any_seat() {
+        match unsafe { self.engine.as_ref() }.take_group() {
             Taken::InGroup(seated) if NonNull::from(seated.seat()) == self.seat => Some(seated),
             _ => None,
         }
@@ -338,6 +338,12 @@ impl Transaction {
     /// Does this thread, of this process, have the group?
     pub(crate) fn is_here(&self) -> bool {
         self.engine.owns_seat(self.seat)
+    }
+
+    /// Fork epoch of the process that began it.
+    #[inline(always)]
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// Where the group is to be found.

@@ -24,6 +24,7 @@ use crate::txn::TableView;
 use crate::writer::Writer;
 
 pub use crate::txn::Update;
+pub(crate) use crate::txn::fast_update::Compared;
 pub(crate) use changes::Quick;
 pub(crate) use copies::QuickCopy;
 pub use many::Stopped;

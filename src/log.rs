@@ -149,7 +149,7 @@ impl WriteSet {
 
     /// Adds a word that is not in the set. Not asserted: bytes by which two things lie in one place can let it be there. Then
     /// the value that came last counts, here, in the log, and when the changes are made.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, at: Offset, value: u64) {
         let i = self.entries.len();
         self.entries.push((at, value));

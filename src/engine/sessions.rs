@@ -1,8 +1,9 @@
 //! Which slot serves which thread.
 //!
 //! A thread keeps the session that it got with its first change until it ends; then other threads of the
-//! process take it over. A thread finds its session in thread-local storage, without a lock. What still runs on a thread
-//! after that, which are destructors and exit handlers of others, has a session for one operation or group at a time.
+//! process take it over. A thread finds its session without a lock: at the place of its number in a table, if it was the
+//! first one there, else in thread-local storage. What still runs on a thread after its end, which are destructors and exit
+//! handlers of others, has a session for one operation or group at a time.
 
 use super::Engine;
 use crate::alloc::kept;
@@ -13,7 +14,7 @@ use crate::life;
 use crate::lock::Patience;
 use crate::lock::attachment::{Attachment, Life, all_slots, life_at};
 use crate::lock::participant::Participant;
-use crate::os::{process, time};
+use crate::os::{process, thread, time};
 use crate::recovery;
 use crate::txn;
 use crate::txn::growth;
@@ -21,7 +22,7 @@ use crate::writer::{Session, Writer};
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
 
 /// A registration, with the sessions of the process that made it.
@@ -32,6 +33,17 @@ pub(crate) struct Attached {
     era: process::Era,
     pub(super) registration: Attachment,
     sessions: Mutex<Sessions>,
+    /// Sessions at the places of the threads that have them, see [`place_of`]; or of those that had them.
+    places: [AtomicPtr<Seat>; PLACES],
+}
+
+/// Threads whose numbers have the same place look for theirs elsewhere, which takes a call; tests want to see that.
+const PLACES: usize = if cfg!(test) { 4 } else { 64 };
+
+/// The place of a thread, by Fibonacci hashing of its number.
+#[inline(always)]
+const fn place_of(thread: usize) -> usize {
+    ((thread as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PLACES.ilog2())) as usize
 }
 
 #[derive(Default)]
@@ -47,6 +59,11 @@ unsafe impl Send for Sessions {}
 #[repr(align(128))]
 pub(crate) struct Seat {
     session: UnsafeCell<Session>,
+    /// Number of the thread that has it, written by that one alone: when it gets it, and 0 when it gives it up. No thread
+    /// finds its own number here unless it has the seat.
+    thread: AtomicUsize,
+    /// The attachment that it belongs to.
+    of: u64,
     state: Cell<SeatState>,
     /// What an open group keeps here: see `group`.
     pub(crate) group: crate::group::Nest,
@@ -110,12 +127,14 @@ impl Drop for End {
         for entry in MINE.with(|mine| mine.take()) {
             let Some(engine) = entry.engine.upgrade() else { continue };
             let Some(attached) = engine.attached_here() else { continue };
-            // SAFETY: seats live as long as their attachment, which the upgraded engine keeps.
-            let state = unsafe { entry.seat.as_ref() }.state.get();
             if attached.id != entry.id {
                 continue;
             }
-            if state == SeatState::Idle {
+            // SAFETY: seats live as long as their attachment, which the upgraded engine keeps.
+            let seat = unsafe { entry.seat.as_ref() };
+            // The next thread may get this one's number.
+            seat.thread.store(0, Ordering::Relaxed);
+            if seat.state.get() == SeatState::Idle {
                 attached.sessions().idle.push(entry.seat);
             } else {
                 // A group is open in it, which a destructor that runs later may end.
@@ -206,8 +225,8 @@ pub(crate) struct Seated<'e> {
 
 /// How a thread has found the session that it used last.
 pub(crate) enum Taken<'e> {
-    /// Nothing was going on in it.
-    Alone(Seated<'e>),
+    /// Nothing is going on in it, and it has been left so.
+    Alone,
     /// A group is open in it that need not be rolled back.
     InGroup(Seated<'e>),
     /// Something is unusual.
@@ -242,17 +261,20 @@ impl<'e> Seated<'e> {
     }
 }
 
+/// The session that this thread used last, if it is one of this attachment.
+#[cold]
+#[inline(never)]
+fn seat_used_last(attached: &Attached) -> Option<&Seat> {
+    let (id, seat) = LAST.get();
+    // SAFETY: the attachment is alive, so its seats are.
+    (id == attached.id).then(|| unsafe { &*seat })
+}
+
 impl Engine {
     /// Begins to work in the session that this thread used last, if nothing is going on in it.
     #[inline(always)]
     pub(crate) fn take_seat(&self) -> Option<Seated<'_>> {
-        let attached = self.attached_here()?;
-        let (id, seat) = LAST.get();
-        if id != attached.id {
-            return None;
-        }
-        // SAFETY: the attachment is alive, so its seats are.
-        let seat = unsafe { &*seat };
+        let (attached, seat) = self.seat_at_hand()?;
         if seat.state.get() != SeatState::Idle {
             return None;
         }
@@ -260,27 +282,31 @@ impl Engine {
         Some(Seated { engine: self, attached, seat, after: SeatState::Idle })
     }
 
-    /// The same whether a group is open in the session or not.
+    /// Begins to work in the group that is open in the session that this thread used last.
     #[inline(always)]
-    pub(crate) fn take_any_seat(&self) -> Taken<'_> {
-        let Some(attached) = self.attached_here() else { return Taken::None };
-        let (id, seat) = LAST.get();
-        if id != attached.id {
-            return Taken::None;
-        }
-        // SAFETY: the attachment is alive, so its seats are.
-        let seat = unsafe { &*seat };
-        let (engine, after) = (self, seat.state.get());
-        match after {
-            SeatState::Idle => {
-                seat.state.set(SeatState::Busy);
-                Taken::Alone(Seated { engine, attached, seat, after })
-            }
+    pub(crate) fn take_group(&self) -> Taken<'_> {
+        let Some((attached, seat)) = self.seat_at_hand() else { return Taken::None };
+        match seat.state.get() {
             SeatState::Group if !seat.group.is_doomed() => {
                 seat.state.set(SeatState::GroupBusy);
-                Taken::InGroup(Seated { engine, attached, seat, after })
+                Taken::InGroup(Seated { engine: self, attached, seat, after: SeatState::Group })
             }
+            SeatState::Idle => Taken::Alone,
             _ => Taken::None,
+        }
+    }
+
+    /// The session of this thread, if it is at hand.
+    #[inline(always)]
+    fn seat_at_hand(&self) -> Option<(&Attached, &Seat)> {
+        let attached = self.attached_here()?;
+        let thread = thread::number();
+        // Acquire pairs with the Release in `use_next`.
+        let seat = attached.places[place_of(thread)].load(Ordering::Acquire);
+        // SAFETY: the attachment is alive, so its seats are.
+        match unsafe { seat.as_ref() } {
+            Some(seat) if seat.thread.load(Ordering::Relaxed) == thread => Some((attached, seat)),
+            _ => seat_used_last(attached).map(|seat| (attached, seat)),
         }
     }
 
@@ -319,6 +345,7 @@ impl Engine {
                 era: process::Era::here(),
                 registration: self.register()?,
                 sessions: Mutex::new(Sessions::default()),
+                places: [const { AtomicPtr::new(std::ptr::null_mut()) }; PLACES],
             }));
             if self.attached.compare_exchange(before, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
                 // SAFETY: it was made above and not published.
@@ -332,15 +359,10 @@ impl Engine {
 
     /// Begins to work in this thread's session.
     pub(crate) fn enter(&self, patience: Patience) -> Result<Entered<'_>> {
-        if let Some(attached) = self.attached_here() {
-            let (id, seat) = LAST.get();
-            if id == attached.id {
-                // SAFETY: the attachment is alive, so its seats are.
-                let seat = unsafe { &*seat };
-                return self.sit(attached, seat);
-            }
+        match self.seat_at_hand() {
+            Some((attached, seat)) => self.sit(attached, seat),
+            None => self.enter_slowly(patience),
         }
-        self.enter_slowly(patience)
     }
 
     fn sit<'e>(&'e self, attached: &'e Attached, seat: &'e Seat) -> Result<Entered<'e>> {
@@ -387,8 +409,20 @@ impl Engine {
     fn use_next(&self, attached: &Attached, seat: NonNull<Seat>) {
         if has_ended() || self.segment.has_checksums() {
             LAST.set((0, std::ptr::null()));
-        } else {
-            LAST.set((attached.id, seat.as_ptr()));
+            return;
+        }
+        LAST.set((attached.id, seat.as_ptr()));
+        let at = place_of(thread::number());
+        let place = &attached.places[at];
+        let before = place.load(Ordering::Acquire);
+        // SAFETY: the attachment is alive, so its seats are.
+        let is_taken = unsafe { before.as_ref() }.is_some_and(|seat| {
+            let thread = seat.thread.load(Ordering::Relaxed);
+            thread != 0 && place_of(thread) == at
+        });
+        if !is_taken {
+            // If another thread was faster, it has the place.
+            let _ = place.compare_exchange(before, seat.as_ptr(), Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
@@ -398,6 +432,10 @@ impl Engine {
 
     fn remember(&self, attached: &Attached, seat: NonNull<Seat>) {
         let engine = self.me.clone();
+        if !has_ended() {
+            // SAFETY: the attachment is alive, so its seats are.
+            unsafe { seat.as_ref() }.thread.store(thread::number(), Ordering::Relaxed);
+        }
         MINE.with(|mine| {
             let mut mine = mine.borrow_mut();
             mine.retain(|e| e.engine.strong_count() > 0);
@@ -415,6 +453,8 @@ impl Engine {
                 *mine = Vec::new();
             }
         });
+        // SAFETY: this thread has it, so that nobody has freed it.
+        unsafe { seat.as_ref() }.thread.store(0, Ordering::Relaxed);
         if std::ptr::eq(LAST.get().1, seat.as_ptr()) {
             LAST.set((0, std::ptr::null()));
         }
@@ -449,14 +489,10 @@ impl Engine {
     #[inline(never)]
     pub(crate) fn seat_with_group(&self) -> Result<bool> {
         // A child that has a group of its parent open never gets as far as to a session of its own.
-        if let Some(attached) = self.attached_here() {
-            let (id, seat) = LAST.get();
-            if id == attached.id {
-                // SAFETY: the attachment is alive, so its seats are.
-                return unsafe { &*seat }.has_group();
-            }
+        match self.seat_at_hand() {
+            Some((_, seat)) => seat.has_group(),
+            None => self.seat_with_group_slowly(),
         }
-        self.seat_with_group_slowly()
     }
 
     #[cold]
@@ -490,9 +526,13 @@ impl Engine {
     #[inline]
     pub(crate) fn owns_seat(&self, seat: NonNull<Seat>) -> bool {
         let Some(attached) = self.attached_here() else { return false };
-        LAST.get() == (attached.id, seat.as_ptr().cast_const()) || self.owns_seat_by_memory(seat)
+        // SAFETY: whoever asks keeps the engine, which frees no seats before its end, and never those of a parent.
+        let known = unsafe { seat.as_ref() };
+        let is_known = known.of == attached.id && known.thread.load(Ordering::Relaxed) == thread::number();
+        is_known || self.owns_seat_by_memory(seat)
     }
 
+    /// The same for a thread whose end has begun.
     #[cold]
     #[inline(never)]
     fn owns_seat_by_memory(&self, seat: NonNull<Seat>) -> bool {
@@ -521,6 +561,8 @@ impl Engine {
         let session = Session::new(Participant::new(&self.segment, slot, base));
         let seat = Box::new(Seat {
             session: UnsafeCell::new(session),
+            thread: AtomicUsize::new(0),
+            of: attached.id,
             state: Cell::new(SeatState::Busy),
             group: crate::group::Nest::default(),
         });
@@ -654,5 +696,92 @@ impl Drop for Engine {
         let owned = unsafe { Box::from_raw(attached) };
         // Nobody is left who could be told; what could not be given back is recovered by the next process.
         let _ = self.detach(*owned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::hashtbl::HashTable;
+    use crate::object::{ManageOptions, OpenOptions};
+    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const ADDED: i64 = 300;
+
+    fn table() -> HashTable {
+        let object = OpenOptions::new().anonymous().expect("memory");
+        HashTable::manage(&object, &ManageOptions::new()).expect("a table")
+    }
+
+    /// Adds to a counter that all have, and in groups to one that only `thread` has.
+    fn work(table: &HashTable, thread: u64) {
+        for _ in 0..ADDED {
+            table.increment(b"all", 1, 0).expect("adds");
+            let group = table.table.begin().expect("a group");
+            table.increment(&thread.to_le_bytes(), 1, 0).expect("adds");
+            group.commit().expect("commits");
+        }
+    }
+
+    fn sum(table: &HashTable, key: &[u8]) -> i64 {
+        table.increment(key, 0, 0).expect("reads")
+    }
+
+    /// Goal: no two threads work in one session, though tests have fewer places than there are threads. Method: many that
+    /// live at once, and what they have added.
+    #[test]
+    fn threads_with_one_place_have_sessions_of_their_own() {
+        let (table, all_there) = (table(), Barrier::new(12));
+        std::thread::scope(|threads| {
+            for thread in 0..12 {
+                let (table, all_there) = (&table, &all_there);
+                threads.spawn(move || {
+                    sum(table, b"all");
+                    all_there.wait();
+                    work(table, thread);
+                });
+            }
+        });
+        assert_eq!(sum(&table, b"all"), 12 * ADDED);
+        assert!((0..12u64).all(|thread| sum(&table, &thread.to_le_bytes()) == ADDED));
+    }
+
+    /// Goal: the session of a thread that has ended is not that of the next thread with its number. Method: threads one
+    /// after another, mostly of one number, while the session of the first one is in the hands of another thread.
+    #[test]
+    fn a_session_does_not_come_with_a_thread_s_number() {
+        let (table, is_over) = (table(), AtomicBool::new(false));
+        std::thread::scope(|threads| {
+            let first = || threads.spawn(|| sum(&table, b"all")).join().expect("ends");
+            first();
+            let heir = threads.spawn(|| {
+                let mut added = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    table.increment(b"heir", 1, 0).expect("adds");
+                    added += 1;
+                }
+                added
+            });
+            while sum(&table, b"heir") == 0 {
+                std::thread::yield_now();
+            }
+            for thread in 0..20 {
+                threads.spawn({
+                    let table = &table;
+                    move || work(table, thread)
+                });
+            }
+            for _ in 0..20 {
+                first();
+            }
+            (0..20).for_each(|thread| {
+                let table = &table;
+                threads.spawn(move || work(table, thread)).join().expect("ends");
+            });
+            is_over.store(true, Ordering::Relaxed);
+            assert_eq!(heir.join().expect("ends"), sum(&table, b"heir"));
+        });
+        assert_eq!(sum(&table, b"all"), 40 * ADDED);
+        assert!((0..20u64).all(|thread| sum(&table, &thread.to_le_bytes()) == 2 * ADDED));
     }
 }

@@ -5,7 +5,7 @@
 use super::call::{Fault, Outcome, guard, out};
 use super::callback::call_back;
 use super::error::NETSHM_OK;
-use super::handle::{self, Noun, magic};
+use super::handle::{self, Noun, Room, magic};
 use super::hashtbl::netshm_table;
 use crate::error::Error;
 use crate::group::{DetachedTransaction, Place, Transaction};
@@ -63,7 +63,6 @@ pub const NETSHM_COMMIT: c_int = 1;
 pub type netshm_group_fn =
     Option<unsafe extern "C-unwind" fn(txn: *mut netshm_txn, arg: *mut c_void) -> c_int>;
 
-#[inline(always)]
 fn handle_of(owner: u32, group: Option<Transaction>) -> *mut netshm_txn {
     handle::open(Body {
         epoch: process::fork_epoch(),
@@ -207,9 +206,18 @@ unsafe fn begin_quickly(t: *mut netshm_table, out: *mut *mut netshm_txn) -> Opti
         return None;
     }
     // SAFETY: the caller's promise.
-    let group = unsafe { handle::peek(t) }?.begin_quickly()?;
+    let table = unsafe { handle::peek(t) }?;
+    // Nothing can fail once there is a group.
+    let room = Room::<netshm_txn>::new();
+    let group = table.begin_quickly()?;
+    let txn = room.open(Body {
+        epoch: group.epoch(),
+        owner: AtomicU32::new(ATTACHED),
+        place: Some(group.place()),
+        group: UnsafeCell::new(Some(group)),
+    });
     // SAFETY: as above.
-    unsafe { out.write_unaligned(handle_of(ATTACHED, Some(group))) };
+    unsafe { out.write_unaligned(txn) };
     Some(())
 }
 

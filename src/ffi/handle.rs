@@ -10,7 +10,8 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A kind of handle. The implementing type is the opaque one that C knows.
@@ -123,16 +124,52 @@ pub(super) fn open<N: Noun>(body: N::Body) -> *mut N {
 /// The same with one of the noun's other magic words.
 pub(super) fn open_as<N: Noun>(magic: u64, body: N::Body) -> *mut N {
     debug_assert!(is_of::<N>(magic));
-    let handle = Handle { magic: AtomicU64::new(magic), ..Handle::whole::<N>(body) };
-    let Some(memory) = rested::<N::Body>() else { return Box::into_raw(Box::new(handle)).cast() };
-    // SAFETY: it is memory for such a handle, and nobody else's.
-    unsafe { memory.write(handle) };
-    memory.cast()
+    Room::<N>::new().fill(Handle { magic: AtomicU64::new(magic), ..Handle::whole::<N>(body) })
+}
+
+/// Memory for a handle that is about to be made.
+pub(super) struct Room<N: Noun>(NonNull<Handle<N::Body>>);
+
+impl<N: Noun> Room<N> {
+    #[inline(always)]
+    pub(super) fn new() -> Room<N> {
+        Room(rested().unwrap_or_else(memory_for))
+    }
+
+    /// Makes the handle.
+    #[inline(always)]
+    pub(super) fn open(self, body: N::Body) -> *mut N {
+        self.fill(Handle::whole::<N>(body))
+    }
+
+    #[inline(always)]
+    fn fill(self, handle: Handle<N::Body>) -> *mut N {
+        let memory = ManuallyDrop::new(self).0;
+        // SAFETY: it is memory for such a handle, and nobody else's.
+        unsafe { memory.write(handle) };
+        memory.as_ptr().cast()
+    }
+}
+
+impl<N: Noun> Drop for Room<N> {
+    #[cold]
+    fn drop(&mut self) {
+        // SAFETY: there is no handle in it.
+        unsafe { free::<N::Body>(self.0.as_ptr().cast()) };
+    }
+}
+
+/// Memory for a handle with such a body.
+#[cold]
+#[inline(never)]
+fn memory_for<B>() -> NonNull<Handle<B>> {
+    let memory = Box::new(MaybeUninit::<Handle<B>>::uninit());
+    NonNull::from(Box::leak(memory)).cast()
 }
 
 /// The memory that has rested longest, if it is for a handle with such a body.
 #[inline(always)]
-fn rested<B>() -> Option<*mut Handle<B>> {
+fn rested<B>() -> Option<NonNull<Handle<B>>> {
     let take = |rest: &Rest| {
         let place = &rest.places[rest.next.get() % RESTING];
         let memory = place.get();
@@ -142,7 +179,7 @@ fn rested<B>() -> Option<*mut Handle<B>> {
             return None;
         }
         place.set(std::ptr::null_mut());
-        Some(memory.cast())
+        NonNull::new(memory.cast())
     };
     REST.try_with(take).ok().flatten()
 }
@@ -200,6 +237,16 @@ pub(super) unsafe fn peek_as<'a, N: Noun>(magic: u64, handle: *const N) -> Optio
     }
     // SAFETY: the magic word says that the body is there.
     Some(unsafe { &(*handle).body })
+}
+
+/// The same for a handle that was just peeked at.
+///
+/// # Safety
+/// As for [`body`], which must have been there.
+#[inline(always)]
+pub(super) unsafe fn known<'a, N: Noun>(handle: *const N) -> &'a N::Body {
+    // SAFETY: the caller's promise.
+    unsafe { &(*handle.cast::<Handle<N::Body>>()).body }
 }
 
 /// Ends a handle whose body is of no use any more, and need not be dropped.
@@ -312,12 +359,14 @@ pub(super) unsafe fn lend<N: Noun, R>(
 /// The handle must be NULL or live; this thread may close it meanwhile, by [`end`].
 #[inline(always)]
 pub(super) unsafe fn show<N: Noun, R>(handle: *mut N, shown: *const c_void, then: impl FnOnce() -> R) -> R {
-    LOANS.with(|loans| {
-        let loan = Loan { handle: handle.cast(), shown, outer: loans.get(), is_closed: Cell::new(false) };
-        loans.set(&raw const loan);
-        let _lent = Lent::<N> { loans, loan: &loan, noun: PhantomData };
-        then()
-    })
+    // Its address is asked for once, and by a closure that does nothing else, so that `then` stays where it is.
+    let loans = LOANS.with(|loans| std::ptr::from_ref(loans));
+    // SAFETY: this thread does not end before the call.
+    let loans = unsafe { &*loans };
+    let loan = Loan { handle: handle.cast(), shown, outer: loans.get(), is_closed: Cell::new(false) };
+    loans.set(&raw const loan);
+    let _lent = Lent::<N> { loans, loan: &loan, noun: PhantomData };
+    then()
 }
 
 /// Is this shown to a callback that runs on this thread?

@@ -228,13 +228,34 @@ pub unsafe extern "C" fn netshm_hashtbl_manage(
 /// @return The table, which is borrowed and ends with `t`; NULL if `t` is NULL, closed or of another type.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn netshm_hashtbl_table(t: *mut netshm_hashtbl) -> *mut netshm_table {
+    // SAFETY: the header asks for a handle.
+    match unsafe { handle::peek(t) } {
+        Some(body) => part_of(body),
+        // SAFETY: as above.
+        None => unsafe { table_slowly(t) },
+    }
+}
+
+/// The same where something is unusual.
+///
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn table_slowly(t: *mut netshm_hashtbl) -> *mut netshm_table {
     let mut part = std::ptr::null_mut();
     guard(&["t"], || {
         // SAFETY: the header asks for a handle.
-        part = (&raw const unsafe { handle::body(1, t) }?.part).cast_mut().cast();
+        part = part_of(unsafe { handle::body(1, t) }?);
         Ok(())
     });
     part
+}
+
+/// The handle of the underlying table.
+#[inline(always)]
+fn part_of(body: &Body) -> *mut netshm_table {
+    (&raw const body.part).cast_mut().cast()
 }
 
 /// Closes a hash table's handle. Open cursors and groups stay usable.

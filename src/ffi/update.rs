@@ -326,11 +326,11 @@ pub unsafe extern "C" fn netshm_hashtbl_update(
     arg: *mut c_void,
 ) -> c_int {
     // SAFETY: the caller's promise.
-    if let Some(code) = unsafe { update_quickly(t, key, key_len, r#fn, arg) } {
-        return code;
+    match unsafe { update_quickly(t, key, key_len, r#fn, arg) } {
+        Some(code) => code,
+        // SAFETY: as above.
+        None => unsafe { update_slowly(t, key, key_len, r#fn, arg) },
     }
-    // SAFETY: as above.
-    unsafe { update_slowly(t, key, key_len, r#fn, arg) }
 }
 
 /// The same by the short way, if there is nothing unusual, nor anything to complain about. None: nothing has happened.
@@ -365,14 +365,17 @@ unsafe fn update_quickly(
     };
     // SAFETY: the header asks for a handle, which the callback may close.
     let (outcome, code) = unsafe { handle::show(t, active.handle().cast(), change) }?;
-    Some(if outcome.is_ok() && refusal.get() == NETSHM_OK { code } else { refused(outcome, refusal.get()) })
+    Some(match (outcome, refusal.get()) {
+        (Err(e), _) => failed(*e),
+        (Ok(()), NETSHM_OK) => code,
+        (Ok(()), refusal) => failed(Error::Callback(refusal)),
+    })
 }
 
-/// An update has failed, or its callback's answer makes it fail.
 #[cold]
 #[inline(never)]
-fn refused(outcome: Result<(), Box<Error>>, refusal: c_int) -> c_int {
-    guard(&[], || Err(Fault::Core(outcome.map_or_else(|e| *e, |()| Error::Callback(refusal)))))
+fn failed(e: Error) -> c_int {
+    guard(&[], || Err(Fault::Core(e)))
 }
 
 /// The same where something is unusual.

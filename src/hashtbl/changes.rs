@@ -221,6 +221,16 @@ impl HashTable {
         outcome.map_err(|e| *e)
     }
 
+    /// The short way of `compare_and_replace` alone.
+    #[inline(always)]
+    pub(crate) fn compare_quickly(&self, key: &[u8], old: &[u8], new: &[u8]) -> Quick<Compared> {
+        let Some(mut seat) = self.table.engine.take_seat() else { return Quick::NotDone };
+        // What waits for nobody needs no patience.
+        let mut w = seat.writer(Patience::Try);
+        let done = fast_update::compare_and_replace(&mut w, &self.table.view, key, old, new);
+        self.quick_outcome(&w, done)
+    }
+
     /// The short way of `update` alone.
     #[inline(always)]
     pub(crate) fn update_quickly<V: Deref<Target = [u8]>>(
@@ -314,17 +324,7 @@ impl HashTable {
     /// The short way of `replace`, alone or in a group.
     #[inline(always)]
     pub(crate) fn replace_quickly(&self, key: &[u8], value: &[u8]) -> Quick<()> {
-        let mut seat = match self.table.engine.take_any_seat() {
-            Taken::Alone(seat) => seat,
-            Taken::InGroup(seat) => {
-                return if self.replace_in_group(seat, key, value) {
-                    Quick::Done(())
-                } else {
-                    Quick::NotDone
-                };
-            }
-            Taken::None => return Quick::NotDone,
-        };
+        let Some(mut seat) = self.table.engine.take_seat() else { return self.replaced_in_group(key, value) };
         let mut w = seat.writer(self.table.patience());
         let done = fast::replace(&mut w, &self.table.view, key, value);
         self.quick_outcome(&w, done)
@@ -334,17 +334,7 @@ impl HashTable {
     /// none.
     #[inline(always)]
     pub(crate) fn replace_usual(&self, key: &[u8; 16], value: &[u8]) -> Quick<()> {
-        let mut seat = match self.table.engine.take_any_seat() {
-            Taken::Alone(seat) => seat,
-            Taken::InGroup(seat) => {
-                return if self.replace_in_group(seat, key, value) {
-                    Quick::Done(())
-                } else {
-                    Quick::NotDone
-                };
-            }
-            Taken::None => return Quick::NotDone,
-        };
+        let Some(mut seat) = self.table.engine.take_seat() else { return self.replaced_in_group(key, value) };
         let table = &*self.table.view;
         let Some(hash) = table.key_hash.hash_usual(key) else { return Quick::NotDone };
         // What waits for nobody needs no patience.
@@ -359,6 +349,13 @@ impl HashTable {
         self.quick_outcome(&w, done)
     }
 
+    /// Where it was found late that something is going on in the session: a group, perhaps.
+    #[cold]
+    #[inline(never)]
+    fn replaced_in_group(&self, key: &[u8], value: &[u8]) -> Quick<()> {
+        if self.replace_in_group(key, value) { Quick::Done(()) } else { Quick::NotDone }
+    }
+
     /// The short way of `insert`, for callers that seldom need it: what has been looked up is looked up again, so that it need
     /// not be kept in memory for those who do not.
     #[inline(never)]
@@ -368,9 +365,10 @@ impl HashTable {
         self.quick_outcome(&w, done)
     }
 
-    /// The short way of `replace` in a group, for a value of the same, small length.
-    #[inline(never)]
-    fn replace_in_group(&self, mut seat: Seated<'_>, key: &[u8], value: &[u8]) -> bool {
+    /// The short way of `replace` in the group that is open on this thread, for a value of the same, small length.
+    #[inline(always)]
+    pub(crate) fn replace_in_group(&self, key: &[u8], value: &[u8]) -> bool {
+        let Taken::InGroup(mut seat) = self.table.engine.take_group() else { return false };
         let mut w = seat.writer(Patience::Try);
         in_group::replace(&mut w, &self.table.view, key, value).is_some()
     }
@@ -394,7 +392,7 @@ impl HashTable {
     /// The short way of `increment` in a group, for a key that has a binding.
     #[inline(never)]
     pub(crate) fn increment_in_group(&self, key: &[u8], delta: i64) -> Option<i64> {
-        let Taken::InGroup(mut seat) = self.table.engine.take_any_seat() else { return None };
+        let Taken::InGroup(mut seat) = self.table.engine.take_group() else { return None };
         in_group::increment(&mut seat.writer(Patience::Try), &self.table.view, key, delta)
     }
 

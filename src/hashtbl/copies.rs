@@ -4,7 +4,7 @@
 //! values by pieces, groups, writers in the way.
 
 use super::HashTable;
-use crate::engine::sessions::Taken;
+use crate::engine::sessions::{Seated, Taken};
 use crate::error::{Error, Result};
 use crate::format::Offset;
 use crate::format::record::{PIECE_BYTES, PUNCHABLE_BYTES};
@@ -113,48 +113,103 @@ impl HashTable {
         unsafe { self.copy_without_lock(key, buffer, capacity) }
     }
 
-    /// The short way of a find alone for a key of 16 bytes that is found in its bucket, or absent where there are no
-    /// overflow lines.
+    /// Is a group open on this thread or on another one of the process? If not, a find need not ask which.
+    #[inline(always)]
+    pub(crate) fn is_among_groups(&self) -> bool {
+        self.table.engine.groups.any_open()
+    }
+
+    /// The short way of a find for a key of 16 bytes that is found in its bucket, or absent where there are no overflow
+    /// lines.
     ///
     /// # Safety
     /// `buffer` must be valid for writing `capacity` bytes.
     #[inline(always)]
     pub(crate) unsafe fn copy_usual(&self, key: &[u8; 16], buffer: *mut u8, capacity: usize) -> QuickCopy {
-        let engine = &*self.table.engine;
-        let table = &*self.table.view;
-        if engine.groups.any_open() {
+        if self.is_among_groups() {
             return QuickCopy::NOT_DONE;
         }
+        // SAFETY: by the caller's promise.
+        unsafe { self.copy_usual_alone(key, buffer, capacity) }
+    }
+
+    /// The same where no group is open.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_usual_alone(
+        &self,
+        key: &[u8; 16],
+        buffer: *mut u8,
+        capacity: usize,
+    ) -> QuickCopy {
+        let engine = &*self.table.engine;
+        let table = &*self.table.view;
         let Some(hash) = table.key_hash.hash_usual(key) else { return QuickCopy::NOT_DONE };
         let sight = find::lookup_in_bucket(&engine.segment, &table.roots, hash, key);
         // SAFETY: by the caller's promise.
         unsafe { copy_seen::<true>(&table.roots, sight, buffer, capacity) }
     }
 
-    /// The short way while a group is open on this thread or, more often, on another one of the process.
+    /// The same while a group is open on this thread or, more often, on another one of the process.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline(always)]
+    pub(crate) unsafe fn copy_usual_among_groups(
+        &self,
+        key: &[u8; 16],
+        buffer: *mut u8,
+        capacity: usize,
+    ) -> QuickCopy {
+        match self.table.engine.take_group() {
+            // SAFETY: by the caller's promise.
+            Taken::InGroup(seat) => unsafe { self.copy_in_group(seat, key, buffer, capacity) },
+            // SAFETY: as above.
+            Taken::Alone => unsafe { self.copy_usual_alone(key, buffer, capacity) },
+            Taken::None => QuickCopy::NOT_DONE,
+        }
+    }
+
+    /// The short way for all keys while a group is open on this thread or, more often, on another one of the process.
     ///
     /// # Safety
     /// `buffer` must be valid for writing `capacity` bytes.
     #[cold]
     #[inline(never)]
     unsafe fn copy_among_groups(&self, key: &[u8], buffer: *mut u8, capacity: usize) -> QuickCopy {
-        match self.table.engine.take_any_seat() {
-            Taken::InGroup(mut seat) => {
-                let mut w = seat.writer(Patience::Try);
-                // SAFETY: by the caller's promise.
-                return match unsafe { in_group::copy(&mut w, &self.table.view, key, buffer, capacity) } {
-                    None => QuickCopy::NOT_DONE,
-                    Some(None) => QuickCopy::ABSENT,
-                    Some(Some(len)) => QuickCopy(len),
-                };
-            }
+        match self.table.engine.take_group() {
+            // SAFETY: by the caller's promise.
+            Taken::InGroup(seat) => return unsafe { self.copy_in_group(seat, key, buffer, capacity) },
             Taken::None if !matches!(self.table.engine.seat_with_group(), Ok(false)) => {
                 return QuickCopy::NOT_DONE;
             }
-            Taken::None | Taken::Alone(_) => {}
+            Taken::None | Taken::Alone => {}
         }
         // SAFETY: by the caller's promise.
         unsafe { self.copy_without_lock(key, buffer, capacity) }
+    }
+
+    /// The short way in the group whose session has been taken.
+    ///
+    /// # Safety
+    /// `buffer` must be valid for writing `capacity` bytes.
+    #[inline(always)]
+    unsafe fn copy_in_group(
+        &self,
+        mut seat: Seated<'_>,
+        key: &[u8],
+        buffer: *mut u8,
+        capacity: usize,
+    ) -> QuickCopy {
+        let mut w = seat.writer(Patience::Try);
+        // SAFETY: by the caller's promise.
+        match unsafe { in_group::copy(&mut w, &self.table.view, key, buffer, capacity) } {
+            None => QuickCopy::NOT_DONE,
+            Some(None) => QuickCopy::ABSENT,
+            Some(Some(len)) => QuickCopy(len),
+        }
     }
 
     /// The short way where no group is open on this thread.

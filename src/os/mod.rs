@@ -22,6 +22,7 @@
 //! | `futex` | sleeping on a word and waking |
 //! | `signals` | sleeping so that a signal is noticed |
 //! | `process` | who runs: pid, namespace, boot, fork epoch, randomness |
+//! | `thread` | which thread runs |
 //! | `time` | clocks and deadlines |
 
 pub(crate) mod descriptor;
@@ -37,5 +38,6 @@ pub(crate) mod process;
 pub(crate) mod shm;
 pub(crate) mod signals;
 pub(crate) mod space;
+pub(crate) mod thread;
 pub(crate) mod time;
 pub(crate) mod turn;

@@ -88,7 +88,7 @@ pub(super) fn lock(w: &mut Writer, sight: &Sight) -> Option<usize> {
     let gate = LockWord(sight.view.gate().load_acquire(0));
     let is_mine_or_free = gate.is_free() || gate.owner() == w.s.p.slot;
     if !is_mine_or_free || Roots::version_of(gate) != seen.roots_version {
-        give_back(w, place);
+        give_back(&mut w.reborrow(), place);
         return None;
     }
     Some(place)
@@ -150,8 +150,13 @@ pub(crate) unsafe fn copy(
     if len > capacity as u64 {
         return None;
     }
-    // SAFETY: by the caller's promise, and the length was just compared.
-    unsafe { ops::read_value_raw(w, found.value_at, len, into) };
+    // SAFETY: by the caller's promise, and the length was just compared; the record was checked.
+    unsafe {
+        if !sight.view.copy_out_inline(value_at, into, len as usize) {
+            return None;
+        }
+        ops::put_plans_over(w, value_at, len, into);
+    }
     Some(Some(len as usize))
 }
 

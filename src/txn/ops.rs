@@ -481,7 +481,18 @@ pub(crate) fn read_value(w: &Writer, at: Offset, len: u64, into: &mut [u8]) {
 #[inline(always)]
 pub(crate) unsafe fn read_value_raw(w: &Writer, at: Offset, len: u64, into: *mut u8) {
     // SAFETY: the record was checked to lie inside of the object, and the buffer has `len` bytes.
-    unsafe { w.segment.copy_out(at, into, len as usize) };
+    unsafe {
+        w.segment.copy_out(at, into, len as usize);
+        put_plans_over(w, at, len, into);
+    }
+}
+
+/// Puts what this transaction plans for a value over its bytes, if it is any.
+///
+/// # Safety
+/// As for [`read_value_raw`].
+#[inline(always)]
+pub(super) unsafe fn put_plans_over(w: &Writer, at: Offset, len: u64, into: *mut u8) {
     if len <= IN_PLACE_BYTES && !w.s.has_no_plan() && w.s.may_have_plans_for(at, len) {
         // SAFETY: the caller's promise.
         unsafe { put_planned_words(w, at, len, into) };

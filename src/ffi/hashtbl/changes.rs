@@ -1,11 +1,13 @@
 //! Changing a hash table.
 
 use super::super::call::{bytes, guard, out_or_null};
-use super::super::error::NETSHM_OK;
-use super::quick::{USUAL_KEY_BYTES, chores, quick_arguments, quick_bytes, settled, usual_arguments};
+use super::super::error::{NETSHM_E_CHANGED, NETSHM_E_NOT_FOUND, NETSHM_OK};
+use super::quick::{
+    USUAL_KEY_BYTES, chores, known_arguments, known_usual_arguments, quick_arguments, quick_bytes, settled,
+};
 use super::{live_counter, live_key, live_raw, netshm_hashtbl};
 use crate::error::Error;
-use crate::hashtbl::{HashTable, Quick};
+use crate::hashtbl::{Compared, HashTable, Quick};
 use crate::segment::lot::Lot;
 use std::ffi::{c_int, c_void};
 
@@ -123,21 +125,61 @@ pub unsafe extern "C" fn netshm_hashtbl_replace(
     val: *const c_void,
     val_len: usize,
 ) -> c_int {
-    if key_len != USUAL_KEY_BYTES || !Lot::fits(val_len) {
-        // SAFETY: the caller's promise.
-        return unsafe { replace_any(t, key, key_len, val, val_len) };
-    }
-    // SAFETY: the header asks for a handle and for readable bytes.
-    if let Some((t, key)) = unsafe { usual_arguments(t, key) } {
-        // SAFETY: as above.
-        if let Some(val) = unsafe { quick_bytes(val, val_len) } {
-            if let Some(code) = settled(t, t.replace_usual(key, val)) {
-                return code;
+    // Nothing is kept for any way before it is known which one it is.
+    // SAFETY: the caller's promise.
+    unsafe {
+        match quick_arguments(t, key, key_len) {
+            Some((table, _)) if table.is_among_groups() => replace_in_group(t, key, key_len, val, val_len),
+            Some(_) if key_len == USUAL_KEY_BYTES && Lot::fits(val_len) => {
+                replace_usual(t, key, val, val_len)
             }
+            _ => replace_any(t, key, key_len, val, val_len),
+        }
+    }
+}
+
+/// The short way for keys of the usual length and values that are lots, where there is nothing to complain about the
+/// former.
+///
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn replace_usual(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
+    // SAFETY: the header asks for readable bytes, and the caller promises the rest.
+    let ((table, usual), value) = unsafe { (known_usual_arguments(t, key), quick_bytes(val, val_len)) };
+    if let Some(value) = value {
+        if let Some(code) = settled(table, table.replace_usual(usual, value)) {
+            return code;
         }
     }
     // SAFETY: the caller's promise.
     unsafe { replace_any(t, key, USUAL_KEY_BYTES, val, val_len) }
+}
+
+/// The short way while a group is open, for a key that there is nothing to complain about.
+///
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn replace_in_group(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    val: *const c_void,
+    val_len: usize,
+) -> c_int {
+    // SAFETY: the header asks for readable bytes, and the caller promises the rest.
+    let ((table, short), value) = unsafe { (known_arguments(t, key, key_len), quick_bytes(val, val_len)) };
+    if value.is_some_and(|value| table.replace_in_group(short, value)) {
+        return NETSHM_OK;
+    }
+    // SAFETY: as above.
+    unsafe { replace_any(t, key, key_len, val, val_len) }
 }
 
 /// The short way for all keys and values, or else the general one.
@@ -356,6 +398,55 @@ pub unsafe extern "C" fn netshm_hashtbl_cas(
     old_len: usize,
     val: *const c_void,
     val_len: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    if let Some(code) = unsafe { cas_quickly(t, key, key_len, (old, old_len), (val, val_len)) } {
+        return code;
+    }
+    // SAFETY: as above.
+    unsafe { cas_slowly(t, key, key_len, (old, old_len), (val, val_len)) }
+}
+
+/// The same by the short way, if there is nothing unusual, nor anything to complain about. None: nothing has happened.
+///
+/// # Safety
+/// As for the export.
+#[inline(always)]
+unsafe fn cas_quickly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    (old, old_len): (*const c_void, usize),
+    (val, val_len): (*const c_void, usize),
+) -> Option<c_int> {
+    // SAFETY: the header asks for a handle and for readable bytes.
+    let ((t, key), old, val) = unsafe {
+        (quick_arguments(t, key, key_len)?, quick_bytes(old, old_len)?, quick_bytes(val, val_len)?)
+    };
+    let (compared, code) = match t.compare_quickly(key, old, val) {
+        Quick::Done(compared) => (compared, NETSHM_OK),
+        Quick::DoneWithChores(compared) => (compared, chores(t)),
+        Quick::NotDone => return None,
+    };
+    Some(match compared {
+        Compared::Equal => code,
+        Compared::Different => NETSHM_E_CHANGED,
+        Compared::Absent => NETSHM_E_NOT_FOUND,
+    })
+}
+
+/// The same where something is unusual.
+///
+/// # Safety
+/// As for the export.
+#[cold]
+#[inline(never)]
+unsafe fn cas_slowly(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+    (old, old_len): (*const c_void, usize),
+    (val, val_len): (*const c_void, usize),
 ) -> c_int {
     guard(&["t", "key", "key_len", "old", "old_len", "val", "val_len"], || {
         // SAFETY: the header asks for a handle and for readable bytes.

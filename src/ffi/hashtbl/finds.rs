@@ -2,7 +2,7 @@
 
 use super::super::call::{Fault, bytes, guard, out};
 use super::super::error::{Block, NETSHM_E_NOT_FOUND, NETSHM_OK};
-use super::quick::{USUAL_KEY_BYTES, quick_arguments, usual_arguments};
+use super::quick::{USUAL_KEY_BYTES, known_usual_arguments, quick_arguments, usual_arguments};
 use super::{live, live_key, live_raw, netshm_hashtbl};
 use crate::error::Error;
 use crate::hashtbl::QuickCopy;
@@ -70,9 +70,13 @@ unsafe extern "C" fn find_usual(
 ) -> c_int {
     if !buf.is_null() && !len.is_null() {
         // SAFETY: the header asks for a handle and for readable bytes.
-        if let Some((t, key)) = unsafe { usual_arguments(t, key) } {
+        if let Some((table, usual)) = unsafe { usual_arguments(t, key) } {
+            if table.is_among_groups() {
+                // SAFETY: the arguments are as they have to be.
+                return unsafe { find_among_groups(t, key, len, buf, cap) };
+            }
             // SAFETY: the header asks for a buffer of `cap` bytes.
-            let copied = unsafe { t.copy_usual(key, buf.cast(), cap) };
+            let copied = unsafe { table.copy_usual_alone(usual, buf.cast(), cap) };
             if let Some(length) = copied.len() {
                 // SAFETY: the header asks for a valid place.
                 unsafe { len.write(length) };
@@ -82,6 +86,34 @@ unsafe extern "C" fn find_usual(
                 return NETSHM_E_NOT_FOUND;
             }
         }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { find_any(t, key, USUAL_KEY_BYTES, buf, cap, len) }
+}
+
+/// The same while a group is open, for arguments that there is nothing to complain about.
+///
+/// # Safety
+/// As for the export.
+#[inline(never)]
+unsafe extern "C" fn find_among_groups(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    len: *mut usize,
+    buf: *mut c_void,
+    cap: usize,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    let (table, usual) = unsafe { known_usual_arguments(t, key) };
+    // SAFETY: the header asks for a buffer of `cap` bytes.
+    let copied = unsafe { table.copy_usual_among_groups(usual, buf.cast(), cap) };
+    if let Some(length) = copied.len() {
+        // SAFETY: the header asks for a valid place.
+        unsafe { len.write(length) };
+        return NETSHM_OK;
+    }
+    if copied == QuickCopy::ABSENT {
+        return NETSHM_E_NOT_FOUND;
     }
     // SAFETY: the caller's promise.
     unsafe { find_any(t, key, USUAL_KEY_BYTES, buf, cap, len) }

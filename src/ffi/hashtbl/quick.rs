@@ -71,6 +71,33 @@ pub(super) unsafe fn usual_arguments<'a>(
     Some((table, key.try_into().ok()?))
 }
 
+/// The table and the key, in which [`quick_arguments`] has found nothing to complain about.
+///
+/// # Safety
+/// It must have.
+#[inline(always)]
+pub(super) unsafe fn known_arguments<'a>(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+    key_len: usize,
+) -> (&'a HashTable, &'a [u8]) {
+    // SAFETY: by the caller's promise.
+    unsafe { (&handle::known(t).table, std::slice::from_raw_parts(key.cast(), key_len)) }
+}
+
+/// The same for a key of the usual length.
+///
+/// # Safety
+/// As for [`known_arguments`].
+#[inline(always)]
+pub(super) unsafe fn known_usual_arguments<'a>(
+    t: *mut netshm_hashtbl,
+    key: *const c_void,
+) -> (&'a HashTable, &'a [u8; USUAL_KEY_BYTES]) {
+    // SAFETY: by the caller's promise.
+    unsafe { (&handle::known(t).table, &*key.cast()) }
+}
+
 /// The code of a change that was made by the short way; none if the general way is to be taken.
 #[inline(always)]
 pub(in crate::ffi) fn settled(t: &HashTable, quick: Quick<()>) -> Option<c_int> {
