@@ -104,17 +104,14 @@ fn give_back(w: &mut Writer, place: usize) {
 /// not looked up again.
 #[inline(always)]
 fn find_again(w: &mut Writer, table: &TableView, key: &[u8]) -> Option<(Found, usize)> {
-    let hash = table.key_hash.hash(key);
-    if w.s.known.hash == hash {
-        if let Some(found) = known(w, table, key) {
-            return Some((found, w.s.known.place));
-        }
+    if let Some(found) = known(w, table, key) {
+        return Some((found, w.s.known.place));
     }
-    let (sight, place) = look(w, table, hash, key)?;
+    let (sight, place) = look(w, table, table.key_hash.hash(key), key)?;
     Some((sight.found?, place))
 }
 
-/// What is known of a key whose hash is that of the known one.
+/// What is known of a key, if it is the one of which something is known.
 #[inline(always)]
 fn known(w: &Writer, table: &TableView, key: &[u8]) -> Option<Found> {
     let Known { record, value_at, shape, .. } = w.s.known;
@@ -140,12 +137,11 @@ pub(crate) unsafe fn copy(
     into: *mut u8,
     capacity: usize,
 ) -> Option<Option<usize>> {
-    let hash = table.key_hash.hash(key);
-    let (sight, place) = look(w, table, hash, key)?;
+    let (sight, place) = look(w, table, table.key_hash.hash(key), key)?;
     let Some(found) = sight.found else { return Some(None) };
     let Found { record, value_at, shape } = found;
     let (table, releases) = (std::ptr::from_ref(table).addr(), w.s.p.releases);
-    w.s.known = Known { table, hash, record, value_at, shape, place, releases };
+    w.s.known = Known { table, record, value_at, shape, place, releases };
     let len = found.shape.value_len;
     if len > capacity as u64 {
         return None;

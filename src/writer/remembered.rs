@@ -24,7 +24,6 @@ pub(crate) struct Counter {
 pub(crate) struct Known {
     /// Address of the table's view, 0: nothing is known.
     pub(crate) table: usize,
-    pub(crate) hash: u64,
     pub(crate) record: Offset,
     pub(crate) value_at: Offset,
     pub(crate) shape: Shape,
@@ -37,7 +36,6 @@ pub(crate) struct Known {
 impl Known {
     pub(crate) const NOTHING: Known = Known {
         table: 0,
-        hash: 0,
         record: Offset::NONE,
         value_at: Offset::NONE,
         shape: Shape::new(0, 0),
