@@ -359,8 +359,8 @@ pub(super) unsafe fn lend<N: Noun, R>(
 /// The handle must be NULL or live; this thread may close it meanwhile, by [`end`].
 #[inline(always)]
 pub(super) unsafe fn show<N: Noun, R>(handle: *mut N, shown: *const c_void, then: impl FnOnce() -> R) -> R {
-    // Its address is asked for once, and by a closure that does nothing else, so that `then` stays where it is.
-    let loans = LOANS.with(|loans| std::ptr::from_ref(loans));
+    // Its address is asked for once, and by a function that does nothing else, so that `then` stays where it is.
+    let loans = LOANS.with(std::ptr::from_ref);
     // SAFETY: this thread does not end before the call.
     let loans = unsafe { &*loans };
     let loan = Loan { handle: handle.cast(), shown, outer: loans.get(), is_closed: Cell::new(false) };
