@@ -65,12 +65,11 @@ fn bindings_of_every_shape_are_shown() {
         add(format!("one of many {n}").into_bytes(), value(n, n % 100));
     }
     assert_shown(&t, &expected, "outside of a group");
-    t.table()
-        .group(|| -> netshm::Result<()> {
-            assert_shown(&t, &expected, "in a group");
-            Ok(())
-        })
-        .expect("a group");
+    let in_group = || -> netshm::Result<()> {
+        assert_shown(&t, &expected, "in a group");
+        Ok(())
+    };
+    t.table().group(in_group).expect("a group");
     assert_shown(&t, &expected, "again");
 }
 
