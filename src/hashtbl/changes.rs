@@ -12,7 +12,7 @@ use crate::lock::Patience;
 use crate::segment::lot::Lot;
 use crate::txn::cursor::buffer;
 use crate::txn::fast_update::{Compared, Updated};
-use crate::txn::{self, TableView, fast, fast_update, growth, in_group, ops, stack};
+use crate::txn::{self, TableView, fast, fast_bind, fast_update, growth, in_group, ops, stack};
 use crate::writer::Writer;
 use std::cell::Cell;
 use std::ops::Deref;
@@ -35,7 +35,7 @@ impl HashTable {
     #[inline]
     pub fn add(&self, key: &[u8], value: &[u8]) -> Result<()> {
         self.change(
-            |w, table| fast::add(w, table, key, value),
+            |w, table| fast_bind::add(w, table, key, value),
             |w, table| ops::at(w, table, key)?.add(w, table, value),
         )
     }
@@ -68,7 +68,7 @@ impl HashTable {
     /// [`Error::Exists`] if it has one; else those of [`add`](HashTable::add).
     pub fn insert(&self, key: &[u8], value: &[u8]) -> Result<()> {
         self.change(
-            |w, table| fast::insert(w, table, key, value),
+            |w, table| fast_bind::insert(w, table, key, value),
             |w, table| {
                 let at = ops::at(w, table, key)?;
                 if at.hit.is_some() { Err(Error::Exists) } else { at.add(w, table, value) }
@@ -82,7 +82,7 @@ impl HashTable {
     /// Those of [`add`](HashTable::add).
     pub fn remove(&self, key: &[u8]) -> Result<bool> {
         self.change(
-            |w, table| fast::remove(w, table, key),
+            |w, table| fast_bind::remove(w, table, key),
             |w, table| ops::at(w, table, key)?.remove(w, table),
         )
     }
@@ -317,7 +317,7 @@ impl HashTable {
         // Not by `change_quickly`: a closure would become a function of its own.
         let Some(mut seat) = self.table.engine.take_seat() else { return Quick::NotDone };
         let mut w = seat.writer(self.table.patience());
-        let done = fast::add(&mut w, &self.table.view, key, value);
+        let done = fast_bind::add(&mut w, &self.table.view, key, value);
         self.quick_outcome(&w, done)
     }
 
@@ -361,7 +361,7 @@ impl HashTable {
     #[inline(never)]
     fn insert_seated(&self, mut seat: Seated<'_>, key: &[u8], value: &[u8]) -> Quick<()> {
         let mut w = seat.writer(self.table.patience());
-        let done = fast::insert(&mut w, &self.table.view, key, value);
+        let done = fast_bind::insert(&mut w, &self.table.view, key, value);
         self.quick_outcome(&w, done)
     }
 
@@ -386,7 +386,7 @@ impl HashTable {
     /// The short way of `remove` alone.
     #[inline(always)]
     pub(crate) fn remove_quickly(&self, key: &[u8]) -> Quick<bool> {
-        self.change_quickly(|w, table| fast::remove(w, table, key))
+        self.change_quickly(|w, table| fast_bind::remove(w, table, key))
     }
 
     /// The short way of `increment` in a group, for a key that has a binding.

@@ -10,7 +10,7 @@ use crate::format::record::PUNCHABLE_BYTES;
 use crate::index::ahead::Batch;
 use crate::index::find::Sight;
 use crate::txn::cursor::buffer;
-use crate::txn::{TableView, fast};
+use crate::txn::{TableView, fast, fast_bind};
 use crate::writer::Writer;
 
 /// Why several keys were not all stored, and how many were.
@@ -228,7 +228,7 @@ impl HashTable {
         &self,
         bindings: impl Iterator<Item = (&'k [u8], &'k [u8])>,
     ) -> std::result::Result<(), Stopped> {
-        self.store_each(bindings, fast::add_seen, |key, value| self.add(key, value))
+        self.store_each(bindings, fast_bind::add_seen, |key, value| self.add(key, value))
     }
 
     /// Stores some bindings: by the short way or, where that does not fit, by a single call.

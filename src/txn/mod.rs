@@ -6,7 +6,7 @@
 //! - [`ops`]: operations of the hash table, as parts of a transaction.
 //! - [`array`]: operations of arrays.
 //! - [`chunk`]: making a chunk of an array anew.
-//! - [`fast`], [`fast_update`], [`fast_split`], [`fast_array`], [`fast_slice`], [`fast_walk`], [`in_group`]: the short ways
+//! - [`fast`], [`fast_bind`], [`fast_update`], [`fast_split`], [`fast_array`], [`fast_slice`], [`fast_walk`], [`in_group`]: the short ways
 //!   of what happens most.
 //! - [`stack`]: changing any binding of a key, not only the newest.
 //! - [`growth`]: splitting, and memory for buckets.
@@ -20,6 +20,7 @@ pub(crate) mod cursor;
 pub(crate) mod dump;
 pub(crate) mod fast;
 pub(crate) mod fast_array;
+pub(crate) mod fast_bind;
 pub(crate) mod fast_slice;
 mod fast_split;
 pub(crate) mod fast_update;
