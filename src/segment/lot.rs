@@ -54,6 +54,19 @@ impl<'a> Lot<'a> {
         len.wrapping_sub(SHORT_BYTES / 2 + 8).rotate_right(3) < SHORT_BYTES / 2 / 8
     }
 
+    /// Tells the compiler that so many bytes can be one.
+    ///
+    /// # Safety
+    /// They can.
+    #[inline(always)]
+    pub(crate) unsafe fn assume_fit(len: usize) {
+        // SAFETY: the caller's promise; the second is a part of the first.
+        unsafe {
+            std::hint::assert_unchecked(Lot::fits(len));
+            std::hint::assert_unchecked(0 < len && len <= SHORT_BYTES);
+        }
+    }
+
     /// Their number.
     #[inline(always)]
     pub(crate) fn bytes(&self) -> u64 {

@@ -151,7 +151,10 @@ unsafe extern "C" fn replace_usual(
     val_len: usize,
 ) -> c_int {
     // SAFETY: the header asks for readable bytes, and the caller promises the rest.
-    let ((table, usual), value) = unsafe { (known_usual_arguments(t, key), quick_bytes(val, val_len)) };
+    let ((table, usual), value) = unsafe {
+        Lot::assume_fit(val_len);
+        (known_usual_arguments(t, key), quick_bytes(val, val_len))
+    };
     if let Some(value) = value {
         if let Some(code) = settled(table, table.replace_usual(usual, value)) {
             return code;
