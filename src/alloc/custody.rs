@@ -285,6 +285,12 @@ pub(crate) fn is_drain_due(w: &Writer) -> bool {
     w.s.pending >= WORTH_RETURNING
 }
 
+/// Lets the slot look after its pending blocks when this operation is over.
+#[inline(always)]
+pub(crate) fn make_drain_due(w: &mut Writer) {
+    w.s.pending = u32::MAX;
+}
+
 /// Returns pending blocks to where they come from: at most `batches` mini-transactions. Nothing is planned.
 #[inline]
 pub(crate) fn drain(w: &mut Writer, batches: u32) -> Result<()> {

@@ -5,6 +5,7 @@
 //! goes into cells with the same commit.
 
 use super::fast::{At, write};
+use super::lifecycle::count_freeing;
 use super::{TableView, growth, ops};
 use crate::alloc::custody;
 use crate::format::Offset;
@@ -43,14 +44,18 @@ pub(super) fn rebind(w: &mut Writer, table: &TableView, key: &[u8], value: &[u8]
     let moved = (word_of(place.line, place.word), entry_with(place.entry, ready.block));
     let cell = (ready.cell, ready.word);
     if class == old_class {
-        return write(w, slot, &sight, &[moved, (cell, found.record.0)]).then_some(());
+        if !write(w, slot, &sight, &[moved, (cell, found.record.0)]) {
+            return None;
+        }
+    } else {
+        let freed = (custody::empty_cell(w, slot, old_class)?, found.record.0);
+        if !write(w, slot, &sight, &[moved, (cell, 0), freed]) {
+            return None;
+        }
+        custody::note_taken(w, class);
+        custody::note_freed(w, old_class);
     }
-    let freed = (custody::empty_cell(w, slot, old_class)?, found.record.0);
-    if !write(w, slot, &sight, &[moved, (cell, 0), freed]) {
-        return None;
-    }
-    custody::note_taken(w, class);
-    custody::note_freed(w, old_class);
+    count_freeing(w);
     Some(())
 }
 
@@ -148,6 +153,7 @@ pub(crate) fn remove(w: &mut Writer, table: &TableView, key: &[u8]) -> Option<bo
         return None;
     }
     custody::note_freed(w, class);
+    count_freeing(w);
     growth::report(w, table.roots.root(), count as i64, count.wrapping_sub(1) as i64);
     Some(true)
 }

@@ -288,6 +288,15 @@ fn finish_sweep(w: &mut Writer, table: Offset, base: u32) -> Result<()> {
 /// Operations between two looks at whether memory should be given back.
 const UPKEEP_INTERVAL: u32 = 16;
 
+/// Counts an operation of a short way that has set memory free, so that some of these have chores and look after it, too.
+#[inline(always)]
+pub(super) fn count_freeing(w: &mut Writer) {
+    w.s.p.chores += 1;
+    if w.s.p.chores >= UPKEEP_INTERVAL {
+        custody::make_drain_due(w);
+    }
+}
+
 /// A little of the work that somebody has to do: sweeping, giving memory back to the system.
 pub(crate) fn upkeep(w: &mut Writer) -> Result<()> {
     if w.segment.load(header::RETIRED) != 0 {
