@@ -12,7 +12,7 @@
 
 mod support;
 
-use netshm::{Error, HashTable, KeyHashing, Locking, ManageOptions, Name, Transaction};
+use netshm::{Error, HashTable, KeyHashing, Locking, ManageOptions, Name, Transaction, Update};
 use std::collections::{BTreeMap, BTreeSet};
 use support::model::{Actor, Bytes, Model, Op, Outcome, difference, do_on_table};
 use support::process::{Child, Exit, Pipe, fork, watchdog};
@@ -141,6 +141,22 @@ impl Tester {
         bytes
     }
 
+    /// A value for a key: any, or one that nearly is as long as the newest binding, so that it goes in its place, or into
+    /// another block of the same class or of the next one.
+    fn value_like(&mut self, key: &Bytes) -> Bytes {
+        let any = self.value();
+        let Some(newest) = self.nested.model.newest(key) else { return any };
+        let len = match self.random.below(8) {
+            0 | 1 => newest.len(),
+            2 => newest.len().saturating_sub(1 + self.random.below(16) as usize),
+            3 => newest.len() + 1 + self.random.below(16) as usize,
+            _ => return any,
+        };
+        let mut bytes = self.random.next().to_le_bytes().repeat(len / 8 + 1);
+        bytes.truncate(len);
+        bytes
+    }
+
     /// Keys for one call: none, few, or some batches of them; some keys more than once.
     fn several(&mut self) -> Vec<Bytes> {
         let most = *self.random.one_of(&[1, 4, 20, 40]);
@@ -148,7 +164,8 @@ impl Tester {
     }
 
     fn change(&mut self) -> Op {
-        let (key, value) = (self.key(), self.value());
+        let key = self.key();
+        let value = self.value_like(&key);
         let depth = self.nested.model.0.get(&key).map_or(0, Vec::len);
         match self.random.below(18) {
             0..4 if depth < DEEPEST => Op::Add(key, value),
@@ -189,10 +206,11 @@ impl Tester {
                 let expected = self.nested.apply(&op);
                 assert_eq!(outcome, expected, "{}", short(&op));
             }
-            55..85 => {
+            55..81 => {
                 let key = self.key();
                 self.look(&t, &key)?;
             }
+            81..85 => self.update_by(&t)?,
             85..90 if self.groups.len() < 4 => {
                 self.groups.push(t.table().begin()?);
                 self.nested.undo.push(BTreeMap::new());
@@ -209,6 +227,47 @@ impl Tester {
             99 if self.groups.is_empty() && self.random.once_in(50) => self.actor.close(),
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Updates by a callback that looks at the value, looks around, and answers anything or does not answer.
+    fn update_by(&mut self, t: &HashTable) -> netshm::Result<()> {
+        let (key, other) = (self.key(), self.key());
+        let (value, answer) = (self.value_like(&key), self.random.below(8));
+        let newest = self.nested.model.newest(&key).cloned();
+        let among_groups = !self.groups.is_empty();
+        let alone = self.alone;
+        let update = |old: Option<&[u8]>| {
+            assert!(old == newest.as_deref(), "the callback sees another value");
+            let now = t.find(&key);
+            match among_groups {
+                true => assert_eq!(now, Err(Error::InCallback)),
+                false => assert!(now.expect("finds") == newest, "a find in the callback sees another value"),
+            }
+            for outcome in [t.replace(&other, b"1"), t.add(&key, b"1"), t.update(&other, |_| Update::Remove)]
+            {
+                assert_eq!(outcome, Err(Error::InCallback));
+            }
+            match answer {
+                0 => Err(Error::Aborted),
+                1 => std::panic::resume_unwind(Box::new(())),
+                2 => Ok(Update::Remove),
+                3 => Ok(Update::Keep),
+                _ => Ok(Update::Replace(value.clone())),
+            }
+        };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| t.try_update(&key, update)));
+        match outcome {
+            Ok(Err(Error::Deadlock)) if !alone => return Err(Error::Deadlock),
+            Ok(outcome) => assert_eq!(outcome, if answer == 0 { Err(Error::Aborted) } else { Ok(()) }),
+            Err(panic) => assert!(answer == 1 && panic.is::<()>(), "the callback complains"),
+        }
+        let op = match answer {
+            0 | 1 | 3 => return Ok(()),
+            2 => Op::Update(key, None),
+            _ => Op::Update(key, Some(value)),
+        };
+        self.nested.apply(&op);
         Ok(())
     }
 

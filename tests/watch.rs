@@ -78,16 +78,33 @@ fn two_processes_hand_over_a_hundred_thousand_times() {
 fn every_kind_of_change_wakes() {
     let _alone = alone();
     type Change = fn(&HashTable);
-    let changes: [(&str, Change); 14] = [
+    let changes: [(&str, Change); 25] = [
         ("add to nothing", |t| t.add(b"k", b"value").expect("adds")),
         ("replace in place", |t| t.replace(b"k", b"VALUE").expect("replaces")),
+        ("replace by one of the same class", |t| t.replace(b"k", b"another length").expect("replaces")),
         ("replace by a longer one", |t| t.replace(b"k", &[7; 5000]).expect("replaces")),
         ("replace by a very long one", |t| t.replace(b"k", &[8; 200_000]).expect("replaces")),
+        ("add on a very long one", |t| t.add(b"k", &[9; 300]).expect("adds")),
+        ("replace the upper one by another of its length", |t| {
+            t.replace(b"k", &[10; 300]).expect("replaces")
+        }),
+        ("replace the upper one by a shorter one", |t| t.replace(b"k", &[11; 20]).expect("replaces")),
+        ("update in place", |t| t.update(b"k", |_| Update::Replace(vec![12; 20])).expect("updates")),
+        ("compare and replace in place", |t| {
+            t.compare_and_replace(b"k", &[12; 20], &[13; 20]).expect("replaces")
+        }),
         ("add on top", |t| t.add(b"k", &1u64.to_le_bytes()).expect("adds")),
         ("increment", |t| assert_eq!(t.increment(b"k", 5, 0).expect("increments"), 6)),
+        ("update of a word in place", |t| {
+            t.update(b"k", |_| Update::Replace(7u64.to_le_bytes().to_vec())).expect("updates");
+        }),
+        ("replace of several", |t| t.replace_many(&[(b"k", [14; 9])]).expect("replaces")),
+        ("addition of several", |t| t.add_many(&[(b"k", 6u64.to_le_bytes())]).expect("adds")),
         ("compare and replace", |t| {
             t.compare_and_replace(b"k", &6u64.to_le_bytes(), b"!").expect("replaces")
         }),
+        ("remove one of four", |t| assert!(t.remove(b"k").expect("removes"))),
+        ("remove one of three", |t| assert!(t.remove(b"k").expect("removes"))),
         ("remove one of two", |t| assert!(t.remove(b"k").expect("removes"))),
         ("remove the last", |t| assert!(t.remove(b"k").expect("removes"))),
         ("insert", |t| t.insert(b"k", b"again").expect("inserts")),
