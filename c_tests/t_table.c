@@ -178,6 +178,63 @@ static void updates(void)
     is(has(t, "u", ""), NETSHM_E_NOT_FOUND);
 }
 
+typedef struct lengths { size_t before, between, after, appended; int wrong; } lengths;
+
+static void *set_elsewhere(void *u) { return (void *)(intptr_t)netshm_update_set((netshm_update *)u, "x", 1); }
+
+static int set_twice(netshm_update *u, const void *old, size_t len, void *arg)
+{
+    lengths *l = (lengths *)arg;
+    unsigned char bytes[600];
+    size_t i;
+    for (i = 0; i < len; i++) l->wrong |= ((const unsigned char *)old)[i] != 'o';
+    memset(bytes, 'b', sizeof bytes);
+    l->wrong |= len != l->before || old == NULL || netshm_update_set(u, bytes, l->between) != NETSHM_OK;
+    memset(bytes, 'n', sizeof bytes);
+    l->wrong |= netshm_update_set(u, bytes, l->after) != NETSHM_OK;
+    l->wrong |= netshm_update_append(u, bytes, l->appended) != NETSHM_OK;
+    /* What was handed over is not looked at any more. */
+    memset(bytes, 'x', sizeof bytes);
+    return NETSHM_REPLACE;
+}
+
+static int ask_elsewhere(netshm_update *u, const void *old, size_t len, void *arg)
+{
+    pthread_t thread;
+    void *code = NULL;
+    (void)old, (void)len;
+    pthread_create(&thread, NULL, set_elsewhere, u);
+    pthread_join(thread, &code);
+    *(int *)arg = (int)(intptr_t)code;
+    return NETSHM_REPLACE;
+}
+
+/* Values of all lengths, set one after the other, come in the place of values of all lengths. */
+static void update_lengths(void)
+{
+    static const size_t all[] = { 0, 1, 3, 7, 8, 9, 16, 31, 64, 65, 127, 128, 129, 130, 255, 256, 257, 500 };
+    const size_t n = sizeof all / sizeof all[0];
+    unsigned char bytes[600];
+    size_t i, j, len = 0;
+    int wrong = 0, code = 5;
+    for (i = 0; i < n * n; i++) {
+        for (j = 0; j < n; j += 1 + i % 5) {
+            lengths l;
+            size_t k;
+            l.before = all[i / n], l.between = all[j], l.after = all[i % n], l.appended = i % 3 ? 0 : all[j] % 70, l.wrong = 0;
+            memset(bytes, 'o', sizeof bytes);
+            wrong += netshm_hashtbl_replace(t, "lengths", 7, bytes, l.before) != NETSHM_OK;
+            wrong += netshm_hashtbl_update(t, "lengths", 7, set_twice, &l) != NETSHM_OK || l.wrong;
+            wrong += netshm_hashtbl_find(t, "lengths", 7, bytes, sizeof bytes, &len) != NETSHM_OK;
+            wrong += len != l.after + l.appended;
+            for (k = 0; k < len; k++) wrong += bytes[k] != 'n';
+        }
+    }
+    is(wrong, 0);
+    is(netshm_hashtbl_update(t, "lengths", 7, ask_elsewhere, &code), NETSHM_E_CALLBACK);
+    is(code, NETSHM_E_CLOSED);
+}
+
 static int view(const void *data, size_t len, void *arg)
 {
     /* A view may call everything. */
@@ -324,6 +381,7 @@ int main(void)
     integers();
     comparing();
     updates();
+    update_lengths();
     views();
     sizes();
     many();
