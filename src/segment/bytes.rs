@@ -209,6 +209,8 @@ pub(super) unsafe fn copy_by_lines(from: *const u8, to: *mut u8, len: usize) {
 
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
+/// Bytes of what records are made of.
+const UNIT: usize = crate::format::UNIT_BYTES as usize;
 
 /// Copies 64 bytes.
 ///
@@ -496,9 +498,24 @@ pub(super) unsafe fn copy_few(from: *const AtomicU64, into: *mut u8, len: usize)
 #[inline(always)]
 pub(super) unsafe fn copy_units(from: *const u8, into: *mut u8, len: usize) {
     if len >= LONG_BYTES {
+        // A value of one word, which is changed without a mark, is in the last unit, and has to be seen whole.
+        let lines = len - UNIT;
         // SAFETY: by the caller's promise.
-        return unsafe { copy_by_lines(from, into, len) };
+        unsafe {
+            copy_by_lines(from, into, lines);
+            return copy_few_units(from.add(lines), into.add(lines), UNIT);
+        }
     }
+    // SAFETY: as above.
+    unsafe { copy_few_units(from, into, len) };
+}
+
+/// The same, each word at once.
+///
+/// # Safety
+/// As for `copy_units`.
+#[inline(always)]
+unsafe fn copy_few_units(from: *const u8, into: *mut u8, len: usize) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: every unit lies inside of both ranges.
     unsafe {
@@ -509,7 +526,7 @@ pub(super) unsafe fn copy_units(from: *const u8, into: *mut u8, len: usize) {
         }
         while left != 0 {
             into.cast::<sixteen::Bytes>().write_unaligned(sixteen::load_shared_at::<0>(from));
-            (from, into, left) = (from.add(16), into.add(16), left - 16);
+            (from, into, left) = (from.add(UNIT), into.add(UNIT), left - UNIT);
         }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
@@ -659,6 +676,34 @@ mod tests {
                 let around = into[..at].iter().chain(&into[at + len..]);
                 assert!(around.copied().all(|byte| byte == 0xee), "{len} bytes to {at}");
             }
+        }
+    }
+
+    /// Goal: who copies a long record while its value, one word, is being changed gets it as it was or as it will be. Method: a
+    /// thread that changes the last word; Miri sees as well that nothing else than the word at once is read there.
+    #[test]
+    fn the_last_word_of_long_records_is_whole() {
+        use std::sync::atomic::AtomicBool;
+        let (rounds, len) = (if cfg!(miri) { 3 } else { 3000 }, LONG_BYTES + 32);
+        let from: Vec<AtomicU64> = (0..len / 8).map(|_| AtomicU64::new(0)).collect();
+        for last in [len / 8 - 1, len / 8 - 2] {
+            let is_over = AtomicBool::new(false);
+            std::thread::scope(|threads| {
+                threads.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        from[last].fetch_xor(u64::MAX, Ordering::Relaxed);
+                    }
+                });
+                let mut into = vec![0u8; len];
+                for _ in 0..rounds {
+                    // SAFETY: both sides have so many bytes.
+                    unsafe { copy_units(from.as_ptr().cast(), into.as_mut_ptr(), len) };
+                    let word: Vec<u8> = into[8 * last..8 * last + 8].to_vec();
+                    assert!(word.iter().all(|byte| *byte == word[0]), "{word:?}");
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+            from[last].store(0, Ordering::Relaxed);
         }
     }
 
