@@ -441,3 +441,66 @@ fn a_small_reservation_is_extended_under_threads_at_work() {
         assert!(check(&s.0).bindings >= 30_000);
     }
 }
+
+/// Goal: where nothing is free, values get other lengths and stacks grow as far as there is room, or there is an error and
+/// nothing has happened. Method: a table that is full, changes of keys in all ways, and stacks that are compared with.
+#[test]
+fn values_of_a_full_table_change_their_lengths_or_stay() {
+    let _alone = alone();
+    let refusals = Shared::new(2);
+    for (round, max) in [300_000u64, 700_000, 2 << 20].into_iter().enumerate() {
+        let s = Scratch::posix("full-lengths");
+        stage(60, || {
+            let object = OpenOptions::new().create(true).open(&s.0).expect("opens");
+            let t = HashTable::manage(&object, ManageOptions::new().max_bytes(max)).expect("manages");
+            let mut first = Model::new();
+            fill(&t, &mut first, 0, |n| [8, 300, 40, 2000][(n % 4) as usize]);
+            let mut model: BTreeMap<Vec<u8>, Vec<Vec<u8>>> =
+                first.into_iter().map(|(key, value)| (key, vec![value])).collect();
+            let (keys, mut random) = (model.len() as u64, Random(round as u64));
+            for n in 0..if long_form() { 200_000 } else { 20_000 } {
+                let key = key(random.below(keys));
+                let new = value(
+                    n,
+                    [0, 8, 9, 40, 41, 256, 257, 300, 2000, 2001, 9000, 16_000][random.below(12) as usize],
+                );
+                let stack = model.entry(key.clone()).or_default();
+                let replaces = random.below(4);
+                let outcome = match replaces {
+                    0 => t.add(&key, &new),
+                    1 => t.replace(&key, &new),
+                    2 => t.update(&key, |_| netshm::Update::Replace(new.clone())),
+                    _ if random.below(2) == 0 => {
+                        assert_eq!(t.remove(&key), Ok(stack.pop().is_some()), "change {n}");
+                        continue;
+                    }
+                    _ => t.replace_many(&[(&key, &new)]).map_err(Error::from),
+                };
+                match outcome {
+                    Ok(()) => {
+                        if replaces != 0 {
+                            stack.pop();
+                        }
+                        stack.push(new);
+                    }
+                    Err(e) => {
+                        assert_eq!(e, Error::NoSpace, "change {n}");
+                        refusals.add(0, 1);
+                    }
+                }
+                refusals.add(1, 1);
+                assert!(t.find_all(&key).expect("finds").iter().eq(stack.iter().rev()), "change {n}");
+            }
+            assert_eq!(t.len().expect("counts"), model.values().map(|stack| stack.len() as u64).sum());
+            check(&s.0);
+            for (key, stack) in &model {
+                assert!(t.find_all(key).expect("finds").iter().eq(stack.iter().rev()));
+                stack.iter().for_each(|_| assert!(t.remove(key).expect("removes")));
+            }
+            assert_eq!(t.len(), Ok(0));
+        });
+        assert_eq!(check(&s.0).bindings, 0);
+    }
+    say(&format!("{} of {} changes refused\n", refusals.get(0), refusals.get(1)));
+    assert!(refusals.get(0) > 0, "it was never full");
+}
