@@ -527,7 +527,8 @@ typedef struct netshm_options {
     /**
      * Longest wait for a lock through the new handle, in milliseconds. 0: no limit; negative: no waiting. Until another
      * table is managed by the same handle of the object, netshm_check(), netshm_roots() and netshm_root_drop() wait as long
-     * with that; before any is, they wait without a limit.
+     * with that; before any is, they wait without a limit. A thread's first change may wait a second for a place among those who
+     * take part, even with no waiting.
      */
     int32_t lock_timeout_ms;
     /** Number of keys for which a new table has room from the beginning. */

@@ -956,6 +956,31 @@ fn many_threads_one_after_another() {
     assert_eq!(check(&s.0).bindings, 1500);
 }
 
+/// Goal: who waits for no lock takes part like others. Method: time after time 24 processes begin at once, with slots for
+/// eight; each holds its own until all have one.
+#[test]
+fn impatient_processes_begin_at_once() {
+    let _alone = alone();
+    for _ in 0..if long_form() { 200 } else { 15 } {
+        let s = Scratch::posix("impatient");
+        let shared = Shared::new(2);
+        drop(s.open());
+        let begin = |n: u32| {
+            let object = OpenOptions::new().open(&s.0).expect("opens");
+            let t = HashTable::manage(&object, ManageOptions::new().lock_timeout_ms(-1)).expect("manages");
+            shared.add(0, 1);
+            shared.wait_for(0, 24);
+            // Two of them may meet in one bucket.
+            let outcome = t.add(&n.to_le_bytes(), b"x");
+            assert!(matches!(outcome, Ok(()) | Err(Error::Timeout { .. })), "{outcome:?}");
+            shared.add(1, 1);
+            shared.wait_for(1, 24);
+        };
+        let children: Vec<Child> = (0..24).map(|n| fork(60, move || begin(n))).collect();
+        children.into_iter().for_each(Child::succeeds);
+    }
+}
+
 /// Goal: more participants than slots: the directory grows. Method: 40 processes, all inside at once; then as
 /// many threads; a third of the processes is killed.
 #[test]

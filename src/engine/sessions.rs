@@ -391,7 +391,7 @@ impl Engine {
                 let idle = attached.sessions().idle.pop();
                 let seat = match idle {
                     Some(seat) => seat,
-                    None => self.claim(attached, patience)?,
+                    None => self.claim(attached, patience.to_take_part())?,
                 };
                 self.remember(attached, seat);
                 seat

@@ -52,7 +52,20 @@ impl Patience {
             ms => Patience::Until(time::Deadline::after(Some(Duration::from_millis(ms as u64)))),
         }
     }
+
+    /// The same for taking part at all, which is waited for a moment even by who waits for no lock: of many that begin
+    /// together one makes room for the others.
+    #[cold]
+    pub(crate) fn to_take_part(self) -> Patience {
+        match self {
+            Patience::Try => Patience::from_millis(TO_TAKE_PART_MS),
+            until => until,
+        }
+    }
 }
+
+/// Far longer than it takes to make room, and short for who finds none.
+const TO_TAKE_PART_MS: i32 = 1000;
 
 /// Order in which internal locks may be taken while others are held. Ordinary locks (buckets, gate, retire
 /// lock) wait for each other freely, deadlocks among them are found; an internal lock is only waited for by
