@@ -116,7 +116,7 @@ thread_local! {
 }
 
 /// Has this thread given its sessions back, so that nothing will do so once more? If not, it will do so from now on.
-fn has_ended() -> bool {
+pub(crate) fn thread_has_ended() -> bool {
     END.try_with(|_| ()).is_err()
 }
 
@@ -400,14 +400,14 @@ impl Engine {
         self.use_next(attached, seat);
         // SAFETY: the attachment is alive, so its seats are.
         let mut entered = self.sit(attached, unsafe { seat.as_ref() })?;
-        entered.lent = has_ended();
+        entered.lent = thread_has_ended();
         Ok(entered)
     }
 
     /// Makes a seat the one that this thread finds without a search, which opens the short ways. These know nothing of
     /// checksums, nor of giving the seat back: where that is to be done every operation goes the general way.
     fn use_next(&self, attached: &Attached, seat: NonNull<Seat>) {
-        if has_ended() || self.segment.has_checksums() {
+        if thread_has_ended() || self.segment.has_checksums() {
             LAST.set((0, std::ptr::null()));
             return;
         }
@@ -432,7 +432,7 @@ impl Engine {
 
     fn remember(&self, attached: &Attached, seat: NonNull<Seat>) {
         let engine = self.me.clone();
-        if !has_ended() {
+        if !thread_has_ended() {
             // SAFETY: the attachment is alive, so its seats are.
             unsafe { seat.as_ref() }.thread.store(thread::number(), Ordering::Relaxed);
         }

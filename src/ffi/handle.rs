@@ -5,6 +5,7 @@
 //! closed a moment ago can still be read.
 
 use super::call::{Fault, Outcome};
+use crate::engine::sessions;
 use crate::error::Error;
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -97,22 +98,45 @@ const RESTING: usize = 256;
 
 /// Memory of handles that this thread has closed, in the order of their closing, round and round.
 struct Rest {
+    state: Cell<RestState>,
     places: [Cell<*mut Head>; RESTING],
     next: Cell<usize>,
 }
 
-thread_local! {
-    static REST: Rest = const {
-        Rest { places: [const { Cell::new(std::ptr::null_mut()) }; RESTING], next: Cell::new(0) }
-    };
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RestState {
+    /// Nothing has rested yet.
+    New,
+    /// What rests ends with the thread.
+    Open,
+    /// The thread is ending, and lets nothing rest.
+    Ended,
 }
 
-impl Drop for Rest {
-    fn drop(&mut self) {
-        for place in &self.places {
-            // SAFETY: what rests here is this thread's alone.
-            unsafe { give_back(place.get()) };
+/// The end of a thread, at which what rests is given back.
+struct RestEnd;
+
+thread_local! {
+    /// Has no destructor: what runs after `REST_END` still closes handles.
+    static REST: Rest = const {
+        Rest {
+            state: Cell::new(RestState::New),
+            places: [const { Cell::new(std::ptr::null_mut()) }; RESTING],
+            next: Cell::new(0),
         }
+    };
+    static REST_END: RestEnd = const { RestEnd };
+}
+
+impl Drop for RestEnd {
+    fn drop(&mut self) {
+        REST.with(|rest| {
+            rest.state.set(RestState::Ended);
+            for place in &rest.places {
+                // SAFETY: what rests here is this thread's alone.
+                unsafe { give_back(place.replace(std::ptr::null_mut())) };
+            }
+        });
     }
 }
 
@@ -181,7 +205,7 @@ fn rested<B>() -> Option<NonNull<Handle<B>>> {
         place.set(std::ptr::null_mut());
         NonNull::new(memory.cast())
     };
-    REST.try_with(take).ok().flatten()
+    REST.with(take)
 }
 
 /// Is this a magic word of the noun?
@@ -418,14 +442,27 @@ fn outermost_loan<'a>(handle: *const Head) -> Option<&'a Loan> {
 /// Lays the memory of a closed handle to rest, and gives back what has rested longest.
 #[inline(always)]
 fn rest(memory: *mut Head) {
-    let oldest = REST.try_with(|rest| {
+    let oldest = REST.with(|rest| {
+        if rest.state.get() != RestState::Open && !opens(rest) {
+            return memory;
+        }
         let next = rest.next.get() % RESTING;
         rest.next.set(next + 1);
         rest.places[next].replace(memory)
     });
-    // A thread that is ending lets nothing rest.
     // SAFETY: it is memory of a closed handle, which nobody but this thread knows.
-    unsafe { give_back(oldest.unwrap_or(memory)) };
+    unsafe { give_back(oldest) };
+}
+
+/// May something rest from now on? Not where nothing would give it back.
+#[cold]
+#[inline(never)]
+fn opens(rest: &Rest) -> bool {
+    if rest.state.get() == RestState::New {
+        let is_late = sessions::thread_has_ended() || REST_END.try_with(|_| ()).is_err();
+        rest.state.set(if is_late { RestState::Ended } else { RestState::Open });
+    }
+    rest.state.get() == RestState::Open
 }
 
 /// Frees what has rested.
