@@ -14,6 +14,8 @@ pub(crate) mod copy;
 pub mod inject;
 pub(crate) mod lot;
 mod prefetch;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod sixteen;
 pub(crate) mod view;
 
 use crate::error::{Damage, Error, Result};

@@ -5,6 +5,8 @@
 //! calls has checked the ranges.
 
 use super::hook;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use super::sixteen;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// From this length on the processor's string instruction is used instead of a loop: as glibc does where its loop goes by
@@ -31,91 +33,6 @@ pub(super) fn tail_word(bytes: &[u8]) -> u64 {
 #[inline(always)]
 pub(super) fn native_word(bytes: &[u8]) -> u64 {
     u64::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3], bytes[4], bytes[5], bytes[6], bytes[7]])
-}
-
-/// Sixteen bytes at a time, of which one side is shared. Without a vector unit: two words.
-pub(super) mod sixteen {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    pub(in crate::segment) type Bytes = std::arch::x86_64::__m128i;
-
-    /// # Safety
-    /// 16 bytes must be readable at `from + I`, which may be shared.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[inline(always)]
-    pub(in crate::segment) unsafe fn load_shared_at<const I: isize>(from: *const u8) -> Bytes {
-        let bytes;
-        // SAFETY: by the caller's promise.
-        unsafe {
-            std::arch::asm!("movdqu {b}, [{p} + {i}]", p = in(reg) from, i = const I,
-                b = out(xmm_reg) bytes, options(nostack, readonly, preserves_flags, pure));
-        }
-        bytes
-    }
-
-    /// # Safety
-    /// 16 bytes must be readable at `from + len - I`, which may be shared.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[inline(always)]
-    pub(in crate::segment) unsafe fn load_shared_before<const I: isize>(
-        from: *const u8,
-        len: usize,
-    ) -> Bytes {
-        let bytes;
-        // SAFETY: by the caller's promise.
-        unsafe {
-            std::arch::asm!("movdqu {b}, [{p} + {n} - {i}]", p = in(reg) from, n = in(reg) len, i = const I,
-                b = out(xmm_reg) bytes, options(nostack, readonly, preserves_flags, pure));
-        }
-        bytes
-    }
-
-    /// Are 16 bytes the same?
-    ///
-    /// # Safety
-    /// 16 bytes must be readable at `from + I`, which may be shared, and is a multiple of 16.
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
-    #[inline(always)]
-    pub(in crate::segment) unsafe fn equals_aligned_at<const I: isize>(
-        from: *const u8,
-        bytes: Bytes,
-    ) -> bool {
-        debug_assert!((from as isize + I) % 16 == 0);
-        let mut equal = bytes;
-        // SAFETY: by the caller's promise; SSE2 is part of x86_64.
-        unsafe {
-            std::arch::asm!("pcmpeqb {b}, [{p} + {i}]", p = in(reg) from, i = const I,
-                b = inout(xmm_reg) equal, options(nostack, readonly, preserves_flags, pure));
-            std::arch::x86_64::_mm_movemask_epi8(equal) == 0xffff
-        }
-    }
-
-    /// # Safety
-    /// 16 bytes must be writable at `to + I`, which may be shared.
-    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
-    #[inline(always)]
-    pub(in crate::segment) unsafe fn store_shared_at<const I: isize>(to: *mut u8, bytes: Bytes) {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            std::arch::asm!("movdqu [{p} + {i}], {b}", p = in(reg) to, i = const I,
-                b = in(xmm_reg) bytes, options(nostack, preserves_flags));
-        }
-    }
-
-    /// # Safety
-    /// 16 bytes must be writable at `to + len - I`, which may be shared.
-    #[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
-    #[inline(always)]
-    pub(in crate::segment) unsafe fn store_shared_before<const I: isize>(
-        to: *mut u8,
-        len: usize,
-        bytes: Bytes,
-    ) {
-        // SAFETY: by the caller's promise.
-        unsafe {
-            std::arch::asm!("movdqu [{p} + {n} - {i}], {b}", p = in(reg) to, n = in(reg) len, i = const I,
-                b = in(xmm_reg) bytes, options(nostack, preserves_flags));
-        }
-    }
 }
 
 /// Are the bytes at `from + AT` these?

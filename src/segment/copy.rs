@@ -4,6 +4,8 @@
 //! validate afterwards that nothing changed.
 
 use super::bytes::*;
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+use super::sixteen;
 use super::view::{Block, View};
 use super::{Segment, hook};
 use crate::format::record::{PUNCHABLE_BYTES, SHORT_HEADER_BYTES};

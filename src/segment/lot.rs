@@ -1,11 +1,11 @@
 //! Values on their way to the log and to their place: loaded once, stored twice.
 
-#[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
-use super::bytes::sixteen;
 #[cfg(any(not(target_arch = "x86_64"), miri, feature = "inject"))]
 use super::bytes::store_words;
 use super::bytes::{SHORT_BYTES, store_padded};
 use super::hook;
+#[cfg(all(target_arch = "x86_64", not(miri), not(feature = "inject")))]
+use super::sixteen;
 use super::view::{Block, View};
 use crate::format::Offset;
 use std::sync::atomic::{AtomicU64, Ordering};
