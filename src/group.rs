@@ -175,6 +175,16 @@ impl Drop for UndoOnPanic<'_, '_> {
     }
 }
 
+/// Rolls back the group that is open in the session of a thread that is over, so that nobody else can end it.
+pub(crate) fn end_with_thread(mut entered: Entered<'_>) {
+    entered.seat().group.savepoints.borrow_mut().clear();
+    let mut w = entered.writer(Patience::Try);
+    // Whatever cannot be tidied up now is left to the session's next user.
+    let _ = txn::abort(&mut w);
+    w.s.p.end_group(w.segment);
+    entered.leave_as(SeatState::Idle);
+}
+
 /// Runs an operation as part of the group that is open on this thread: wholly or not at all.
 pub(crate) fn operate<R>(
     entered: &mut Entered<'_>,

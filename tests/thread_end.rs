@@ -45,7 +45,7 @@ fn each_kind_of_object(test: impl Fn(&Name, &HashTable)) {
         stage(60, || {
             let object = OpenOptions::new().create(true).open(&s.0).expect("opens");
             let mut options = ManageOptions::new();
-            options.locking(locking).checksums(checksums).expected(1 << 14);
+            options.locking(locking).checksums(checksums).expected(1 << 14).lock_timeout_ms(20_000);
             let t = HashTable::manage(&object, &options).expect("manages");
             test(&s.0, &t);
             let summary = check_object(&object);
@@ -232,4 +232,103 @@ fn an_exit_handler_works_beside_other_threads() {
     let t = s.open();
     assert_eq!(t.find(b"lost").expect("finds"), None);
     assert_eq!(t.find(b"later").expect("finds").as_deref(), Some(&b"1"[..]));
+}
+
+/// A key of `pthread_key_create`, whose destructor does what was set last. These run when all thread-local variables are
+/// destroyed, round after round.
+struct Key(libc::pthread_key_t);
+
+impl Key {
+    fn new() -> Key {
+        extern "C" fn run(part: *mut libc::c_void) {
+            // SAFETY: `set` has put it there.
+            let part = unsafe { Box::from_raw(part.cast::<Part>()) };
+            part();
+        }
+        let mut key = 0;
+        // SAFETY: a valid place.
+        assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(run)) }, 0);
+        Key(key)
+    }
+
+    /// To be done when the calling thread ends.
+    fn set(&self, part: impl FnOnce() + 'static) {
+        let part: *mut Part = Box::into_raw(Box::new(Box::new(part)));
+        // SAFETY: the destructor frees it.
+        assert_eq!(unsafe { libc::pthread_setspecific(self.0, part.cast()) }, 0);
+    }
+}
+
+/// Goal: a thread whose first use of the library is in the destructor of a `pthread_key_create` gives its session back, as do
+/// those that use it once more after that. Method: sixty of either kind, by a key that is older than the library's and by a younger
+/// one.
+#[test]
+fn a_thread_that_begins_in_its_last_destructors_uses_up_no_slot() {
+    let old = Key::new();
+    each_kind_of_object(|_, t| {
+        t.replace(b"first", b"1").expect("replaces");
+        let young = Key::new();
+        for round in 0..120 {
+            std::thread::scope(|scope| {
+                let (old, young, t) = (&old, &young, t.clone());
+                let thread = scope.spawn(move || {
+                    let (first, second) = if round % 2 == 0 { (old, young) } else { (young, old) };
+                    let next = Key(second.0);
+                    first.set(move || {
+                        t.increment(b"late", 1, 0).expect("counts");
+                        let group = t.table().begin().expect("begins");
+                        t.increment(b"late", 1, 0).expect("counts");
+                        group.commit().expect("commits");
+                        let t = t.clone();
+                        next.set(move || {
+                            t.increment(b"late", 1, 0).expect("counts");
+                        });
+                    });
+                });
+                thread.join().expect("no panic");
+            });
+        }
+        assert_eq!(t.increment(b"late", 0, 0), Ok(360));
+    });
+}
+
+/// Goal: a group that its thread has left open, and nothing ends, is rolled back with the thread: what it had locked is free, its
+/// session too, and no later thread finds itself in it. A destructor of `pthread_key_create` can still end it. Method: groups that
+/// are forgotten before the end of the thread, in a destructor of a thread-local variable, and in one of the former; and some
+/// that are committed there.
+#[test]
+fn a_group_that_nothing_ends_ends_with_its_thread() {
+    let key = Key::new();
+    each_kind_of_object(|_, t| {
+        for round in 0..60u32 {
+            let leave = {
+                let t = t.clone();
+                move || {
+                    let group = t.table().begin().expect("begins");
+                    t.increment(b"counter", 1, 0).expect("counts");
+                    std::mem::forget(group);
+                }
+            };
+            std::thread::scope(|scope| {
+                let (key, t) = (&key, t.clone());
+                let thread = scope.spawn(move || match round % 4 {
+                    0 => leave(),
+                    1 => when_all_is_over(leave),
+                    2 => key.set(leave),
+                    _ => {
+                        let group = t.table().begin().expect("begins");
+                        t.increment(b"counter", 1, 0).expect("counts");
+                        key.set(move || group.commit().expect("commits"));
+                    }
+                });
+                thread.join().expect("no panic");
+            });
+            t.increment(b"counter", 1, 0).expect("counts");
+            std::thread::scope(|scope| {
+                let next = scope.spawn(|| t.increment(b"counter", 1, 0).expect("counts"));
+                next.join().expect("no panic");
+            });
+        }
+        assert_eq!(t.increment(b"counter", 0, 0), Ok(60 * 2 + 15));
+    });
 }

@@ -9,11 +9,14 @@ mod slots;
 
 use super::Engine;
 use crate::error::{Error, Result};
+use crate::group;
 use crate::lock::Patience;
 use crate::lock::attachment::Attachment;
+use crate::os::thread::LastEnd;
 use crate::os::{process, thread};
 use crate::writer::{Session, Writer};
 use std::cell::{Cell, RefCell, UnsafeCell};
+use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -116,24 +119,47 @@ pub(crate) fn thread_has_ended() -> bool {
 
 impl Drop for End {
     fn drop(&mut self) {
-        LAST.set((0, std::ptr::null()));
-        // What is dropped below may be an engine's last reference, so nothing is borrowed meanwhile.
-        for entry in MINE.with(|mine| mine.take()) {
-            let Some(engine) = entry.engine.upgrade() else { continue };
-            let Some(attached) = engine.attached_here() else { continue };
-            if attached.id != entry.id {
-                continue;
-            }
-            // SAFETY: seats live as long as their attachment, which the upgraded engine keeps.
-            let seat = unsafe { entry.seat.as_ref() };
-            // The next thread may get this one's number.
-            seat.thread.store(0, Ordering::Relaxed);
-            if seat.state.get() == SeatState::Idle {
-                attached.sessions().idle.push(entry.seat);
-            } else {
-                // A group is open in it, which a destructor that runs later may end.
-                MINE.with(|mine| mine.borrow_mut().push(entry));
-            }
+        give_back_all(false);
+    }
+}
+
+/// The end of a thread that has first used the library when the likes of [`End`] were over, and of groups that nothing
+/// has ended.
+static LAST_END: LastEnd = LastEnd::new(end_at_last);
+
+extern "C" fn end_at_last(round: *mut c_void) {
+    let round = round.addr();
+    // One round is left to destructors that come between the first use of the library and this.
+    give_back_all(round + 1 >= LastEnd::ROUNDS);
+    if MINE.with(|mine| !mine.borrow().is_empty()) {
+        LAST_END.ask(round + 1);
+    }
+}
+
+/// Gives back the sessions of this thread, which ends; groups that are open in them are left, for a destructor that
+/// runs later may end them, or rolled back.
+fn give_back_all(with_groups: bool) {
+    LAST.set((0, std::ptr::null()));
+    // What is dropped below may be an engine's last reference, so nothing is borrowed meanwhile.
+    let all = MINE.with(|mine| mine.take());
+    LAST_END.forget();
+    for entry in all {
+        let Some(engine) = entry.engine.upgrade() else { continue };
+        let Some(attached) = engine.attached_here() else { continue };
+        if attached.id != entry.id {
+            continue;
+        }
+        // SAFETY: seats live as long as their attachment, which the upgraded engine keeps.
+        let seat = unsafe { entry.seat.as_ref() };
+        // The next thread may get this one's number.
+        seat.thread.store(0, Ordering::Relaxed);
+        if seat.state.get() == SeatState::Idle {
+            attached.sessions().idle.push(entry.seat);
+        } else if !with_groups {
+            MINE.with(|mine| mine.borrow_mut().push(entry));
+            LAST_END.ask(1);
+        } else if let Ok(entered) = engine.enter_seat(entry.seat) {
+            group::end_with_thread(entered);
         }
     }
 }
@@ -430,6 +456,7 @@ impl Engine {
             // SAFETY: the attachment is alive, so its seats are.
             unsafe { seat.as_ref() }.thread.store(thread::number(), Ordering::Relaxed);
         }
+        LAST_END.ask(1);
         MINE.with(|mine| {
             let mut mine = mine.borrow_mut();
             mine.retain(|e| e.engine.strong_count() > 0);

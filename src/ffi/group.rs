@@ -167,7 +167,8 @@ pub unsafe extern "C" fn netshm_group_retry(
 /// Begins a group, or an inner group if one is open on this thread.
 ///
 /// Until it ends, the operations of this thread on the object belong to it. If the process dies, nothing of it
-/// has happened.
+/// has happened. So it is where the thread ends and no destructor of its thread-local data ends the group; the handle, which
+/// nobody can use any more, then keeps its memory and the object's mapping.
 ///
 /// @param t    The table, see netshm_hashtbl_table().
 /// @param out  Receives the group.
@@ -332,11 +333,14 @@ unsafe fn commit_quickly(x: *mut netshm_txn) -> Option<bool> {
     if super::inject::is_armed() {
         return None;
     }
-    // SAFETY: the caller's promise; the handle keeps the group.
-    let (body, seated) = unsafe {
-        let body = handle::peek(x)?;
-        (body, body.place.as_ref()?.take()?)
-    };
+    // SAFETY: the caller's promise.
+    let body = unsafe { handle::peek(x) }?;
+    // One in other hands may be over at any moment, and its engine with it.
+    if body.owner.load(Ordering::Acquire) != ATTACHED {
+        return None;
+    }
+    // SAFETY: nobody else ends it now; so the handle keeps the group.
+    let seated = unsafe { body.place.as_ref()?.take()? };
     // SAFETY: this thread has the group, so that no other one touches it.
     let group = unsafe { &mut *body.group.get() }.as_mut()?;
     if !group.commit_quickly(seated) {

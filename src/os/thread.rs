@@ -1,7 +1,10 @@
-//! Which thread runs: a number that tells the threads of a process apart.
+//! Which thread runs, by a number that tells the threads of a process apart, and when it ends.
 //!
 //! It owns no memory of what a thread has done; that is for thread-local storage, whose every use is a call in a shared
-//! library. This takes an instruction where the processor has the number at hand.
+//! library. The number takes an instruction where the processor has it at hand.
+
+use std::ffi::c_void;
+use std::sync::OnceLock;
 
 /// This thread's number. No other thread of the process has it as long as this one lives. Never 0.
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64", target_os = "linux", not(miri)))]
@@ -25,6 +28,49 @@ pub(crate) fn number() -> usize {
         static HERE: u8 = const { 0 };
     }
     HERE.with(|here| std::ptr::from_ref(here).addr())
+}
+
+/// What is to be done at the end of threads that ask for it, later than all destructors of thread-local variables.
+///
+/// C libraries run those destructors first, and only once; then those of `pthread_key_create`, round after round as long
+/// as these ask for more. A thread that uses the library for the first time in one of the latter has no other end.
+pub(crate) struct LastEnd {
+    key: OnceLock<Option<libc::pthread_key_t>>,
+    end: extern "C" fn(*mut c_void),
+}
+
+impl LastEnd {
+    /// POSIX promises as many rounds (`_POSIX_THREAD_DESTRUCTOR_ITERATIONS`).
+    pub(crate) const ROUNDS: usize = 4;
+
+    /// `end` is given the round for which it was asked, as a number.
+    pub(crate) const fn new(end: extern "C" fn(*mut c_void)) -> LastEnd {
+        LastEnd { key: OnceLock::new(), end }
+    }
+
+    /// Has `end` called when this thread ends. Where the process has no key left, it is not.
+    pub(crate) fn ask(&self, round: usize) {
+        let key = self.key.get_or_init(|| {
+            let mut key = 0;
+            // SAFETY: a valid place, and a function that stays: the library is not unloaded (build.rs).
+            let code = unsafe { libc::pthread_key_create(&mut key, Some(self.end)) };
+            (code == 0).then_some(key)
+        });
+        set(*key, std::ptr::without_provenance(round));
+    }
+
+    /// Nothing is left to be done.
+    pub(crate) fn forget(&self) {
+        set(self.key.get().copied().flatten(), std::ptr::null());
+    }
+}
+
+/// Anything but NULL has the end called.
+fn set(key: Option<libc::pthread_key_t>, value: *const c_void) {
+    if let Some(key) = key {
+        // SAFETY: it is a key of this process's. Where there is no memory for the value, the end is not called.
+        unsafe { libc::pthread_setspecific(key, value) };
+    }
 }
 
 #[cfg(test)]
