@@ -216,16 +216,17 @@ coverage:
 
 bench: bench-peers bench-array bench-wake bench-instructions
 
-# Beside every peer, with the goals: `bench` takes some minutes, `bench-full` hours. Figures go to
-# $(BUILD)/peers/results.jsonl as well; `make bench-report` makes a table and charts of them.
+# Beside every peer, with the goals: `bench` takes some minutes, `bench-full` an hour per round. Figures go to
+# $(BUILD)/peers/results.jsonl and full.jsonl as well; `make bench-report` makes tables and charts of them.
 bench-peers: peers
 	$(BUILD)/peers/peers --rounds $(BENCH_ROUNDS) --json $(BUILD)/peers/results.jsonl $(BENCH_ARGS)
 
 bench-full: peers
-	$(BUILD)/peers/peers --full --rounds $(BENCH_ROUNDS) --json $(BUILD)/peers/results.jsonl $(BENCH_ARGS)
+	$(BUILD)/peers/peers --full --rounds $(BENCH_ROUNDS) --json $(BUILD)/peers/full.jsonl $(BENCH_ARGS)
 
 bench-report:
-	bench/report $(BUILD)/peers/results.jsonl docs
+	$(if $(wildcard $(BUILD)/peers/results.jsonl),bench/report $(BUILD)/peers/results.jsonl docs/performance.md charts)
+	$(if $(wildcard $(BUILD)/peers/full.jsonl),bench/report $(BUILD)/peers/full.jsonl docs/performance-full.md)
 
 peers: lib
 	$(CARGO) build --quiet --release --manifest-path bench/map/Cargo.toml --target-dir $(BUILD)/bench-map
