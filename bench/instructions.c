@@ -25,7 +25,7 @@ static const void *key(unsigned char *into, unsigned long n) {
     return into;
 }
 
-static unsigned char keys[2 * MEASURED][16], counters[COUNTERS][16], value[64];
+static unsigned char keys[2 * MEASURED][16], counters[COUNTERS][16], value[64], long_value[1024];
 static int64_t ones[MEASURED / COUNTERS + 1];
 
 __attribute__((noinline)) void measured_find(int n) {
@@ -40,6 +40,25 @@ __attribute__((noinline)) void measured_miss(int n) {
 }
 __attribute__((noinline)) void measured_replace(int n) {
     for (int i = 0; i < n; i++) must(netshm_hashtbl_replace(table, keys[i], 16, value, 64), "replace");
+}
+/* Values of a kilobyte: the keys get such ones before. */
+static void lengthen(int n) {
+    for (int i = 0; i < n; i++) {
+        netshm_slice key = {keys[i], 16}, longer = {long_value, sizeof long_value};
+        must(netshm_hashtbl_replace_many(table, &key, &longer, 1, NULL), "replace_many");
+    }
+}
+__attribute__((noinline)) void measured_find_1k(int n) {
+    size_t len;
+    for (int i = 0; i < n; i++) {
+        must(netshm_hashtbl_find(table, keys[i], 16, long_value, sizeof long_value, &len), "find");
+        if (len != sizeof long_value) exit(1);
+    }
+}
+__attribute__((noinline)) void measured_replace_1k(int n) {
+    for (int i = 0; i < n; i++) {
+        must(netshm_hashtbl_replace(table, keys[i], 16, long_value, sizeof long_value), "replace");
+    }
 }
 /* By values of another length, so that each gets a new record. Half of them were made shorter before, and become longer. */
 static void shorten_odd(int n) {
@@ -126,6 +145,35 @@ __attribute__((noinline)) void measured_group8(int n) {
         must(netshm_group_commit(group), "commit");
     }
 }
+/* Eight keys read and changed, in one call each, as whoever knows his keys beforehand does it. */
+__attribute__((noinline)) void measured_many8(int n) {
+    static uint64_t values[8][8];
+    netshm_slice changed[8];
+    int64_t lens[8];
+    for (int i = 0; i < n; i += 8) {
+        netshm_txn *group;
+        must(netshm_group_begin(netshm_hashtbl_table(table), &group), "begin");
+        must(netshm_hashtbl_find_many_into(table, many_keys + i, 8, values, 64, lens), "find_many_into");
+        for (int k = 0; k < 8; k++) {
+            if (lens[k] != 64) exit(1);
+            values[k][0]++;
+            changed[k] = (netshm_slice){values[k], 64};
+        }
+        must(netshm_hashtbl_replace_many(table, many_keys + i, changed, 8, NULL), "replace_many");
+        must(netshm_group_commit(group), "commit");
+    }
+}
+static int each(netshm_slice key, netshm_slice value, void *seen) {
+    (void)key, (void)value;
+    ++*(int *)seen;
+    return NETSHM_CONTINUE;
+}
+/* Over the keys and the counters. */
+__attribute__((noinline)) void measured_walk(void) {
+    int seen = 0;
+    must(netshm_hashtbl_iter(table, each, &seen), "iter");
+    if (seen != KEYS + COUNTERS) exit(1);
+}
 
 /* Tables from 8 bytes to 8 bytes: typed as integers, and raw. The keys are the same. */
 static netshm_hashtbl *integers(const char *name, const char *type, netshm_object *object) {
@@ -174,6 +222,8 @@ int main(int argc, char **argv) {
     if (!strcmp(what, "find")) measured_find(MEASURED);
     else if (!strcmp(what, "miss")) measured_miss(MEASURED);
     else if (!strcmp(what, "replace")) measured_replace(MEASURED);
+    else if (!strcmp(what, "find_1k")) { lengthen(MEASURED); measured_find_1k(MEASURED); }
+    else if (!strcmp(what, "replace_1k")) { lengthen(MEASURED); measured_replace_1k(MEASURED); }
     else if (!strcmp(what, "move")) { shorten_odd(MEASURED); measured_move(MEASURED); }
     else if (!strcmp(what, "update")) measured_update(MEASURED);
     else if (!strcmp(what, "compare")) measured_cas(MEASURED);
@@ -185,6 +235,8 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "group")) measured_group(MEASURED);
     else if (!strcmp(what, "group2")) measured_group2(MEASURED);
     else if (!strcmp(what, "group8")) measured_group8(MEASURED);
+    else if (!strcmp(what, "many8")) measured_many8(MEASURED);
+    else if (!strcmp(what, "walk")) measured_walk();
     else if (!strcmp(what, "words") || !strcmp(what, "typed")) {
         int typed = !strcmp(what, "typed");
         must(netshm_hashtbl_close(table), "close");

@@ -48,22 +48,26 @@ measure() {
             { echo "instructions.sh: $row: nothing was counted inside of libnetshm" >&2; return 1; }
         echo "$row $counts $goal"
     done <<EOF
-find 220 netshm_hashtbl_find 20000
-miss - netshm_hashtbl_find 20000
-replace 320 netshm_hashtbl_replace 20000
-add 850 netshm_hashtbl_add 270000
+find 170 netshm_hashtbl_find 20000
+miss 130 netshm_hashtbl_find 20000
+replace 230 netshm_hashtbl_replace 20000
+add 650 netshm_hashtbl_add 270000
 words - netshm_hashtbl_find 20000
 typed words+20 netshm_hashtbl_find_v 20000
+find_1k - netshm_hashtbl_find 20000
+replace_1k - netshm_hashtbl_replace 20000
 find_16 - netshm_hashtbl_find_many_into 20000
 replace_16 - netshm_hashtbl_replace_many 20000
 remove - netshm_hashtbl_remove 20000
 move - netshm_hashtbl_replace 20000
-count - measured_count 20000
+count 200 measured_count 20000
 update - measured_update 20000
 compare - measured_cas 20000
 group - measured_group 20000
 group2 - measured_group2 10000
 group8 - measured_group8 20000
+many8 - measured_many8 2500
+walk - netshm_hashtbl_iter 251000
 EOF
 }
 
@@ -77,8 +81,8 @@ file_name() {
 }
 
 print() {
-    echo "instructions per call (callgrind; 250,000 keys of 16 bytes, values of 64 bytes; add: the mean from empty),"
-    echo "those of the library itself, and calls that leave it"
+    echo "instructions per call (callgrind; 250,000 keys of 16 bytes, values of 64 bytes; add: the mean from empty;"
+    echo "find_16, replace_16: per key; walk: per binding), those of the library itself, and calls that leave it"
     while read -r row total own left goal; do
         verdict=""
         [ "$goal" = - ] || verdict="  goal <= $goal  $(is_met "$total" "$goal" && echo met || echo 'NOT MET')"
