@@ -1,10 +1,13 @@
-/* Large values beside memcpy: replace and find of values of 64 KiB to 8 MiB, and memcpy of as many bytes into
+/* Large values beside memcpy: replace and find of values of 1 KiB to 8 MiB, and memcpy of as many bytes into
  * and out of shared memory, in turns, with as many different places as the table has.
  *
  * usage: large [rounds]
  *
  * Warm: one key, so that what is copied stays in the last-level cache as far as it fits; a new value takes another
  * place than the old one, so memcpy changes between two as well. Cold: 96 MiB, which do not fit.
+ *
+ * The controls are memcpy beside memcpy, and say how much of a missed goal is the copy's own: to and from a place that
+ * is not aligned, as a value is not that lies behind its record's header and key (24 bytes), and, warm, to two places by turns.
  */
 #define _GNU_SOURCE
 #include <netshm.h>
@@ -15,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_ROUNDS = 64, COLD_BYTES = 96 << 20 };
+enum { MAX_ROUNDS = 64, COLD_BYTES = 96 << 20, PAGE = 4096 };
 static netshm_hashtbl *table;
 static unsigned char *private_copy, *shared;
 static size_t bytes, places, rounds = 9;
@@ -45,15 +48,37 @@ static void put(size_t i) {
 static void get(size_t i) {
     size_t len;
     must(netshm_hashtbl_find(table, &i, sizeof i, private_copy, bytes, &len), "find");
+    if (len != bytes) must(NETSHM_E_CORRUPT, "length of what was found");
+}
+/* The compiler must not leave out a copy that nobody reads. */
+static void copy(void *to, const void *from) {
+    memcpy(to, from, bytes);
+    __asm__ volatile("" : : "r"(to) : "memory");
+}
+static void copy_to(size_t place) {
+    private_copy[place % bytes]++;
+    copy(shared + place * bytes, private_copy);
 }
 static void copy_in(size_t i) {
     static size_t turn;
-    if (places == 1) i = turn++ & 1;
-    private_copy[i % bytes]++;
-    memcpy(shared + i * bytes, private_copy, bytes);
+    copy_to(places == 1 ? turn++ & 1 : i);
 }
 static void copy_out(size_t i) {
-    memcpy(private_copy, shared + i * bytes, bytes);
+    copy(private_copy, shared + i * bytes);
+}
+/* The same where places do not begin with a page, and with one place. */
+static size_t shift;
+static void copy_in_shifted(size_t i) {
+    shared += shift;
+    copy_in(i);
+    shared -= shift;
+}
+static void copy_out_shifted(size_t i) {
+    copy(private_copy, shared + shift + i * bytes);
+}
+static void copy_in_one(size_t i) {
+    (void)i;
+    copy_to(0);
 }
 
 static double run(void (*step)(size_t)) {
@@ -77,19 +102,34 @@ static void row(const char *what, const char *where, void (*ours)(size_t), void 
     qsort(b, rounds, sizeof *b, compare);
     qsort(ratio, rounds, sizeof *ratio, compare);
     double mid = ratio[rounds / 2];
-    printf("%5zu KiB  %-10s %-5s %8.1f us  memcpy %8.1f us  rate %4.2f of memcpy's (%.2f to %.2f)", bytes >> 10, what,
+    printf("%5zu KiB  %-23s %-5s %8.3f us  memcpy %8.3f us  rate %4.2f of memcpy's (%.2f to %.2f)", bytes >> 10, what,
            where, a[rounds / 2] / 1e3, b[rounds / 2] / 1e3, mid, ratio[0], ratio[rounds - 1]);
     if (goal > 0) printf("  goal >= %.1f  %s", goal, mid >= goal ? "met" : "NOT MET");
     puts("");
 }
 
+static void control(const char *where, int cold) {
+    char what[32];
+    for (shift = 16; shift <= 24; shift += 8) {
+        snprintf(what, sizeof what, "  memcpy to offset %zu", shift);
+        row(what, where, copy_in_shifted, copy_in, 0);
+        snprintf(what, sizeof what, "  memcpy from offset %zu", shift);
+        row(what, where, copy_out_shifted, copy_out, 0);
+    }
+    if (!cold) row("  memcpy, 2 places / 1", where, copy_in, copy_in_one, 0);
+}
 static void measure(size_t size, double goal) {
     for (int cold = 0; cold < 2; cold++) {
+        const char *where = cold ? "cold" : "warm";
         bytes = size;
         places = cold ? COLD_BYTES / size : 1;
         for (size_t i = 0; i < places; i++) put(i);
-        row("replace", cold ? "cold" : "warm", put, copy_in, goal);
-        row("find", cold ? "cold" : "warm", get, copy_out, goal);
+        memcpy(shared, private_copy, bytes);
+        get(places - 1);
+        if (memcmp(shared, private_copy, bytes) != 0) must(NETSHM_E_CORRUPT, "what was found");
+        row("replace", where, put, copy_in, goal);
+        row("find", where, get, copy_out, goal);
+        control(where, cold);
     }
 }
 
@@ -103,9 +143,11 @@ int main(int argc, char **argv) {
     must(netshm_open(NETSHM_POSIX, path, name, NETSHM_CREAT | NETSHM_RDWR | NETSHM_EXCL, 0600, &object), "open");
     must(netshm_hashtbl_manage(object, NULL, NULL, NULL, &table), "manage");
     int fd = memfd_create("large", 0);
-    if (fd < 0 || ftruncate(fd, COLD_BYTES) != 0) must(NETSHM_E_SYSTEM, "memfd_create");
-    shared = memory(COLD_BYTES, MAP_SHARED, fd);
+    if (fd < 0 || ftruncate(fd, COLD_BYTES + PAGE) != 0) must(NETSHM_E_SYSTEM, "memfd_create");
+    shared = memory(COLD_BYTES + PAGE, MAP_SHARED, fd);
     private_copy = memory(8 << 20, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    puts("controls are indented: memcpy beside memcpy to aligned places (a value of ours lies at offset 24 of its record)");
+    measure(1 << 10, 0);
     measure(64 << 10, 0);
     measure(1 << 20, 0.7);
     measure(8 << 20, 0);
