@@ -256,6 +256,10 @@ int main(int argc, char **argv) {
         compare(text, slice_write, copy, rounds, 2.0);
         compare("bare copy to blocks / memcpy", copy_to_blocks, copy, rounds, NO_GOAL);
     }
+    memset(to, 1, elements * 8);
+    must(netshm_array_write(array, 0, elements, from, 8), "write");
+    must(netshm_array_read(array, 0, elements, to, 8), "read");
+    if (memcmp(from, to, elements * 8) != 0) return 1;
 
     netshm_array_close(array);
     const char *file = NULL, *mem = NULL;

@@ -67,6 +67,7 @@ static netshm_hashtbl *make_table(int huge) {
     double start = now_ns();
     for (uint64_t i = 0; i < keys; i++) {
         make_key(key, i);
+        memcpy(value, key, KEY);
         must(netshm_hashtbl_add(table, key, KEY, value, VALUE), "add");
     }
     printf("  %-22s loaded at %.0f ns per key; %ld MiB in huge pages\n", huge ? "with NETSHM_HUGE_PAGES" : "without",
@@ -82,6 +83,7 @@ static double find_run(netshm_hashtbl *table) {
     for (uint64_t i = 0; i < finds; i++) {
         make_key(key, mixed(x++) % keys);
         must(netshm_hashtbl_find(table, key, KEY, value, VALUE, &len), "find");
+        if (len != VALUE || memcmp(value, key, KEY) != 0) must(NETSHM_E_CORRUPT, "what was found");
     }
     return (now_ns() - start) / (double)finds;
 }
