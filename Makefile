@@ -10,6 +10,7 @@ TARGET ?= target
 BUILD ?= build
 BENCH_KEYS ?= 1000000
 BENCH_ROUNDS ?= 5
+GROWTH_KEYS ?= 1000000
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SOVERSION := 0
@@ -39,8 +40,9 @@ help:
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), kill-peers (KILLS), coverage (ROOMS)'
 	@echo 'fuzz (FUZZ_SECONDS), test-hostile'
-	@echo 'bench: bench-peers bench-array bench-wake bench-instructions (BENCH_ROUNDS, BENCH_ARGS); bench-full, bench-report,'
-	@echo '       bench-map (BENCH_KEYS); bench-growth, -large, -walk, -huge, -sim'
+	@echo 'bench: bench-peers (BENCH_ROUNDS, BENCH_ARGS), bench-map (BENCH_KEYS; with bench-instructions), bench-array, -wake,'
+	@echo '       -growth (GROWTH_KEYS), -large, -walk, -huge, one after the other; apart, as they are long: bench-full, bench-sim;'
+	@echo '       bench-report'
 	@echo 'gates: check-header check-symbols check-calls check-abi check-soname check-install check-msrv check-instructions'
 	@echo '       record-instructions (what check-instructions compares with), check-msrv-all'
 
@@ -212,11 +214,14 @@ test-ocaml: lib
 coverage:
 	@tests/coverage/run.sh "$(abspath $(BUILD))" $(ROOMS)
 
-# ---- Measuring: figures and goals, beside a private map and the limit. See docs/performance.md.
+# ---- Measuring: figures and goals, beside peers, a private map and the limit. See docs/performance.md.
 
-bench: bench-peers bench-array bench-wake bench-instructions
+# All that is measured, one after the other, but for `bench-full` and `bench-sim`, which take long. A goal that is missed is
+# printed, a wrong answer ends the run.
+bench:
+	@for what in peers map array wake growth large walk huge; do $(MAKE) --no-print-directory bench-$$what || exit 1; done
 
-# Beside every peer, with the goals: `bench` takes some minutes, `bench-full` an hour per round. Figures go to
+# Beside every peer, with the goals: `bench-peers` takes some minutes, `bench-full` an hour per round. Figures go to
 # $(BUILD)/peers/results.jsonl and full.jsonl as well; `make bench-report` makes tables and charts of them.
 bench-peers: peers
 	$(BUILD)/peers/peers --rounds $(BENCH_ROUNDS) --json $(BUILD)/peers/results.jsonl $(BENCH_ARGS)
@@ -270,11 +275,16 @@ bench-array: lib
 		-L$(LIBDIR) -lnetshm -Wl,-rpath,$(abspath $(LIBDIR))
 	$(BUILD)/bench-array
 
-# Single adds from an empty table on; long values; walking; huge pages.
+# Single adds from an empty table on; long values; walking; huge pages. RUNS: one run for each, with this number of keys
+# (long values: of rounds).
+bench-growth: RUNS = $(GROWTH_KEYS)
+bench-large: RUNS = 9
+bench-walk: RUNS = 10000 1000000
+bench-huge: RUNS = 1000000
 bench-growth bench-large bench-walk bench-huge: bench-%: lib
 	$(CC) -O2 -std=gnu11 -Wall -Wextra -Werror -Iinclude bench/$*.c -o $(BUILD)/bench-$* -L$(LIBDIR) -lnetshm \
 		-Wl,-rpath,$(abspath $(LIBDIR))
-	$(BUILD)/bench-$*
+	@for n in $(RUNS); do $(BUILD)/bench-$* $$n || exit 1; done
 
 # Which cache lines would move between 8, 64 and 256 processors, by simulation.
 bench-sim: lib
