@@ -23,7 +23,15 @@ void benchlimit_find_busy(const void *lines, uint64_t mask, const void *records,
 void benchlimit_find_16(const void *lines, uint64_t mask, const void *records, size_t record_len, const void *keys,
                         size_t key_len, void *into, size_t len);
 uint64_t benchlimit_miss(const void *lines, uint64_t mask, const void *key, size_t key_len);
-void benchlimit_write(const void *lines, uint64_t mask, void *records, size_t record_len, const void *key,
-                      size_t key_len, const void *from, size_t len);
+void benchlimit_write(void *lines, uint64_t mask, void *records, size_t record_len, const void *key, size_t key_len,
+                      const void *from, size_t len);
+int64_t benchlimit_count(void *lines, uint64_t mask, void *records, size_t record_len, const void *key, size_t key_len,
+                         int64_t delta);
+void benchlimit_update(void *lines, uint64_t mask, void *records, size_t record_len, const void *key, size_t key_len,
+                       uint64_t delta, void *buffer, size_t len);
+/* `keys` are n pairs of pointer and length. */
+void benchlimit_group(void *lines, uint64_t mask, void *records, size_t record_len, const void *keys, size_t n, uint64_t delta,
+                      void *log, size_t len);
+void benchlimit_link(void *lines, uint64_t n, const void *key, size_t key_len, uint64_t record);
 int benchmap_remove(benchmap *map, const void *key, size_t key_len);
 #endif

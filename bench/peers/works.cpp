@@ -188,11 +188,9 @@ private:
             if (processes > 1 && !traits_.shared) continue;
             for (const Mix &mix : mixes(processes)) mixed(mix, processes, false);
             if (traits_.timed && processes > 1) mixed({'A', Distribution::zipfian}, processes, true);
-            if (traits_.judged) {
-                counters_together("counters, forked", COUNTER_KEYS, COUNTERS, processes);
-                counters_together("one counter, forked", COUNTER_KEYS + COUNTERS, 1, processes);
-                if (traits_.groups) groups_together(processes);
-            }
+            counters_together("counters, forked", COUNTER_KEYS, COUNTERS, processes);
+            counters_together("one counter, forked", COUNTER_KEYS + COUNTERS, 1, processes);
+            if (traits_.groups) groups_together(processes);
         }
     }
 
@@ -206,7 +204,7 @@ private:
             all.push_back({letter, Distribution::uniform});
             all.push_back({letter, Distribution::zipfian});
         }
-        if (traits_.judged) all.push_back({'D', Distribution::zipfian});
+        all.push_back({'D', Distribution::zipfian});
         all.push_back({'O', Distribution::uniform});
         return all;
     }
@@ -229,7 +227,7 @@ private:
         uint64_t before = counted(first, counters);
         auto script_of = [&](unsigned p) { return counting(Step::count, first, counters, n, p + 1); };
         Together all = perform_together(system_, processes, script_of, nullptr);
-        if (traits_.shared && counted(first, counters) - before != all.done + all.done_before) {
+        if (traits_.judged && traits_.shared && counted(first, counters) - before != all.done + all.done_before) {
             throw Failure(std::string(system_.name()) + ": " + name + ": some were not counted");
         }
         emit_together(name, all, processes, "uniform");

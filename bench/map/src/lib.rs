@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use std::ffi::c_void;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// XXH3 with a seed, of the key's bytes alone, as netshm hashes.
 #[derive(Clone, Copy)]
@@ -104,7 +105,6 @@ pub unsafe extern "C" fn benchmap_remove(map: *mut Map, key: *const u8, key_len:
 /// The same map with a lock in each value, as its first word: what a change costs that others may see half-way, with
 /// nothing else that sharing needs. A value is stored with a word before it.
 fn under_lock<R>(value: &mut [u8], change: impl FnOnce(&mut [u8]) -> R) -> R {
-    use std::sync::atomic::{AtomicU64, Ordering};
     let (word, bytes) = value.split_at_mut(8);
     // SAFETY: boxes of bytes of this size are aligned to words by every allocator that this is run with.
     let lock = unsafe { &*word.as_ptr().cast::<AtomicU64>() };
@@ -252,11 +252,71 @@ pub unsafe extern "C" fn benchlimit_find_busy(
     }
 }
 
-/// The least that a change which others may see half-way can be: the lookup of `benchlimit_find`, one
-/// compare-and-swap of the line's first word to take it, the change of the value in place, one to give it back.
+/// The lines of an index and the records that they lead to, as `benchlimit_find` has them. The first word of a line is its
+/// lock: odd while somebody changes the record.
+#[derive(Clone, Copy)]
+struct Index {
+    lines: *mut [u64; 8],
+    mask: u64,
+    records: *mut u8,
+    record_len: usize,
+}
+
+impl Index {
+    unsafe fn line(&self, key: &[u8]) -> *mut [u64; 8] {
+        let hash = xxhash_rust::xxh3::xxh3_64_with_seed(key, 0x1234_5678_9abc_def1);
+        unsafe { self.lines.add((hash & self.mask) as usize) }
+    }
+
+    unsafe fn value(&self, line: *mut [u64; 8]) -> *mut u8 {
+        unsafe { self.records.add(std::ptr::read_volatile(&(*line)[1]) as usize * self.record_len + 32) }
+    }
+
+    /// One compare-and-swap of the line's lock to take it, the change of the value in place, one to give it back.
+    unsafe fn change<R>(&self, key: &[u8], change: impl FnOnce(*mut u8) -> R) -> R {
+        unsafe {
+            let line = self.line(key);
+            let value = self.value(line);
+            let seen = lock(line);
+            let result = change(value);
+            let _ = lock_of(line).compare_exchange(seen + 1, seen + 2, Ordering::Release, Ordering::Relaxed);
+            result
+        }
+    }
+}
+
+unsafe fn lock_of<'a>(line: *mut [u64; 8]) -> &'a AtomicU64 {
+    unsafe { &*line.cast::<AtomicU64>() }
+}
+
+/// Takes a line's lock and gives what its word was.
+unsafe fn lock(line: *mut [u64; 8]) -> u64 {
+    let word = unsafe { lock_of(line) };
+    let seen = word.load(Ordering::Relaxed) & !1;
+    match word.compare_exchange(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed) {
+        Ok(_) => seen,
+        Err(_) => lock_slowly(word),
+    }
+}
+
+/// Somebody else has it. Who waits for long lets others run: the owner may be among them.
+#[cold]
+fn lock_slowly(word: &AtomicU64) -> u64 {
+    for tries in 0u64.. {
+        let seen = word.load(Ordering::Relaxed);
+        if seen & 1 == 0 && word.compare_exchange(seen, seen + 1, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return seen;
+        }
+        if tries % 128 == 127 { std::thread::yield_now() } else { std::hint::spin_loop() }
+    }
+    unreachable!()
+}
+
+/// The least that a change which others may see half-way can be: the lookup of `benchlimit_find`, and the new value
+/// copied between two compare-and-swaps.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn benchlimit_write(
-    lines: *const [u64; 8],
+    lines: *mut [u64; 8],
     mask: u64,
     records: *mut u8,
     record_len: usize,
@@ -265,17 +325,134 @@ pub unsafe extern "C" fn benchlimit_write(
     from: *const u8,
     len: usize,
 ) {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    let hash = xxhash_rust::xxh3::xxh3_64_with_seed(unsafe { slice(key, key_len) }, 0x1234_5678_9abc_def1);
+    let index = Index { lines, mask, records, record_len };
+    unsafe { index.change(slice(key, key_len), |value| std::ptr::copy_nonoverlapping(from, value, len)) }
+}
+
+/// The least that adding to a counter can be: the lookup, and the addition between two compare-and-swaps.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_count(
+    lines: *mut [u64; 8],
+    mask: u64,
+    records: *mut u8,
+    record_len: usize,
+    key: *const u8,
+    key_len: usize,
+    delta: i64,
+) -> i64 {
+    let index = Index { lines, mask, records, record_len };
+    let add = |value: *mut u8| unsafe {
+        let value = value.cast::<i64>();
+        *value = (*value).wrapping_add(delta);
+        *value
+    };
+    unsafe { index.change(slice(key, key_len), add) }
+}
+
+/// The least that reading, raising and writing one value can be: copied out and back between two compare-and-swaps.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_update(
+    lines: *mut [u64; 8],
+    mask: u64,
+    records: *mut u8,
+    record_len: usize,
+    key: *const u8,
+    key_len: usize,
+    delta: u64,
+    buffer: *mut u8,
+    len: usize,
+) {
+    let index = Index { lines, mask, records, record_len };
+    let update = |value: *mut u8| unsafe {
+        std::ptr::copy_nonoverlapping(value, buffer, len);
+        raise(buffer, len, delta);
+        std::ptr::copy_nonoverlapping(buffer, value, len);
+    };
+    unsafe { index.change(slice(key, key_len), update) }
+}
+
+/// As content.h has it: the first and the last word of a value grow.
+unsafe fn raise(value: *mut u8, len: usize, delta: u64) {
     unsafe {
-        let line = lines.add((hash & mask) as usize);
-        let lock = &*line.cast::<AtomicU64>();
-        let record = std::ptr::read_volatile(&(*line)[1]);
-        let seen = lock.load(Ordering::Relaxed);
-        let _ = lock.compare_exchange(seen, seen + 1, Ordering::AcqRel, Ordering::Relaxed);
-        std::ptr::copy_nonoverlapping(from, records.add(record as usize * record_len + 32), len);
-        let _ = lock.compare_exchange(seen + 1, seen + 2, Ordering::Release, Ordering::Relaxed);
+        let stamp = value.cast::<u64>().read_unaligned().wrapping_add(delta);
+        value.cast::<u64>().write_unaligned(stamp);
+        value.add(len - 8).cast::<u64>().write_unaligned(stamp);
     }
+}
+
+#[repr(C)]
+pub struct Bytes {
+    data: *const u8,
+    len: usize,
+}
+
+/// The least that raising up to 8 values together can be, if a death in the middle shall be undone or redone: all lines and
+/// records asked for, each lock taken by a compare-and-swap, in the order of their addresses; the new values written to a
+/// log first, which is sealed; then copied to the records; the log emptied, and the locks given back by stores. `log` is
+/// shared memory that this process alone writes: a word, and for each value a word and its bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_group(
+    lines: *mut [u64; 8],
+    mask: u64,
+    records: *mut u8,
+    record_len: usize,
+    keys: *const Bytes,
+    n: usize,
+    delta: u64,
+    log: *mut u8,
+    len: usize,
+) {
+    let index = Index { lines, mask, records, record_len };
+    let mut places = [std::ptr::null_mut::<[u64; 8]>(); 8];
+    let (places, step) = (&mut places[..n], 8 + len);
+    unsafe {
+        for (i, place) in places.iter_mut().enumerate() {
+            let key = &*keys.add(i);
+            *place = index.line(slice(key.data, key.len));
+            fetch((*place).cast());
+        }
+        places.sort_unstable();
+        let places = &*places;
+        // Two keys may have one line.
+        let is_first = |i: usize| i == 0 || places[i] != places[i - 1];
+        for i in 0..n {
+            fetch(index.value(places[i]));
+            if is_first(i) {
+                lock(places[i]);
+            }
+        }
+        let state = &*log.cast::<AtomicU64>();
+        for (i, &place) in places.iter().enumerate() {
+            let (value, logged) = (index.value(place), log.add(8 + i * step));
+            logged.cast::<*mut u8>().write_unaligned(value);
+            std::ptr::copy_nonoverlapping(value, logged.add(8), len);
+            raise(logged.add(8), len, delta);
+        }
+        state.store(n as u64, Ordering::Release);
+        for i in 0..n {
+            let logged = log.add(8 + i * step);
+            std::ptr::copy_nonoverlapping(logged.add(8), logged.cast::<*mut u8>().read_unaligned(), len);
+        }
+        state.store(0, Ordering::Release);
+        for i in (0..n).filter(|&i| is_first(i)) {
+            let word = lock_of(places[i]);
+            word.store(word.load(Ordering::Relaxed) + 1, Ordering::Release);
+        }
+    }
+}
+
+/// The least that entering a new record in an index can be: hash the key, a store into one of `lines` lines.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_link(
+    lines: *mut [u64; 8],
+    n: u64,
+    key: *const u8,
+    key_len: usize,
+    record: u64,
+) {
+    let hash = xxhash_rust::xxh3::xxh3_64_with_seed(unsafe { slice(key, key_len) }, 0x1234_5678_9abc_def1);
+    let line = (u128::from(hash) * u128::from(n) >> 64) as usize;
+    unsafe { std::ptr::write_volatile(&mut (*lines.add(line))[(hash & 7) as usize], record) }
 }
 
 /// The least that an absent key costs in an index whose lines are not in the cache: hash the key, read one line.
