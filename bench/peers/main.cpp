@@ -57,6 +57,10 @@ Plan plan_of(bool full, const Cells &cells) {
     plan.mixed_operations = full ? 500000 : 100000;
     plan.slow_operations = full ? 20000 : 3000;
     plan.bytes_per_row = full ? size_t{1} << 30 : size_t{256} << 20;
+    // Where a script has every key, and the table is in the cache anyway, the same keys again change nothing.
+    bool repeats = cells.shape.keys <= 10000;
+    plan.least_ns = repeats ? 20e6 : 0;
+    plan.least_ns_together = repeats ? 100e6 : 0;
     plan.all_rows = cells.all_rows;
     plan.all_mixes = cells.all_mixes;
     plan.processes = {1, 2, 8};

@@ -22,6 +22,11 @@ struct Outcome {
     double ns = 0;
     size_t done = 0;
     uint64_t sum = 0;
+    void operator+=(const Outcome &more) {
+        ns += more.ns;
+        done += more.done;
+        sum += more.sum;
+    }
 };
 
 struct Traits {

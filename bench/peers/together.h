@@ -6,7 +6,8 @@
 #include "system.h"
 
 /// `ns` is the time from the common beginning to the last end. The first fifth of each script, 50,000 steps at most,
-/// is performed before the beginning: it brings in pages and caches of the new processes.
+/// is performed before the beginning: it brings in pages and caches of the new processes. A script is begun again as long
+/// as `least_ns` have not passed since the common beginning.
 struct Together {
     double ns = 0;
     size_t done = 0, done_before = 0;
@@ -14,7 +15,7 @@ struct Together {
 
 /// `script_of` is called in each child. `times`, if not NULL, receives those of all processes.
 Together perform_together(System &system, unsigned processes, const std::function<Script(unsigned)> &script_of,
-                          Latencies *times);
+                          Latencies *times, double least_ns);
 
 /// A child that waits for run(), then runs `work`, whose answer comes back. It knows nothing of what its parent has
 /// done meanwhile.

@@ -12,6 +12,8 @@ struct Plan {
     size_t mixed_operations;  // of each process in works that several may do
     size_t slow_operations;   // of systems that need many microseconds for each, 20,000 at most
     size_t bytes_per_row;     // read or written
+    // Rows of fast systems are repeated until they have lasted as long, those of one process and those of several.
+    double least_ns, least_ns_together;
     bool all_rows;            // else: only load, find, replace, remove and add, iteration, memory
     bool all_mixes;           // else: YCSB A and C and half writes, uniform
     std::vector<unsigned> processes;
