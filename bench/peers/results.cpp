@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <fstream>
 
@@ -36,6 +37,8 @@ static std::string title(const Cell &cell) {
     if (cell.distribution != "uniform") text += ", " + cell.distribution;
     if (cell.processes > 1) text += ", " + std::to_string(cell.processes) + " processes";
     if (cell.measure == "bytes") text += ": bytes";
+    if (cell.measure == "faults") text += ": minor page faults";
+    if (cell.measure == "processor_ns") text += ": ns of the processor, user and system";
     return text;
 }
 
@@ -54,8 +57,8 @@ static void print_percentiles(FILE *out, const Results &results, Cell cell) {
 void Results::print(FILE *out) const {
     const Cell *last = nullptr;
     for (const auto &[cell, row] : rows_) {
-        bool percentile = cell.measure != "ns" && cell.measure != "bytes";
-        if (percentile && cell.measure != "p50") continue;
+        bool percentile = cell.measure[0] == 'p' && std::isdigit(cell.measure[1]);
+        if (cell.measure == "worst" || (percentile && cell.measure != "p50")) continue;
         bool new_shape = !last || std::tie(cell.key_size, cell.value_size, cell.keys) !=
                                       std::tie(last->key_size, last->value_size, last->keys);
         if (new_shape) {

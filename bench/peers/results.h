@@ -16,7 +16,7 @@ struct Cell {
     size_t key_size = 0, value_size = 0, keys = 0;
     unsigned processes = 1;
     std::string distribution;  // "uniform", "zipfian", "latest"
-    std::string measure;       // "ns", "p50" to "p99.99" and "worst" in ns, "bytes"
+    std::string measure;       // "ns", "p50" to "p99.99" and "worst" in ns, "bytes", "faults", "processor_ns"
 
     auto order() const { return std::tie(key_size, value_size, keys, work, distribution, processes, measure, system); }
     bool operator<(const Cell &other) const { return order() < other.order(); }

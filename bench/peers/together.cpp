@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -84,7 +85,14 @@ Together perform_together(System &system, unsigned processes, const std::functio
     return all;
 }
 
-Waiter::Waiter(const std::function<double()> &work) {
+Usage Usage::now() {
+    rusage usage = {};
+    getrusage(RUSAGE_SELF, &usage);
+    auto ns = [](const timeval &t) { return static_cast<double>(t.tv_sec) * 1e9 + static_cast<double>(t.tv_usec) * 1e3; };
+    return {now_ns(), static_cast<double>(usage.ru_minflt), ns(usage.ru_utime) + ns(usage.ru_stime)};
+}
+
+Waiter::Waiter(const std::function<Usage()> &work) {
     if (pipe2(go_, O_CLOEXEC) != 0 || pipe2(answer_, O_CLOEXEC) != 0) throw Failure("bench: pipe");
     pid_ = fork();
     if (pid_ < 0) throw Failure("bench: fork");
@@ -93,7 +101,7 @@ Waiter::Waiter(const std::function<double()> &work) {
     char byte;
     if (read(go_[0], &byte, 1) != 1) _exit(0);
     try {
-        double answer = work();
+        Usage answer = work();
         _exit(write(answer_[1], &answer, sizeof answer) == sizeof answer ? 0 : 1);
     } catch (const std::exception &e) {
         fprintf(stderr, "bench: %s\n", e.what());
@@ -101,8 +109,8 @@ Waiter::Waiter(const std::function<double()> &work) {
     }
 }
 
-double Waiter::run() {
-    double answer = 0;
+Usage Waiter::run() {
+    Usage answer = {};
     close(answer_[1]);
     answer_[1] = -1;
     if (write(go_[1], "g", 1) != 1 || read(answer_[0], &answer, sizeof answer) != sizeof answer) {

@@ -17,12 +17,21 @@ struct Together {
 Together perform_together(System &system, unsigned processes, const std::function<Script(unsigned)> &script_of,
                           Latencies *times, double least_ns);
 
+/// What a process has used since some beginning.
+struct Usage {
+    double ns, faults, processor_ns;
+    static Usage now();
+    Usage operator-(const Usage &before) const {
+        return {ns - before.ns, faults - before.faults, processor_ns - before.processor_ns};
+    }
+};
+
 /// A child that waits for run(), then runs `work`, whose answer comes back. It knows nothing of what its parent has
 /// done meanwhile.
 class Waiter {
 public:
-    explicit Waiter(const std::function<double()> &work);
-    double run();
+    explicit Waiter(const std::function<Usage()> &work);
+    Usage run();
     ~Waiter();
 
 private:

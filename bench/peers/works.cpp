@@ -39,7 +39,7 @@ public:
 
     void all_else() {
         if (traits_.only_timed) return only_timed();
-        Waiter opener([this] { return time_to_open(); });
+        Waiter opener([this] { return use_to_open(); });
         system_.create(shape_, false);
         load("load", nullptr);
         if (traits_.judged) {
@@ -53,7 +53,12 @@ public:
             latencies();
             several_processes();
         }
-        if (traits_.shared && traits_.judged && traits_.timed) emit("open and first find", "ns", opener.run(), 1);
+        if (traits_.shared && traits_.judged && traits_.timed) {
+            Usage usage = opener.run();
+            emit("open and first find", "ns", usage.ns, 1);
+            emit("open and first find", "faults", usage.faults, 1);
+            emit("open and first find", "processor_ns", usage.processor_ns, 1);
+        }
         system_.destroy();
     }
 
@@ -250,14 +255,14 @@ private:
         emit_together("group of 2, forked", all, processes, "uniform");
     }
 
-    double time_to_open() {
-        double start = now_ns();
-        system_.open_existing(shape_);
+    Usage use_to_open() {
         Script script = hits(1);
+        Usage before = Usage::now();
+        system_.open_existing(shape_);
         system_.perform(script, 0, 1, nullptr);
-        double took = now_ns() - start;
+        Usage usage = Usage::now() - before;
         system_.before_exit();
-        return took;
+        return usage;
     }
 
     // ---- Scripts
