@@ -61,8 +61,10 @@ public:
         Traits traits;
         traits.judged = false;
         traits.batches = false;
+        traits.iterates_copies = true;
         traits.setup = "shared memory; find: two dependent random reads and the copy; replace, counter, update: read, CAS, write, "
-                       "CAS; group: CAS of all, the new values to a log and to the records, stores; load: copies to fresh memory";
+                       "CAS; group: CAS of all, the new values to a log and to the records, stores; load: copies to fresh memory; "
+                       "iteration: reads in index order, or copies to a buffer first";
         return traits;
     }
 

@@ -56,7 +56,7 @@ public:
         unlink(file.c_str());
         return outcome;
     }
-    Outcome iterate() override { return ask("iterate"); }
+    Outcome iterate(bool) override { return ask("iterate"); }
     size_t memory_bytes() override { return disk_usage(file_); }
 
 private:

@@ -88,6 +88,9 @@ private:
     std::vector<size_t> lengths_;
 };
 
+/// Bytes of the largest key and value that are copied.
+constexpr size_t MOST_COPIED = (size_t{1} << 20) + 4096;
+
 struct Seen {
     size_t done = 0, wrong = 0;
     uint64_t sum = 0, read = 0;
@@ -104,6 +107,20 @@ void see(Bytes, Bytes value, void *arg) {
         seen.sum += word_at(value.data) & NUMBER_MASK;
     }
 }
+
+/// Sees a binding in a copy of its own.
+struct Copying {
+    Seen *seen;
+    std::vector<unsigned char> buffer;
+
+    static void copy(Bytes key, Bytes value, void *arg) {
+        Copying &self = *static_cast<Copying *>(arg);
+        unsigned char *copied_key = self.buffer.data(), *copied_value = copied_key + key.size;
+        std::memcpy(copied_key, key.data, key.size);
+        std::memcpy(copied_value, value.data, value.size);
+        see({copied_key, key.size}, {copied_value, value.size}, self.seen);
+    }
+};
 
 }  // namespace
 
@@ -122,10 +139,12 @@ Outcome DirectSystem::perform(const Script &script, size_t from, size_t to, Late
     return {now_ns() - start, to - from, performer.sum};
 }
 
-Outcome DirectSystem::iterate() {
+Outcome DirectSystem::iterate(bool copying) {
     Seen seen;
+    Copying copies = {&seen, std::vector<unsigned char>(copying ? MOST_COPIED : 0)};
     double start = now_ns();
-    visit(see, &seen);
+    if (copying) visit(Copying::copy, &copies);
+    else visit(see, &seen);
     double took = now_ns() - start;
     asm volatile("" : : "r"(seen.read));
     if (seen.wrong) throw Failure(std::string(name()) + ": wrong values were iterated");

@@ -45,6 +45,8 @@ struct Traits {
     bool groups = true, batches = true;
     /// Single operations can be timed. `only_timed`: it is there for the rows that do so, and for no others.
     bool timed = true, only_timed = false;
+    /// Bindings are iterated a second time, each copied first, in a row of its own.
+    bool iterates_copies = false;
     /// Counters are raised by a group as well, in a row of its own.
     bool counts_in_groups = false;
     /// What the report says about how it was set up.
@@ -71,8 +73,9 @@ public:
     /// Performs the steps from `from` up to `to`; the times go to `times` if it is not NULL. Who goes on within a
     /// script has begun it at step 0.
     virtual Outcome perform(const Script &script, size_t from, size_t to, Latencies *times) = 0;
-    /// Sees all bindings; `sum` is that of their numbers.
-    virtual Outcome iterate() = 0;
+    /// Sees all bindings; `sum` is that of their numbers. `copying`: keys and values are copied to a buffer first, as
+    /// whoever hands out valid ones must; asked only of those whose bindings are seen where they lie.
+    virtual Outcome iterate(bool copying = false) = 0;
     /// Memory that the store takes, wherever it lies; private memory as far as it grew since `create`.
     virtual size_t memory_bytes() = 0;
 };
@@ -84,7 +87,7 @@ public:
     using Visitor = void (*)(Bytes key, Bytes value, void *arg);
 
     Outcome perform(const Script &script, size_t from, size_t to, Latencies *times) final;
-    Outcome iterate() final;
+    Outcome iterate(bool copying) final;
 
     /// Copies the value of a key into the caller's buffer and gives its length, or NONE.
     virtual size_t find(Bytes key, void *into, size_t capacity) = 0;
