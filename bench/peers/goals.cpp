@@ -14,6 +14,7 @@ public:
         if (shape_.key_size == 16 && shape_.value_size == 64) {
             if (shape_.keys == 1000000) beside_private_maps();
             if (shape_.keys == 10000) goal("find hit / absl, warm", ns("netshm", "find hit"), ns("absl", "find hit"), false, 0.8);
+            if (shape_.keys >= 1000000) many_at_once();
             several_processes();
             beside_the_limit();
             value("memory, bytes per entry", cell("netshm", "memory per entry", "bytes"), 1, false,
@@ -46,6 +47,13 @@ private:
         }
     }
 
+    void many_at_once() {
+        for (auto [one, many] : {std::pair<const char *, const char *>{"find hit", "find in batches of 100"},
+                                 {"replace", "replace in batches of 100"}}) {
+            goal(std::string(many) + ", rate / single", ns("netshm", one), ns("netshm", many), true, 3.5);
+        }
+    }
+
     void several_processes() {
         for (const char *system : {"netshm", "limit"}) {
             bool ours = std::string(system) == "netshm";
@@ -62,7 +70,8 @@ private:
             goal(std::string("8 processes / 2, ") + work, ns("netshm", work, 2), ns("netshm", work, 8), true, 0.9);
             goal(std::string("8 processes / 2, ") + work + ", the limit", ns("limit", work, 2), ns("limit", work, 8), true, 0);
         }
-        value("worst operation of YCSB A by 8 processes, ms", worst("netshm"), 1e-6, false, 0);
+        value("worst operation of YCSB A, zipfian, by 8 processes, ms", worst("netshm"), 1e-6, false, 0);
+        value("worst operation of YCSB A, zipfian, by 8 processes, ms, the limit", worst("limit"), 1e-6, false, 0);
         value("worst loop of the control by 8 processes, ms", worst("control"), 1e-6, false, 0);
     }
 

@@ -51,11 +51,13 @@ std::vector<Cells> cells_of(bool full) {
     return all;
 }
 
+size_t slow_operations(bool full) { return full ? 20000 : 3000; }
+
 Plan plan_of(bool full, const Cells &cells) {
     Plan plan;
     plan.operations = full ? 1000000 : 150000;
     plan.mixed_operations = full ? 500000 : 100000;
-    plan.slow_operations = full ? 20000 : 3000;
+    plan.slow_operations = slow_operations(full);
     plan.bytes_per_row = full ? size_t{1} << 30 : size_t{256} << 20;
     // Where a script has every key, and the table is in the cache anyway, the same keys again change nothing.
     bool repeats = cells.shape.keys <= 10000;
@@ -172,6 +174,17 @@ void run_cells(const Cells &cells, const Options &options, const std::vector<Mak
     }
 }
 
+/// With the bounds of slow systems.
+std::string setup_of(const Traits &traits, bool full) {
+    std::string text = traits.setup;
+    if (traits.most_operations == SIZE_MAX) return text;
+    size_t most = std::min(traits.most_operations, slow_operations(full));
+    text += "; at most " + std::to_string(most) + " operations per row";
+    size_t together = std::min(most, traits.most_writes_together);
+    if (together < most) text += ", " + std::to_string(together) + " where several processes write";
+    return text;
+}
+
 void write_json(const std::string &name, const Options &options, const std::vector<Maker> &makers, const Results &results,
                 const std::vector<Ratio> &ratios) {
     FILE *out = fopen(name.c_str(), "w");
@@ -184,7 +197,7 @@ void write_json(const std::string &name, const Options &options, const std::vect
     for (Maker maker : makers) {
         auto system = maker();
         fprintf(out, "{\"kind\":\"system\",\"system\":%s,\"setup\":%s}\n", quoted(system->name()).c_str(),
-                quoted(system->traits().setup).c_str());
+                quoted(setup_of(system->traits(), options.full)).c_str());
     }
     results.write_json(out);
     write_ratios_json(out, ratios);

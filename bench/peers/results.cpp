@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 
 Spread spread_of(std::vector<double> values) {
@@ -115,6 +116,14 @@ static std::string first_match(const char *file, const std::string &prefix) {
     return "unknown";
 }
 
+/// What the kernel says is this processor's; sysconf may give the sum of more than there are.
+static long l3_bytes() {
+    std::string size = first_match("/sys/devices/system/cpu/cpu0/cache/index3/size", "");
+    long number = std::atol(size.c_str());
+    if (number <= 0) return sysconf(_SC_LEVEL3_CACHE_SIZE);
+    return number * (size.back() == 'M' ? 1 << 20 : size.back() == 'K' ? 1 << 10 : 1);
+}
+
 std::string machine_json() {
     utsname system = {};
     uname(&system);
@@ -123,7 +132,7 @@ std::string machine_json() {
     size_t chosen = huge.find('[') + 1;
     return "\"processor\":" + quoted(first_match("/proc/cpuinfo", "model name")) +
            ",\"processors\":" + std::to_string(sysconf(_SC_NPROCESSORS_ONLN)) + ",\"l2_bytes\":" +
-           std::to_string(sysconf(_SC_LEVEL2_CACHE_SIZE)) + ",\"l3_bytes\":" + std::to_string(sysconf(_SC_LEVEL3_CACHE_SIZE)) +
+           std::to_string(sysconf(_SC_LEVEL2_CACHE_SIZE)) + ",\"l3_bytes\":" + std::to_string(l3_bytes()) +
            ",\"memory\":" + quoted(first_match("/proc/meminfo", "MemTotal")) + ",\"system\":" +
            quoted(std::string(system.sysname) + " " + system.release + " " + system.machine) + ",\"distribution\":" +
            quoted(name.substr(0, name.find('"'))) + ",\"huge_pages\":" +
