@@ -61,6 +61,8 @@ private:
             goal("2 processes / 1, finds" + suffix, ns(system, "YCSB C"), ns(system, "YCSB C", 2), true, ours ? 1.9 : 0);
             const char *half = "half replaces of own keys";
             goal("2 processes / 1, " + std::string(half) + suffix, ns(system, half), ns(system, half, 2), true, ours ? 1.8 : 0);
+            goal("2 processes / 1, half replaces, a table each" + suffix, ns(system, half),
+                 ns(system, "half replaces, a table each", 2), true, 0);
         }
         const char *hot = "one counter, forked";
         goal("one counter by 2 processes / boost", ns("netshm", hot, 2), ns("boost", hot, 2), false, 1);

@@ -81,6 +81,7 @@ public:
         fresh_index_ = Memory((shape.keys * FRESH_INDEX_BYTES / LINE + 1) * LINE, false);
         make_room();
     }
+    std::unique_ptr<System> another() const override { return std::make_unique<Limit>(); }
     void after_fork() override { make_room(); }
     void destroy() override {
         for (Memory *memory : {&lines_, &records_, &fresh_, &fresh_index_, &log_}) *memory = Memory();

@@ -40,6 +40,7 @@ public:
         must(netshm_open(NETSHM_POSIX, file_.c_str(), memory_.c_str(), NETSHM_RDWR, 0, &object_), "open");
         must(netshm_hashtbl_manage(object_, nullptr, nullptr, nullptr, &table_), "manage");
     }
+    std::unique_ptr<System> another() const override { return std::make_unique<Netshm>(); }
     void destroy() override {
         netshm_hashtbl_close(table_);
         netshm_close(object_);

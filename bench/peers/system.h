@@ -63,6 +63,8 @@ public:
     virtual void create(const Shape &shape, bool presized) = 0;
     /// Opens the store in a process that has never had it open.
     virtual void open_existing(const Shape &) {}
+    /// A second system of the kind, for the row in which each process has a store of its own; NULL: it is left out.
+    virtual std::unique_ptr<System> another() const { return nullptr; }
     /// Makes the handle usable that a forked child has inherited.
     virtual void after_fork() {}
     /// Closes the handle of a child, before it ends.

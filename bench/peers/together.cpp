@@ -28,10 +28,12 @@ struct Board {
     } places[64];
 };
 
-[[noreturn]] void child(System &system, Board &board, unsigned p, const std::function<Script(unsigned)> &script_of, bool timed) {
+[[noreturn]] void child(System &common, Board &board, unsigned p, const std::function<Part(unsigned)> &part_of, bool timed) {
     try {
-        system.after_fork();
-        Script script = script_of(p);
+        common.after_fork();
+        Part part = part_of(p);
+        const Script &script = part.script;
+        System &system = part.own ? *part.own : common;
         Board::Place &place = board.places[p];
         size_t warm = std::min<size_t>(script.size() / 5, 50000);
         place.done_before = system.perform(script, 0, warm, nullptr).done;
@@ -41,7 +43,8 @@ struct Board {
         place.done = system.perform(script, warm, script.size(), times).done;
         while (now_ns() < board.least_end) place.done += system.perform(script, 0, script.size(), times).done;
         place.end = now_ns();
-        system.before_exit();
+        if (part.own) part.own->destroy();
+        common.before_exit();
         _exit(0);
     } catch (const std::exception &e) {
         fprintf(stderr, "bench: process %u: %s\n", p, e.what());
@@ -52,7 +55,7 @@ struct Board {
 
 }  // namespace
 
-Together perform_together(System &system, unsigned processes, const std::function<Script(unsigned)> &script_of,
+Together perform_together(System &system, unsigned processes, const std::function<Part(unsigned)> &part_of,
                           Latencies *times, double least_ns) {
     void *memory = mmap(nullptr, sizeof(Board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw Failure("bench: mmap");
@@ -63,7 +66,7 @@ Together perform_together(System &system, unsigned processes, const std::functio
         children.push_back(pid);
         if (pid < 0) throw Failure("bench: fork");
         if (pid == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (pid == 0) child(system, board, p, script_of, times != nullptr);
+        if (pid == 0) child(system, board, p, part_of, times != nullptr);
     }
     while (board.ready < processes) usleep(500);
     double start = now_ns(), end = start;

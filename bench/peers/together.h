@@ -13,8 +13,14 @@ struct Together {
     size_t done = 0, done_before = 0;
 };
 
-/// `script_of` is called in each child. `times`, if not NULL, receives those of all processes.
-Together perform_together(System &system, unsigned processes, const std::function<Script(unsigned)> &script_of,
+/// What a process does; both are made in it.
+struct Part {
+    Script script;
+    std::unique_ptr<System> own;  // the store that it uses instead of the common one, if there is one
+};
+
+/// `part_of` is called in each child. `times`, if not NULL, receives those of all processes.
+Together perform_together(System &system, unsigned processes, const std::function<Part(unsigned)> &part_of,
                           Latencies *times, double least_ns);
 
 /// What a process has used since some beginning.

@@ -205,6 +205,7 @@ private:
             counters_together("counters, forked", COUNTER_KEYS, COUNTERS, processes);
             counters_together("one counter, forked", COUNTER_KEYS + COUNTERS, 1, processes);
             if (traits_.groups) groups_together(processes);
+            if (processes == 2 && shape_.keys <= 1000000) a_table_each(processes);
         }
     }
 
@@ -227,10 +228,12 @@ private:
         size_t n = operations_together(processes, mix.letter != 'C');
         uint64_t fresh = FRESH_KEYS + (fresh_used_++ << 36);
         Latencies times;
-        auto script_of = [&](unsigned p) { return mixed_script(mix, shape_, n, p, processes, fresh + (uint64_t{p} << 28)); };
+        auto part_of = [&](unsigned p) {
+            return Part{mixed_script(mix, shape_, n, p, processes, fresh + (uint64_t{p} << 28)), nullptr};
+        };
         // What D adds can be added only once.
         double least_ns = mix.letter == 'D' ? 0 : least_ns_together(processes);
-        Together all = perform_together(system_, processes, script_of, timed ? &times : nullptr, least_ns);
+        Together all = perform_together(system_, processes, part_of, timed ? &times : nullptr, least_ns);
         std::string name = mix.letter == 'O' ? "half replaces of own keys" : std::string("YCSB ") + mix.letter;
         bool uniform = mix.distribution == Distribution::uniform;
         const char *distribution = uniform ? "uniform" : mix.letter == 'D' ? "latest" : "zipfian";
@@ -241,8 +244,8 @@ private:
     void counters_together(const char *name, uint64_t first, size_t counters, unsigned processes) {
         size_t n = operations_together(processes, true);
         uint64_t before = counted(first, counters);
-        auto script_of = [&](unsigned p) { return counting(Step::count, first, counters, n, p + 1); };
-        Together all = perform_together(system_, processes, script_of, nullptr, least_ns_together(processes));
+        auto part_of = [&](unsigned p) { return Part{counting(Step::count, first, counters, n, p + 1), nullptr}; };
+        Together all = perform_together(system_, processes, part_of, nullptr, least_ns_together(processes));
         if (traits_.judged && traits_.shared && counted(first, counters) - before != all.done + all.done_before) {
             throw Failure(std::string(system_.name()) + ": " + name + ": some were not counted");
         }
@@ -251,9 +254,24 @@ private:
 
     void groups_together(unsigned processes) {
         size_t n = std::min(operations_together(processes, true), traits_.most_groups);
-        auto script_of = [&](unsigned p) { return grouping(2, n, p * (shape_.keys / processes)); };
-        Together all = perform_together(system_, processes, script_of, nullptr, least_ns_together(processes));
+        auto part_of = [&](unsigned p) { return Part{grouping(2, n, p * (shape_.keys / processes)), nullptr}; };
+        Together all = perform_together(system_, processes, part_of, nullptr, least_ns_together(processes));
         emit_together("group of 2, forked", all, processes, "uniform");
+    }
+
+    /// The work of "half replaces of own keys" without a line that two processes write.
+    void a_table_each(unsigned processes) {
+        if (!system_.another()) return;
+        size_t n = operations_together(processes, true);
+        auto part_of = [&](unsigned p) {
+            Part part = {mixed_script({'O', Distribution::uniform}, shape_, n, p, processes, 0), system_.another()};
+            part.own->create(shape_, false);
+            Script script = adding(0, shape_.keys);
+            part.own->perform(script, 0, script.size(), nullptr);
+            return part;
+        };
+        Together all = perform_together(system_, processes, part_of, nullptr, least_ns_together(processes));
+        emit_together("half replaces, a table each", all, processes, "uniform");
     }
 
     Usage use_to_open() {
