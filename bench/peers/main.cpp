@@ -60,7 +60,7 @@ Plan plan_of(bool full, const Cells &cells) {
     plan.slow_operations = slow_operations(full);
     plan.bytes_per_row = full ? size_t{1} << 30 : size_t{256} << 20;
     // Where a script has every key, and the table is in the cache anyway, the same keys again change nothing.
-    bool repeats = cells.shape.keys <= 10000;
+    bool repeats = cells.shape.keys <= 10000 && cells.shape.payload() <= size_t{16} << 20;
     plan.least_ns = repeats ? 20e6 : 0;
     plan.least_ns_together = repeats ? 100e6 : 0;
     plan.all_rows = cells.all_rows;
