@@ -29,7 +29,8 @@ int64_t benchlimit_count(void *lines, uint64_t mask, void *records, size_t recor
                          int64_t delta);
 void benchlimit_update(void *lines, uint64_t mask, void *records, size_t record_len, const void *key, size_t key_len,
                        uint64_t delta, void *buffer, size_t len);
-/* `keys` are n pairs of pointer and length. */
+/* `keys` and `values` are pairs of pointer and length. */
+void benchlimit_write_16(void *lines, uint64_t mask, void *records, size_t record_len, const void *keys, const void *values);
 void benchlimit_group(void *lines, uint64_t mask, void *records, size_t record_len, const void *keys, size_t n, uint64_t delta,
                       void *log, size_t len);
 void benchlimit_link(void *lines, uint64_t n, const void *key, size_t key_len, uint64_t record);

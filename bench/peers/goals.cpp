@@ -51,6 +51,8 @@ private:
         for (auto [one, many] : {std::pair<const char *, const char *>{"find hit", "find in batches of 100"},
                                  {"replace", "replace in batches of 100"}}) {
             goal(std::string(many) + ", rate / single", ns("netshm", one), ns("netshm", many), true, 3.5);
+            goal(std::string(many) + ", rate / single, the limit", ns("limit", one), ns("limit", many), true, 0);
+            goal(std::string(many) + " / limit", ns("netshm", many), ns("limit", many), false, 0);
         }
     }
 

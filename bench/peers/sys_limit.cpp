@@ -2,7 +2,7 @@
 //
 // find: hash, a line of an index, the record, copy: two dependent cache misses. miss: one. replace: the record's place,
 // a compare-and-swap, write, another. count, update: the same, with the old value read in between. group: all locks, the
-// new values to a log, to the records, all locks back. iterate: all records in the order of the index.
+// new values to a log, to the records, all locks back. batches: all lines and records of 16 keys asked for first. iterate: all records in the order of the index.
 // Locks are real ones, so that what processes cost each other is in the figures.
 //
 // add: key and value copied to shared memory that nobody has touched before, one after the other, and a store into an
@@ -60,7 +60,6 @@ public:
     Traits traits() const override {
         Traits traits;
         traits.judged = false;
-        traits.batches = false;
         traits.iterates_copies = true;
         traits.setup = "shared memory; find: two dependent random reads and the copy; replace, counter, update: read, CAS, write, "
                        "CAS; group: CAS of all, the new values to a log and to the records, stores; load: copies to fresh memory; "
@@ -111,6 +110,22 @@ public:
     void replace(Bytes key, Bytes value) override {
         benchlimit_write(lines_.at(0), mask_, records_.at(0), record_size_, key.data, key.size, value.data, value.size);
     }
+    /// The keys of a script lie one after the other.
+    void find_many(const Bytes *keys, size_t n, void *into, size_t stride, size_t *lengths) override {
+        size_t wide = n / AT_ONCE * AT_ONCE;
+        auto *values = static_cast<unsigned char *>(into);
+        for (size_t i = 0; i < wide; i += AT_ONCE) {
+            benchlimit_find_16(lines_.at(0), mask_, records_.at(0), record_size_, keys[i].data, keys[i].size, values + i * stride, stride);
+        }
+        DirectSystem::find_many(keys + wide, n - wide, values + wide * stride, stride, lengths + wide);
+    }
+    void put_many(const Bytes *keys, const Bytes *values, size_t n) override {
+        size_t wide = n / AT_ONCE * AT_ONCE;
+        for (size_t i = 0; i < wide; i += AT_ONCE) {
+            benchlimit_write_16(lines_.at(0), mask_, records_.at(0), record_size_, keys + i, values + i);
+        }
+        DirectSystem::put_many(keys + wide, values + wide, n - wide);
+    }
     int64_t count(Bytes key, int64_t delta) override {
         return benchlimit_count(lines_.at(0), mask_, records_.at(0), record_size_, key.data, key.size, delta);
     }
@@ -131,7 +146,7 @@ public:
 
 private:
     // What netshm takes for a key besides the bytes of key and value is 36, of which the record has these.
-    static constexpr size_t LINE = 64, FRESH_HEAD = 16, FRESH_INDEX_BYTES = 20, MOST_TOGETHER = 8;
+    static constexpr size_t LINE = 64, FRESH_HEAD = 16, FRESH_INDEX_BYTES = 20, MOST_TOGETHER = 8, AT_ONCE = 16;
 
     uint64_t *record_of(size_t line) { return reinterpret_cast<uint64_t *>(lines_.at(line * LINE)) + 1; }
     size_t fresh_record_size() const { return FRESH_HEAD + shape_.key_size + shape_.value_size; }

@@ -273,9 +273,8 @@ impl Index {
     }
 
     /// One compare-and-swap of the line's lock to take it, the change of the value in place, one to give it back.
-    unsafe fn change<R>(&self, key: &[u8], change: impl FnOnce(*mut u8) -> R) -> R {
+    unsafe fn change<R>(&self, line: *mut [u64; 8], change: impl FnOnce(*mut u8) -> R) -> R {
         unsafe {
-            let line = self.line(key);
             let value = self.value(line);
             let seen = lock(line);
             let result = change(value);
@@ -326,7 +325,38 @@ pub unsafe extern "C" fn benchlimit_write(
     len: usize,
 ) {
     let index = Index { lines, mask, records, record_len };
-    unsafe { index.change(slice(key, key_len), |value| std::ptr::copy_nonoverlapping(from, value, len)) }
+    unsafe { index.change(index.line(slice(key, key_len)), |value| std::ptr::copy_nonoverlapping(from, value, len)) }
+}
+
+/// The least that changing 16 values at once can be: all lines and records asked for as in `benchlimit_find_16`, then each
+/// changed as `benchlimit_write` does it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn benchlimit_write_16(
+    lines: *mut [u64; 8],
+    mask: u64,
+    records: *mut u8,
+    record_len: usize,
+    keys: *const Bytes,
+    values: *const Bytes,
+) {
+    let index = Index { lines, mask, records, record_len };
+    let mut places = [std::ptr::null_mut(); 16];
+    unsafe {
+        for (i, place) in places.iter_mut().enumerate() {
+            let key = &*keys.add(i);
+            *place = index.line(slice(key.data, key.len));
+            fetch((*place).cast());
+        }
+        for place in places {
+            let value = index.value(place);
+            fetch(value);
+            fetch(value.add(56));
+        }
+        for (i, place) in places.into_iter().enumerate() {
+            let from = &*values.add(i);
+            index.change(place, |value| std::ptr::copy_nonoverlapping(from.data, value, from.len));
+        }
+    }
 }
 
 /// The least that adding to a counter can be: the lookup, and the addition between two compare-and-swaps.
@@ -346,7 +376,7 @@ pub unsafe extern "C" fn benchlimit_count(
         *value = (*value).wrapping_add(delta);
         *value
     };
-    unsafe { index.change(slice(key, key_len), add) }
+    unsafe { index.change(index.line(slice(key, key_len)), add) }
 }
 
 /// The least that reading, raising and writing one value can be: copied out and back between two compare-and-swaps.
@@ -368,7 +398,7 @@ pub unsafe extern "C" fn benchlimit_update(
         raise(buffer, len, delta);
         std::ptr::copy_nonoverlapping(buffer, value, len);
     };
-    unsafe { index.change(slice(key, key_len), update) }
+    unsafe { index.change(index.line(slice(key, key_len)), update) }
 }
 
 /// As content.h has it: the first and the last word of a value grow.
