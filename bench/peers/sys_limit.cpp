@@ -81,7 +81,13 @@ public:
         make_room();
     }
     std::unique_ptr<System> another() const override { return std::make_unique<Limit>(); }
-    void after_fork() override { make_room(); }
+    /// A child has no pages of the parent's shared memory in its page table. Those of the other works come by finds.
+    void after_fork() override {
+        make_room();
+        for (size_t at = 0; at < fresh_index_.size(); at += 4096) {
+            asm volatile("" : : "r"(*fresh_index_.at(at)));
+        }
+    }
     void destroy() override {
         for (Memory *memory : {&lines_, &records_, &fresh_, &fresh_index_, &log_}) *memory = Memory();
     }
