@@ -81,7 +81,8 @@ private:
 
     /// What the rows take beside the least that their work can take. No goals: they explain those that are missed.
     void beside_the_limit() {
-        for (const char *work : {"load", "replace", "remove and add", "counters", "one counter", "group of 1", "group of 2", "group of 8"}) {
+        for (const char *work : {"load", "replace", "remove and add", "counters", "one counter", "group of 1", "group of 2",
+                                 "group of 8"}) {
             goal(std::string(work) + " / limit", ns("netshm", work), ns("limit", work), false, 0);
         }
         for (const char *work : {"YCSB A", "YCSB C", "half replaces of own keys", "counters, forked", "one counter, forked",

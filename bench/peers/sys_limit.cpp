@@ -2,7 +2,8 @@
 //
 // find: hash, a line of an index, the record, copy: two dependent cache misses. miss: one. replace: the record's place,
 // a compare-and-swap, write, another. count, update: the same, with the old value read in between. group: all locks, the
-// new values to a log, to the records, all locks back. batches: all lines and records of 16 keys asked for first. iterate: all records in the order of the index.
+// new values to a log, to the records, all locks back. batches: all lines and records of 16 keys asked for first.
+// iterate: all records in the order of the index.
 // Locks are real ones, so that what processes cost each other is in the figures.
 //
 // add: key and value copied to shared memory that nobody has touched before, one after the other, and a store into an
@@ -121,7 +122,8 @@ public:
         size_t wide = n / AT_ONCE * AT_ONCE;
         auto *values = static_cast<unsigned char *>(into);
         for (size_t i = 0; i < wide; i += AT_ONCE) {
-            benchlimit_find_16(lines_.at(0), mask_, records_.at(0), record_size_, keys[i].data, keys[i].size, values + i * stride, stride);
+            benchlimit_find_16(lines_.at(0), mask_, records_.at(0), record_size_, keys[i].data, keys[i].size,
+                               values + i * stride, stride);
         }
         DirectSystem::find_many(keys + wide, n - wide, values + wide * stride, stride, lengths + wide);
     }

@@ -349,7 +349,8 @@ private:
     /// So much longer where processes wait for a processor that each has it for as long.
     double least_ns_together(unsigned processes) const {
         if (is_slow()) return 0;
-        return plan_.least_ns_together * std::max(1.0, static_cast<double>(processes) / static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN)));
+        auto processors = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
+        return plan_.least_ns_together * std::max(1.0, processes / processors);
     }
 
     /// `per`: steps that make one operation.
