@@ -9,7 +9,7 @@ mod support_processes;
 
 use netshm::{Error, HashTable, ManageOptions, Name, Object, OpenOptions, Transaction, Update};
 use std::cell::RefCell;
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 use std::thread::Scope;
 use support_processes::*;
 
@@ -37,6 +37,7 @@ fn when_all_is_over(part: impl FnOnce() + 'static) {
 
 /// Objects of all kinds that sessions are found in differently.
 fn each_kind_of_object(test: impl Fn(&Name, &HashTable)) {
+    old_key();
     let _alone = alone();
     for (locking, checksums) in
         [(netshm::Locking::Futex, false), (netshm::Locking::Futex, true), (netshm::Locking::Record, false)]
@@ -214,6 +215,7 @@ fn an_exit_handler_works_beside_other_threads() {
         drop(group);
         t.replace(b"later", b"1").expect("replaces");
     }
+    old_key();
     let _alone = alone();
     let s = Scratch::posix("exit-handler");
     let child = fork(30, || {
@@ -259,19 +261,28 @@ impl Key {
     }
 }
 
+/// A key that is older than the library's: every test asks for it before it uses the library.
+fn old_key() -> &'static Key {
+    static OLD: LazyLock<Key> = LazyLock::new(Key::new);
+    &OLD
+}
+
 /// Goal: a thread whose first use of the library is in the destructor of a `pthread_key_create` gives its session back, as do
 /// those that use it once more after that. Method: sixty of either kind, by a key that is older than the library's and by a younger
 /// one.
 #[test]
 fn a_thread_that_begins_in_its_last_destructors_uses_up_no_slot() {
-    let old = Key::new();
+    let old = old_key();
     each_kind_of_object(|_, t| {
         t.replace(b"first", b"1").expect("replaces");
         let young = Key::new();
         for round in 0..120 {
             std::thread::scope(|scope| {
-                let (old, young, t) = (&old, &young, t.clone());
-                let thread = scope.spawn(move || {
+                let (young, t) = (&young, t.clone());
+                // Each has a larger stack than all before it, and so a number of its own: whoever finds the session of the one
+                // before it by its number uses up no slot either.
+                let thread = std::thread::Builder::new().stack_size((1 << 20) + (round << 16));
+                let thread = thread.spawn_scoped(scope, move || {
                     let (first, second) = if round % 2 == 0 { (old, young) } else { (young, old) };
                     let next = Key(second.0);
                     first.set(move || {
@@ -285,7 +296,7 @@ fn a_thread_that_begins_in_its_last_destructors_uses_up_no_slot() {
                         });
                     });
                 });
-                thread.join().expect("no panic");
+                thread.expect("begins").join().expect("no panic");
             });
         }
         assert_eq!(t.increment(b"late", 0, 0), Ok(360));
