@@ -343,3 +343,88 @@ fn a_group_that_nothing_ends_ends_with_its_thread() {
         assert_eq!(t.increment(b"counter", 0, 0), Ok(60 * 2 + 15));
     });
 }
+
+/// Rounds of destructors that a thread has at most (`PTHREAD_DESTRUCTOR_ITERATIONS`), here and in other C libraries.
+const ROUNDS: u32 = 4;
+
+impl Key {
+    /// To be done in each round of the calling thread's end.
+    fn set_for_all_rounds(&self, part: impl FnMut(u32) + 'static) {
+        fn next(key: libc::pthread_key_t, round: u32, mut part: Box<dyn FnMut(u32)>) {
+            Key(key).set(move || {
+                part(round);
+                if round + 1 < ROUNDS {
+                    next(key, round + 1, part);
+                }
+            });
+        }
+        next(self.0, 0, Box::new(part));
+    }
+}
+
+/// Goal: what a thread does in the last of all its destructors leaves nothing to the next thread with its number, neither a
+/// session nor a group. Method: a destructor that comes after the library's, and in each round; in the last one it may leave a
+/// group open. The next thread takes over a group, and counts alone.
+#[test]
+fn a_thread_has_nothing_of_the_last_destructors_of_another() {
+    each_kind_of_object(|_, t| {
+        t.replace(b"first", b"1").expect("replaces");
+        let young = Key::new();
+        for round in 0..3 {
+            std::thread::scope(|scope| {
+                let (young, t) = (&young, t.clone());
+                let thread = scope.spawn(move || {
+                    young.set_for_all_rounds(move |n| {
+                        t.increment(b"late", 1, 0).expect("counts");
+                        if round == 2 && n + 1 == ROUNDS {
+                            std::mem::forget(t.table().begin().expect("begins"));
+                        }
+                    });
+                });
+                thread.join().expect("no panic");
+            });
+            let group = t.table().begin().expect("begins").detach().expect("detaches");
+            std::thread::scope(|scope| {
+                let next = scope.spawn(|| {
+                    let group = group.attach().expect("attaches");
+                    t.increment(b"undone", 1, 0).expect("counts");
+                    group.abort().expect("aborts");
+                    t.increment(b"counter", 1, 0).expect("counts");
+                });
+                next.join().expect("no panic");
+            });
+            assert_eq!(t.find(b"undone").expect("finds"), None, "it was in a group");
+            assert_eq!(t.increment(b"counter", 0, 0), Ok(round + 1), "it was in no group");
+        }
+        assert_eq!(t.increment(b"late", 0, 0), Ok(3 * i64::from(ROUNDS)));
+    });
+}
+
+/// Goal: a group that nothing ends is rolled back though destructors use other objects in each round. Method: such a destructor,
+/// and a group that is left open before it.
+#[test]
+fn a_group_ends_with_its_thread_though_destructors_use_other_objects() {
+    each_kind_of_object(|_, t| {
+        let other = OpenOptions::new().anonymous().expect("makes memory");
+        let other = HashTable::manage(&other, &ManageOptions::new()).expect("manages");
+        t.replace(b"first", b"1").expect("replaces");
+        let young = Key::new();
+        for _ in 0..3 {
+            std::thread::scope(|scope| {
+                let (young, t, other) = (&young, t.clone(), other.clone());
+                let thread = scope.spawn(move || {
+                    young.set_for_all_rounds(move |_| {
+                        other.increment(b"late", 1, 0).expect("counts");
+                    });
+                    let group = t.table().begin().expect("begins");
+                    t.increment(b"counter", 1, 0).expect("counts");
+                    std::mem::forget(group);
+                });
+                thread.join().expect("no panic");
+            });
+            t.increment(b"counter", 1, 0).expect("counts");
+        }
+        assert_eq!(t.increment(b"counter", 0, 0), Ok(3));
+        assert_eq!(other.increment(b"late", 0, 0), Ok(3 * i64::from(ROUNDS)));
+    });
+}

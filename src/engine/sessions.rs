@@ -110,11 +110,14 @@ thread_local! {
     /// All sessions of the thread. Has no destructor: what runs after `END` still asks.
     static MINE: ManuallyDrop<RefCell<Vec<Remembered>>> = const { ManuallyDrop::new(RefCell::new(Vec::new())) };
     static END: End = const { End };
+    /// How often `LAST_END` has come. The thread may have used the library too late for `END` to come at all.
+    static ROUND: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Has this thread given its sessions back, so that nothing will do so once more? If not, it will do so from now on.
+/// Has this thread given its sessions back, so that it is not sure that anything will do so once more? If not, it will do
+/// so from now on.
 pub(crate) fn thread_has_ended() -> bool {
-    END.try_with(|_| ()).is_err()
+    ROUND.get() > 0 || END.try_with(|_| ()).is_err()
 }
 
 impl Drop for End {
@@ -127,13 +130,11 @@ impl Drop for End {
 /// has ended.
 static LAST_END: LastEnd = LastEnd::new(end_at_last);
 
-extern "C" fn end_at_last(round: *mut c_void) {
-    let round = round.addr();
+extern "C" fn end_at_last(_: *mut c_void) {
+    let round = ROUND.get() + 1;
+    ROUND.set(round);
     // One round is left to destructors that come between the first use of the library and this.
     give_back_all(round + 1 >= LastEnd::ROUNDS);
-    if MINE.with(|mine| !mine.borrow().is_empty()) {
-        LAST_END.ask(round + 1);
-    }
 }
 
 /// Gives back the sessions of this thread, which ends; groups that are open in them are left, for a destructor that
@@ -157,7 +158,7 @@ fn give_back_all(with_groups: bool) {
             attached.sessions().idle.push(entry.seat);
         } else if !with_groups {
             MINE.with(|mine| mine.borrow_mut().push(entry));
-            LAST_END.ask(1);
+            LAST_END.ask();
         } else if let Ok(entered) = engine.enter_seat(entry.seat) {
             group::end_with_thread(entered);
         }
@@ -456,7 +457,7 @@ impl Engine {
             // SAFETY: the attachment is alive, so its seats are.
             unsafe { seat.as_ref() }.thread.store(thread::number(), Ordering::Relaxed);
         }
-        LAST_END.ask(1);
+        LAST_END.ask();
         MINE.with(|mine| {
             let mut mine = mine.borrow_mut();
             mine.retain(|e| e.engine.strong_count() > 0);

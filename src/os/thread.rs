@@ -43,20 +43,19 @@ impl LastEnd {
     /// POSIX promises as many rounds (`_POSIX_THREAD_DESTRUCTOR_ITERATIONS`).
     pub(crate) const ROUNDS: usize = 4;
 
-    /// `end` is given the round for which it was asked, as a number.
     pub(crate) const fn new(end: extern "C" fn(*mut c_void)) -> LastEnd {
         LastEnd { key: OnceLock::new(), end }
     }
 
-    /// Has `end` called when this thread ends. Where the process has no key left, it is not.
-    pub(crate) fn ask(&self, round: usize) {
+    /// Has `end` called when this thread ends, or in the next round of its end. Where the process has no key left, it is not.
+    pub(crate) fn ask(&self) {
         let key = self.key.get_or_init(|| {
             let mut key = 0;
             // SAFETY: a valid place, and a function that stays: the library is not unloaded (build.rs).
             let code = unsafe { libc::pthread_key_create(&mut key, Some(self.end)) };
             (code == 0).then_some(key)
         });
-        set(*key, std::ptr::without_provenance(round));
+        set(*key, std::ptr::without_provenance(1));
     }
 
     /// Nothing is left to be done.
