@@ -4,7 +4,7 @@
 //! library. The number takes an instruction where the processor has it at hand.
 
 use std::ffi::c_void;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// This thread's number. No other thread of the process has it as long as this one lives. Never 0.
 #[cfg(all(target_arch = "x86_64", target_pointer_width = "64", target_os = "linux", not(miri)))]
@@ -32,10 +32,13 @@ pub(crate) fn number() -> usize {
 
 /// What is to be done at the end of threads that ask for it, later than all destructors of thread-local variables.
 ///
-/// C libraries run those destructors first, and only once; then those of `pthread_key_create`, round after round as long
-/// as these ask for more. A thread that uses the library for the first time in one of the latter has no other end.
+/// glibc runs those destructors first, and only once; then those of `pthread_key_create`, round after round as long as these
+/// ask for more. A thread that uses the library for the first time in one of the latter has no other end. Other C libraries
+/// have only the latter, by which the former are run as well: this may come before them then.
 pub(crate) struct LastEnd {
-    key: OnceLock<Option<libc::pthread_key_t>>,
+    /// The key and one; 0 as long as there is none. No thread waits here for another one that makes it, which a forked
+    /// child may not have.
+    key: AtomicU64,
     end: extern "C" fn(*mut c_void),
 }
 
@@ -44,24 +47,45 @@ impl LastEnd {
     pub(crate) const ROUNDS: usize = 4;
 
     pub(crate) const fn new(end: extern "C" fn(*mut c_void)) -> LastEnd {
-        LastEnd { key: OnceLock::new(), end }
+        LastEnd { key: AtomicU64::new(0), end }
     }
 
     /// Has `end` called when this thread ends, or in the next round of its end. Where the process has no key left, it is not.
     pub(crate) fn ask(&self) {
-        let key = self.key.get_or_init(|| {
-            let mut key = 0;
-            // SAFETY: a valid place, and a function that stays: the library is not unloaded (build.rs).
-            let code = unsafe { libc::pthread_key_create(&mut key, Some(self.end)) };
-            (code == 0).then_some(key)
-        });
-        set(*key, std::ptr::without_provenance(1));
+        let key = self.key().or_else(|| self.make_key());
+        set(key, std::ptr::without_provenance(1));
     }
 
     /// Nothing is left to be done.
     pub(crate) fn forget(&self) {
-        set(self.key.get().copied().flatten(), std::ptr::null());
+        set(self.key(), std::ptr::null());
     }
+
+    fn key(&self) -> Option<libc::pthread_key_t> {
+        key_in(self.key.load(Ordering::Acquire))
+    }
+
+    #[cold]
+    fn make_key(&self) -> Option<libc::pthread_key_t> {
+        let mut key = 0;
+        // SAFETY: a valid place, and a function that stays: the shared library is not unloaded (build.rs).
+        if unsafe { libc::pthread_key_create(&mut key, Some(self.end)) } != 0 {
+            return None;
+        }
+        let word = key as u64 + 1;
+        match self.key.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Some(key),
+            Err(other) => {
+                // SAFETY: it was made above, and nobody else knows it.
+                unsafe { libc::pthread_key_delete(key) };
+                key_in(other)
+            }
+        }
+    }
+}
+
+fn key_in(word: u64) -> Option<libc::pthread_key_t> {
+    word.checked_sub(1).and_then(|key| key.try_into().ok())
 }
 
 /// Anything but NULL has the end called.
