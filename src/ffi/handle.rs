@@ -7,6 +7,7 @@
 use super::call::{Fault, Outcome};
 use crate::engine::sessions;
 use crate::error::Error;
+use crate::os::thread::LastEnd;
 use std::alloc::Layout;
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -130,14 +131,27 @@ thread_local! {
 
 impl Drop for RestEnd {
     fn drop(&mut self) {
-        REST.with(|rest| {
-            rest.state.set(RestState::Ended);
-            for place in &rest.places {
-                // SAFETY: what rests here is this thread's alone.
-                unsafe { give_back(place.replace(std::ptr::null_mut())) };
-            }
-        });
+        REST_LAST_END.forget();
+        end_rest();
     }
+}
+
+/// The end of a thread that has closed its first handle when the likes of [`RestEnd`] were over.
+static REST_LAST_END: LastEnd = LastEnd::new(end_rest_at_last);
+
+extern "C" fn end_rest_at_last(_: *mut c_void) {
+    end_rest();
+}
+
+/// Gives back what rests. From now on nothing does.
+fn end_rest() {
+    REST.with(|rest| {
+        rest.state.set(RestState::Ended);
+        for place in &rest.places {
+            // SAFETY: what rests here is this thread's alone.
+            unsafe { give_back(place.replace(std::ptr::null_mut())) };
+        }
+    });
 }
 
 /// Makes a handle. It lives until it is closed.
@@ -461,6 +475,9 @@ fn opens(rest: &Rest) -> bool {
     if rest.state.get() == RestState::New {
         let is_late = sessions::thread_has_ended() || REST_END.try_with(|_| ()).is_err();
         rest.state.set(if is_late { RestState::Ended } else { RestState::Open });
+        if !is_late {
+            REST_LAST_END.ask();
+        }
     }
     rest.state.get() == RestState::Open
 }
@@ -492,5 +509,51 @@ fn wrong(number: u32, found: u64) -> Fault {
         Fault::Argument(number, "it is a handle of another type")
     } else {
         Fault::Core(Error::Closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    const CLOSED_LATE: usize = 10;
+    static FREED: AtomicUsize = AtomicUsize::new(0);
+
+    struct Counted;
+
+    impl Noun for Counted {
+        const MAGIC: u64 = magic::TXN;
+        type Body = u64;
+    }
+
+    unsafe fn count(memory: *mut Head) {
+        FREED.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { free::<u64>(memory) };
+    }
+
+    extern "C" fn close_some(_: *mut c_void) {
+        for _ in 0..CLOSED_LATE {
+            let handle = Handle { free: count, ..Handle::whole::<Counted>(7) };
+            let handle = Room::<Counted>::new().fill(handle);
+            // SAFETY: it was just made.
+            assert!(unsafe { close::<Counted>(1, handle) }.is_ok());
+        }
+    }
+
+    /// Goal: a thread leaves no memory behind if it closes its first handles when thread-local variables are destroyed. Method:
+    /// it does so in a destructor of `pthread_key_create`; the handles' memory is counted as it is freed.
+    #[test]
+    fn what_rests_is_given_back_by_a_thread_that_begins_late() {
+        let mut key = 0;
+        // SAFETY: a valid place, and a function that stays.
+        assert_eq!(unsafe { libc::pthread_key_create(&mut key, Some(close_some)) }, 0);
+        let thread = std::thread::spawn(move || {
+            // SAFETY: the key was just made; its destructor does not look at the value.
+            assert_eq!(unsafe { libc::pthread_setspecific(key, std::ptr::without_provenance(1)) }, 0);
+        });
+        thread.join().expect("no panic");
+        assert_eq!(FREED.load(Ordering::Relaxed), CLOSED_LATE);
     }
 }
