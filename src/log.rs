@@ -11,8 +11,9 @@ use crate::segment::Segment;
 use crate::segment::view::{Block, View};
 use hashbrown::HashMap;
 
-/// Up to this many entries are searched one by one; most operations have fewer.
-const SEARCHED: usize = 32;
+/// Up to this many entries are searched one by one: by their lines it is mostly known that there is nothing to be found,
+/// and an index costs as much for each entry as a search of some twenty.
+const SEARCHED: usize = 128;
 
 /// Changes to be made together.
 #[derive(Default)]
@@ -116,6 +117,12 @@ impl WriteSet {
         (first..at.0 + len).step_by(64).any(|line| self.may_have_line_of(Offset(line)))
     }
 
+    /// May a word of some bytes in a row be in the set? With few entries it says no if none is.
+    #[inline(never)]
+    fn may_have_words_of(&self, at: Offset, len: u64) -> bool {
+        self.entries.len() > SEARCHED || self.entries.iter().any(|e| e.0.0.wrapping_sub(at.0) < len)
+    }
+
     /// Adds or changes a word.
     #[inline(always)]
     pub(crate) fn put(&mut self, at: Offset, value: u64) {
@@ -127,7 +134,8 @@ impl WriteSet {
     /// Adds or changes words in a row. Mostly none of them is in the set, which their lines tell.
     #[inline(always)]
     pub(crate) fn put_run(&mut self, first: Offset, values: impl ExactSizeIterator<Item = u64>) {
-        let search = self.may_have_lines_of(first, 8 * values.len() as u64);
+        let bytes = 8 * values.len() as u64;
+        let search = self.may_have_lines_of(first, bytes) && self.may_have_words_of(first, bytes);
         for (value, n) in values.zip(0..) {
             let at = first.word(n);
             if !search || !self.change(at, value) {
@@ -417,7 +425,7 @@ mod tests {
         }
     }
 
-    /// Random puts, savepoints and rollbacks against a stack of maps.
+    /// Random puts of words and of runs, savepoints and rollbacks against a stack of maps; some sets get too large to be searched.
     #[test]
     fn savepoints_restore_exactly() {
         let mut state = 1u64;
@@ -425,7 +433,9 @@ mod tests {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 33) % n
         };
-        for _ in 0..200 {
+        let mut largest = 0;
+        for round in 0..200 {
+            let words = if round % 2 == 0 { 40 } else { 300 };
             let mut set = WriteSet::default();
             let mut models = vec![std::collections::BTreeMap::new()];
             let mut points = Vec::new();
@@ -448,13 +458,22 @@ mod tests {
                             *models.last_mut().expect("never empty") = top;
                         }
                     }
+                    3 => {
+                        let (first, value) = (1 + random(words - 8), random(1000));
+                        let run = value..value + random(9);
+                        for (n, value) in run.clone().enumerate() {
+                            models.last_mut().expect("never empty").insert(8 * (first + n as u64), value);
+                        }
+                        set.put_run(Offset(8 * first), run.collect::<Vec<_>>().into_iter());
+                    }
                     _ => {
-                        let (at, value) = (8 * (1 + random(40)), random(1000));
+                        let (at, value) = (8 * (1 + random(words)), random(1000));
                         set.put(Offset(at), value);
                         models.last_mut().expect("never empty").insert(at, value);
                     }
                 }
-                for at in 1..=40 {
+                largest = largest.max(set.entries.len());
+                for at in 1..=words {
                     assert_eq!(
                         set.get(Offset(8 * at)),
                         models.last().expect("never empty").get(&(8 * at)).copied()
@@ -462,5 +481,6 @@ mod tests {
                 }
             }
         }
+        assert!(largest > SEARCHED + 20, "{largest}");
     }
 }
