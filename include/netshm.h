@@ -2298,8 +2298,8 @@ int netshm_group_retry(netshm_table *t,
  * Begins a group, or an inner group if one is open on this thread.
  *
  * Until it ends, the operations of this thread on the object belong to it. If the process dies, nothing of it
- * has happened. So it is where the thread ends and no destructor of its thread-local data ends the group; the handle, which
- * nobody can use any more, then keeps its memory and the object's mapping.
+ * has happened. So it is where the thread ends and no destructor of its thread-local data ends the group, unless it was begun in the
+ * last of these; the handle, which nobody can use any more, then keeps its memory and the object's mapping.
  *
  * @param t    The table, see netshm_hashtbl_table().
  * @param out  Receives the group.
