@@ -230,7 +230,7 @@ bench-full: peers
 	$(BUILD)/peers/peers --full --rounds $(BENCH_ROUNDS) --json $(BUILD)/peers/full.jsonl $(BENCH_ARGS)
 
 bench-report:
-	$(if $(wildcard $(BUILD)/peers/results.jsonl),bench/report $(BUILD)/peers/results.jsonl docs/performance.md charts)
+	$(if $(wildcard $(BUILD)/peers/results.jsonl),bench/report $(BUILD)/peers/results.jsonl docs/performance.md charts && cp $(BUILD)/peers/results.jsonl docs/performance.jsonl)
 	$(if $(wildcard $(BUILD)/peers/full.jsonl),bench/report $(BUILD)/peers/full.jsonl docs/performance-full.md)
 
 peers: lib
