@@ -397,7 +397,12 @@ impl Segment {
 
     /// Gives the memory of a range back to the system.
     pub(crate) fn punch(&self, at: Offset, len: u64) -> Result<()> {
-        space::punch(self.fd()?, at.0, len)
+        #[cfg(feature = "inject")]
+        inject::before_punch()?;
+        space::punch(self.fd()?, at.0, len)?;
+        #[cfg(feature = "inject")]
+        inject::punch_moment();
+        Ok(())
     }
 
     /// Reads a range through its descriptor: unlike a load, that cannot fault where pages were given back.

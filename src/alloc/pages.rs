@@ -416,11 +416,35 @@ fn add_pages(
     })
 }
 
-/// Frees the run that a reserve cell holds, with the memory that it has.
+/// Frees a run in custody, with the memory that it has.
 pub(super) fn release_run(w: &mut Writer, run: Offset) -> Result<()> {
     let page = run.page();
     let head = run_at(w, page)?;
-    release(w, page, head.number(), head.unbacked() || head.punching())
+    // Whoever was punching it has died, perhaps before.
+    let unbacked = head.unbacked() || (head.punching() && punch(w, page, head.number())?);
+    release(w, page, head.number(), unbacked)
+}
+
+/// Gives the memory of a run back to the system, so that it reads as zeros, as all that is unbacked does. False: that
+/// cannot be, and it has its memory, all of it.
+fn punch(w: &Writer, page: Page, n: u32) -> Result<bool> {
+    if !lies_inside(w, page, n) {
+        return Err(damaged(page));
+    }
+    let bytes = u64::from(n) * PAGE_BYTES;
+    match w.segment.punch(page.offset(), bytes) {
+        Ok(()) => Ok(true),
+        Err(_) => w.segment.back(page.offset(), bytes).map(|()| false),
+    }
+}
+
+/// The quarantine, which tests may make shorter.
+fn quarantine_seconds() -> u64 {
+    #[cfg(feature = "inject")]
+    if let Some(seconds) = crate::segment::inject::quarantine_seconds() {
+        return seconds;
+    }
+    QUARANTINE_SECONDS
 }
 
 /// Gives one long-free run back to the system, if much is free. Tells whether there may be more to do.
@@ -451,15 +475,20 @@ pub(crate) fn punch_step(w: &mut Writer) -> Result<bool> {
         custody::put_in_reserve(w, page.offset()).map(Some)
     })?;
     let Some(cell) = taken else { return Ok(false) };
-    let punched = w.segment.punch(page.offset(), n as u64 * PAGE_BYTES);
-    custody::drop_reserved(w, cell)?;
-    punched.map(|()| true)
+    let punched = punch(w, page, n)?;
+    w.mini(|w| {
+        w.lock(header::PAGE_LOCK, Rank::Page)?;
+        release(w, page, n, punched)?;
+        w.put(cell, 0);
+        Ok(())
+    })?;
+    Ok(punched)
 }
 
 /// Has what became free then been so for the whole quarantine? What became free later than now did so before the machine was
 /// started anew.
 fn has_rested(freed_at: u64, now: u64) -> bool {
-    now.checked_sub(freed_at).is_none_or(|age| age >= QUARANTINE_SECONDS)
+    now.checked_sub(freed_at).is_none_or(|age| age >= quarantine_seconds())
 }
 
 /// A backed run, or the part of one, that has been free for the whole quarantine.
