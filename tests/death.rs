@@ -21,6 +21,8 @@ use support::scratch::{Scratch, Snapshot, assert_object_sound};
 
 /// Seconds after which a process counts as stuck.
 const STUCK_SECONDS: u32 = 10;
+/// In seconds.
+const NEVER: u64 = 1 << 40;
 /// Processes that share the work.
 const WORKERS: u64 = 2;
 
@@ -38,6 +40,10 @@ struct Scenario {
     live: bool,
     /// The short form of the test takes every so many-th store. No multiple of `CONTACTS`.
     stride: u64,
+    /// How often at least a victim that survives has given memory back to the system. If not 0, it does so without delay.
+    punches: u64,
+    /// What the judge does in the end.
+    aftermath: fn(&mut Actor),
 }
 
 /// The making of a template.
@@ -137,6 +143,8 @@ const PLAIN: Scenario = Scenario {
     steps: |_| Vec::new(),
     live: true,
     stride: 1,
+    punches: 0,
+    aftermath: |_| (),
 };
 
 /// One operation of every kind.
@@ -473,7 +481,108 @@ fn memory() -> Vec<Scenario> {
             stride: 2,
             ..PLAIN
         },
+        giving_back(),
     ]
+    .into_iter()
+    .chain(taking_again())
+    .collect()
+}
+
+/// Giving memory back to the system: two runs of 256 pages of those that long values have left.
+fn giving_back() -> Scenario {
+    Scenario {
+        name: "memory given back",
+        template: Some(much_free),
+        warm: |_| at_rest(12),
+        steps: |_| at_rest(24),
+        punches: 2,
+        aftermath: what_has_no_memory_becomes_buckets,
+        stride: 12,
+        ..PLAIN
+    }
+}
+
+/// And taking what was given back.
+fn taking_again() -> Vec<Scenario> {
+    /// The same when all is given back already.
+    fn given_back(t: &mut Template) -> u64 {
+        inject::set_quarantine_seconds(0);
+        much_free(t);
+        while inject::punches() < 2 {
+            t.apply(&at_rest(1)[0]);
+        }
+        0
+    }
+    vec![
+        Scenario {
+            name: "memory taken that was given back",
+            template: Some(given_back),
+            steps: |_| vec![add(500, 1_100_000), remove(500)],
+            aftermath: what_has_no_memory_becomes_buckets,
+            stride: 6,
+            ..PLAIN
+        },
+        Scenario {
+            name: "memory given back, and taken in between",
+            template: Some(much_free),
+            warm: |_| at_rest(12),
+            steps: |_| {
+                let long = vec![add(500, 1_100_000), remove(500)];
+                at_rest(20).into_iter().chain(long).chain(at_rest(40)).collect()
+            },
+            punches: 2,
+            aftermath: what_has_no_memory_becomes_buckets,
+            stride: 73,
+            ..PLAIN
+        },
+    ]
+}
+
+/// More than two megabytes are free in one run, and hold what was there.
+fn much_free(t: &mut Template) -> u64 {
+    some(t);
+    t.apply(&add(300, 2_400_000));
+    t.apply(&remove(300));
+    0
+}
+
+/// Operations by the general way that change nothing: at some of them memory is given back.
+fn at_rest(count: usize) -> Vec<Op> {
+    vec![Op::UpdateStack(key(2), vec![Update::Keep]); count]
+}
+
+/// Whoever takes memory that has none yet, so to speak, relies on zeros: here for the buckets of new tables.
+fn what_has_no_memory_becomes_buckets(actor: &mut Actor) {
+    take_slots_of_the_dead(actor);
+    let mut pages = assert_object_sound(&actor.object()).unbacked_pages;
+    for name in ["first", "second"] {
+        if pages < 32 {
+            break;
+        }
+        let buckets = 1 << (pages * 64).ilog2();
+        let options = actor.options.clone().root(name).expected(buckets / 4 * 15).clone();
+        let table = netshm::HashTable::manage(&actor.object(), &options).expect("makes a table");
+        for n in 0..10 {
+            table.add(&key(n), &value(n, 8)).expect("adds");
+        }
+        assert_eq!(table.len().expect("counts"), 10);
+        let left = assert_object_sound(&actor.object()).unbacked_pages;
+        assert!(left < pages, "{pages} pages had no memory, and {left} have none when some became buckets");
+        pages = left;
+    }
+}
+
+/// So many threads take part at once that the slots of the dead are taken, and what they had in their hands goes back.
+fn take_slots_of_the_dead(actor: &mut Actor) {
+    let (table, both) = (actor.table(), std::sync::Barrier::new(2));
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                assert_eq!(do_on_table(&table, &Op::Touch(b"nobody's".to_vec())), Outcome::Done);
+                both.wait();
+            });
+        }
+    });
 }
 
 /// Growth of the table.
@@ -538,6 +647,7 @@ fn growth() -> Vec<Scenario> {
             steps: |_| (40_000..40_006).map(|n| add(n, 8)).collect(),
             live: false,
             stride: 3,
+            ..PLAIN
         },
         Scenario {
             name: "growth of ready",
@@ -551,6 +661,7 @@ fn growth() -> Vec<Scenario> {
             steps: |_| (30_000..30_003).map(|n| add(n, 8)).collect(),
             live: false,
             stride: 3,
+            ..PLAIN
         },
         Scenario {
             name: "more slots",
@@ -675,7 +786,7 @@ fn whole() -> Vec<Scenario> {
             warm: |_| vec![Op::Open],
             steps: |_| vec![Op::Manage, add(0, 8)],
             live: false,
-            stride: 1,
+            ..PLAIN
         },
         Scenario {
             name: "re-initialisation and sweeping",
@@ -772,6 +883,8 @@ struct Prepared {
 impl Prepared {
     fn new(scenario: Scenario) -> Prepared {
         let scenario: &'static Scenario = Box::leak(Box::new(scenario));
+        // On a slow machine ten seconds pass somewhere.
+        inject::set_quarantine_seconds(NEVER);
         let options = (scenario.options)();
         let Some(template) = scenario.template else {
             let steps = (scenario.steps)(0);
@@ -856,6 +969,9 @@ fn victim(p: &Prepared, scratch: &Scratch, shared: &Shared, live: bool, k: u64) 
     for op in (p.scenario.warm)(live) {
         assert!(!matches!(actor.apply(&op), Outcome::Failed(_)), "{op:?}");
     }
+    if p.scenario.punches > 0 {
+        inject::set_quarantine_seconds(0);
+    }
     inject::arm(k);
     for (i, op) in p.steps.iter().enumerate() {
         let outcome = actor.apply(op);
@@ -863,6 +979,7 @@ fn victim(p: &Prepared, scratch: &Scratch, shared: &Shared, live: bool, k: u64) 
         assert_eq!(outcome, models[i + 1].1, "{op:?}");
     }
     shared.set(STORES, inject::disarm());
+    assert!(inject::punches() >= p.scenario.punches, "memory is given back");
     shared.set(SURVIVED, 1);
     leave(0)
 }
@@ -971,6 +1088,7 @@ fn judge(p: &Prepared, models: &[(Model, Outcome)], actor: &mut Actor, returned:
     let is = actor.dump();
     assert!(is == model, "going on: {}", difference(&is, &model));
     assert_object_sound(&actor.object());
+    (p.scenario.aftermath)(actor);
     actor.close();
     let read_only = netshm::OpenOptions::new().read_only(true).open(&actor.name).expect("opens");
     assert_eq!(assert_object_sound(&read_only).slots_active, 0);
@@ -1087,6 +1205,9 @@ fn recoverer(p: &Prepared, scratch: &Scratch, shared: &Shared, k: u64) -> ! {
         assert_eq!(actor.apply(&Op::Touch(key)), Outcome::Done);
     }
     assert_object_sound(&actor.object());
+    if p.scenario.punches > 0 {
+        actor.apply(&Op::Threads(2));
+    }
     shared.set(STORES, inject::disarm());
     shared.set(SURVIVED, 1);
     leave(0)
@@ -1106,6 +1227,9 @@ fn live_recoverer(p: &Prepared, scratch: &Scratch, shared: &Shared, ready: &Pipe
         assert_eq!(do_on_table(&t, &Op::Touch(key)), Outcome::Done);
     }
     t.len().expect("counts");
+    if p.scenario.punches > 0 {
+        actor.apply(&Op::Threads(2));
+    }
     shared.set(STORES, inject::disarm());
     shared.set(SURVIVED, 1);
     leave(0)
@@ -1180,6 +1304,7 @@ fn recovery() {
         of("remove, stack", |_| vec![remove(2)], 1);
         of("group of two", |_| vec![Op::Group(vec![replace(1, 30), replace(10, 8)])], 1);
         of("group", |_| vec![Op::Group(several())], 7);
+        run_recovery(giving_back(), live, 53, &mut random);
     }
     run_recovery(
         Scenario { name: "check", steps: |_| vec![Op::Check, Op::Touch(key(3))], ..PLAIN },
@@ -1187,6 +1312,47 @@ fn recovery() {
         1,
         &mut random,
     );
+}
+
+/// Where the file system takes no memory back, a run that was to be given back keeps what it holds, and counts as memory: also
+/// if whoever wanted to give it back dies right before.
+fn memory_that_cannot_be_given_back() {
+    let p = Prepared::new(giving_back());
+    for dies in [false, true] {
+        let scratch = p.copy();
+        let work = || {
+            watchdog(STUCK_SECONDS);
+            inject::set_quarantine_seconds(0);
+            let mut actor = Actor::new(scratch.name(), &p.options);
+            for op in &p.steps {
+                assert_eq!(actor.apply(op), Outcome::Done);
+            }
+            actor
+        };
+        if dies {
+            let exit = fork(|| {
+                inject::die_at_punch(0);
+                work();
+            })
+            .wait();
+            assert_eq!(exit, Exit::KILLED);
+        }
+        let exit = fork(|| {
+            inject::refuse_punches(true);
+            let mut actor = work();
+            take_slots_of_the_dead(&mut actor);
+            let summary = assert_object_sound(&actor.object());
+            assert_eq!(summary.unbacked_pages, 0, "it has its memory");
+            inject::refuse_punches(false);
+            for op in &p.steps {
+                assert_eq!(actor.apply(op), Outcome::Done);
+            }
+            assert!(inject::punches() >= 2, "and is given back as soon as it can be");
+            what_has_no_memory_becomes_buckets(&mut actor);
+        })
+        .wait();
+        assert_eq!(exit, Exit::Code(0), "dies {dies}");
+    }
 }
 
 /// The judge can tell: contents that are neither before nor after are seen.
@@ -1214,6 +1380,7 @@ fn main() {
         ("groups", || run("groups", groups())),
         ("whole_object", || run("whole_object", whole())),
         ("named_tables", || run("named_tables", named_tables())),
+        ("memory_that_cannot_be_given_back", memory_that_cannot_be_given_back),
         ("recovery", recovery),
     ]);
 }
