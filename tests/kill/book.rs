@@ -126,10 +126,12 @@ const END: usize = PARK + 1;
 /// Somebody has found something wrong; and has told what.
 const FAILED: usize = END + 1;
 const TOLD: usize = FAILED + 1;
+/// Runs of pages given back to the system.
+const GIVEN_BACK: usize = TOLD + 1;
 
 impl Office {
     pub(crate) fn new() -> Office {
-        Office(Shared::new(TOLD + 1))
+        Office(Shared::new(GIVEN_BACK + 1))
     }
 
     pub(crate) fn desk(&self, number: usize) -> Desk<'_> {
@@ -143,6 +145,10 @@ impl Office {
     /// Two words: somebody has found something wrong, and has told what.
     pub(crate) fn failure(&self) -> [&AtomicU64; 2] {
         [FAILED, TOLD].map(|word| self.0.word(word))
+    }
+
+    pub(crate) fn given_back(&self) -> u64 {
+        self.0.get(GIVEN_BACK)
     }
 
     /// Everybody is to pause.
@@ -242,6 +248,10 @@ impl Desk<'_> {
 
     pub(crate) fn is_parked(&self) -> bool {
         self.get(PARKED) != 0
+    }
+
+    pub(crate) fn note_given_back(&self, runs: u64) {
+        self.shared.add(GIVEN_BACK, runs);
     }
 
     /// Nobody can tell whether a counter was raised by the dead one.

@@ -3,6 +3,7 @@
 use crate::book::*;
 use crate::support::model::{Bytes, Op, Outcome};
 use crate::support::random::Random;
+use crate::tables::Plan;
 use netshm::Error;
 
 /// One operation.
@@ -228,8 +229,8 @@ pub(crate) fn element(tag: u64, i: u64) -> i64 {
 }
 
 /// What a desk does as its `n`-th operation.
-pub(crate) fn step(seed: u64, desk: usize, n: u64, book: &Book) -> Step {
-    let mut random = Random::new(seed ^ (desk as u64) << 56 ^ n.wrapping_mul(0x1234_5678_9abd));
+pub(crate) fn step(plan: &Plan, desk: usize, n: u64, book: &Book) -> Step {
+    let mut random = Random::new(plan.seed ^ (desk as u64) << 56 ^ n.wrapping_mul(0x1234_5678_9abd));
     let r = &mut random;
     let tag = n * 64;
     let changes = |r: &mut Random, most: u64, part: u64| -> Vec<Change> {
@@ -272,7 +273,7 @@ pub(crate) fn step(seed: u64, desk: usize, n: u64, book: &Book) -> Step {
             (_, 0) => Step::Root(Root::Drop),
             _ => Step::Root(Root::Fill(tag)),
         },
-        9470..9485 => Step::Ballast(if book.0[BALLAST] == 0 { tag } else { 0 }),
+        9470..9485 => ballast_comes_or_goes(book, tag),
         9485..9600 => Step::Audit,
         9600..9640 => Step::Lengths,
         9640..9645 => Step::Iterate,
@@ -281,8 +282,13 @@ pub(crate) fn step(seed: u64, desk: usize, n: u64, book: &Book) -> Step {
         9682..9687 => Step::Sync,
         9687 if r.once_in(3) => Step::Backup,
         9688..9740 => Step::Reopen,
+        9740..9860 if plan.gives_back => ballast_comes_or_goes(book, tag),
         _ => Step::Own(Change::random(r, tag)),
     }
+}
+
+fn ballast_comes_or_goes(book: &Book, tag: u64) -> Step {
+    Step::Ballast(if book.0[BALLAST] == 0 { tag } else { 0 })
 }
 
 /// Some neighbours of several.

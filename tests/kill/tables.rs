@@ -23,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) locking: Locking,
     pub(crate) checksums: bool,
     pub(crate) seed: u64,
+    /// Memory is given back to the system as soon as it is free, and much comes and goes.
+    pub(crate) gives_back: bool,
 }
 
 impl Plan {

@@ -1,5 +1,6 @@
 //! What a campaign has done so far: counted, kept in a file, reported.
 
+use crate::site::Counts;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
@@ -42,9 +43,15 @@ pub(crate) struct Tally {
     pub(crate) kills: u64,
     pub(crate) rounds: u64,
     pub(crate) operations: u64,
-    /// Of the kills, those at a shared store.
+    /// Of the kills, those at a shared store, and those while memory was given back.
     pub(crate) at_stores: u64,
+    pub(crate) at_punches: u64,
     pub(crate) stops: u64,
+    /// Of the stops, those of processes that held a lock; of these, those that were killed before they went on.
+    pub(crate) stopped_holders: u64,
+    pub(crate) killed_holders: u64,
+    /// Runs of pages given back to the system.
+    pub(crate) given_back: u64,
     pub(crate) in_namespaces: u64,
     pub(crate) seconds: u64,
     times: BTreeMap<String, Distribution>,
@@ -57,14 +64,19 @@ impl Tally {
 
     pub(crate) fn report(&self) -> String {
         let mut text = format!(
-            "  {} kills, {} of them at a store, 0 failures; {} rounds, {} operations, {} stops, {} processes in namespaces, {} s\n",
+            "  {} kills, {} of them at a store and {} while giving memory back, 0 failures; {} rounds, {} operations, {} processes in namespaces, {} s\n",
             self.kills,
             self.at_stores,
+            self.at_punches,
             self.rounds,
             self.operations,
-            self.stops,
             self.in_namespaces,
             self.seconds
+        );
+        let _ = writeln!(
+            text,
+            "  {} stops, {} of them of holders of locks, of whom {} were killed meanwhile; {} runs of pages given back to the system",
+            self.stops, self.stopped_holders, self.killed_holders, self.given_back
         );
         text += "  time until every other thread has ended its next operation:\n";
         for (what, times) in &self.times {
@@ -78,13 +90,27 @@ impl Tally {
         text
     }
 
-    fn counts(&mut self) -> [(&'static str, &mut u64); 7] {
+    /// Adds what has happened in a round.
+    pub(crate) fn enter(&mut self, counts: &Counts) {
+        self.in_namespaces += counts.in_namespaces;
+        self.at_stores += counts.at_stores;
+        self.at_punches += counts.at_punches;
+        self.stops += counts.stops;
+        self.stopped_holders += counts.stopped_holders;
+        self.killed_holders += counts.killed_holders;
+    }
+
+    fn counts(&mut self) -> [(&'static str, &mut u64); 11] {
         [
             ("kills", &mut self.kills),
             ("rounds", &mut self.rounds),
             ("operations", &mut self.operations),
             ("at_stores", &mut self.at_stores),
+            ("at_punches", &mut self.at_punches),
             ("stops", &mut self.stops),
+            ("stopped_holders", &mut self.stopped_holders),
+            ("killed_holders", &mut self.killed_holders),
+            ("given_back", &mut self.given_back),
             ("in_namespaces", &mut self.in_namespaces),
             ("seconds", &mut self.seconds),
         ]

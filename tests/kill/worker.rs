@@ -4,18 +4,42 @@ use crate::book::*;
 use crate::step::*;
 use crate::support::model::{Outcome, do_on_table};
 use crate::support::process::leave;
+use crate::support::random::Random;
 use crate::support::scratch::assert_object_sound;
 use crate::tables::*;
 use netshm::{BlockOp, Error, HashTable, OpenOptions, Update};
+#[cfg(feature = "inject")]
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// What a process does to itself. All but the first need the feature `inject`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Fate {
+    Nothing,
+    /// Dies before one of its stores.
+    DiesAtStore(u64),
+    /// Dies right before or right after it gives memory back.
+    DiesAtPunch(u64),
+    /// Stands still, now and then, before a store, which is mostly in the middle of a change.
+    Stops,
+}
+
 /// The life of a process.
-pub(crate) fn live(plan: &Plan, office: &'static Office, desks: &[usize], dies_at: Option<u64>) -> ! {
+pub(crate) fn live(plan: &Plan, office: &'static Office, desks: &[usize], fate: Fate) -> ! {
     #[cfg(feature = "inject")]
-    dies_at.into_iter().for_each(netshm::inject::arm);
+    {
+        if plan.gives_back {
+            netshm::inject::set_quarantine_seconds(0);
+        }
+        match fate {
+            Fate::DiesAtStore(k) => netshm::inject::arm(k),
+            Fate::DiesAtPunch(k) => netshm::inject::die_at_punch(k),
+            Fate::Nothing | Fate::Stops => {}
+        }
+    }
     #[cfg(not(feature = "inject"))]
-    assert_eq!(dies_at, None, "dying at a store needs the hooks");
+    assert_eq!(fate, Fate::Nothing, "needs the hooks");
     let before = std::panic::take_hook();
     let [failed, told] = office.failure();
     std::panic::set_hook(Box::new(move |info| {
@@ -29,23 +53,71 @@ pub(crate) fn live(plan: &Plan, office: &'static Office, desks: &[usize], dies_a
         for number in &desks[1..] {
             let thread = std::thread::Builder::new().name(format!("desk {number}"));
             thread
-                .spawn_scoped(threads, || Worker::new(plan, office.desk(*number)).work())
+                .spawn_scoped(threads, || Worker::begin(plan, office.desk(*number), fate).work())
                 .expect("has threads");
         }
-        Worker::new(plan, office.desk(desks[0])).work();
+        Worker::begin(plan, office.desk(desks[0]), fate).work();
     });
     leave(0)
+}
+
+/// Once in `times` times this process will stand still before one of its next stores.
+fn may_stop(stops: &mut Option<Random>, times: u64, stores: u64) {
+    let Some(random) = stops else { return };
+    if random.once_in(times) {
+        let store = random.below(stores);
+        #[cfg(feature = "inject")]
+        netshm::inject::stop_at(store);
+        #[cfg(not(feature = "inject"))]
+        panic!("stopping before store {store} needs the hooks");
+    }
+}
+
+fn stops_no_more(stops: &Option<Random>) {
+    #[cfg(feature = "inject")]
+    if stops.is_some() {
+        netshm::inject::disarm();
+    }
+    #[cfg(not(feature = "inject"))]
+    assert!(stops.is_none());
+}
+
+/// What this process has given back to the system has to outlive it.
+fn note_given_back(desk: &Desk<'_>) {
+    #[cfg(feature = "inject")]
+    {
+        static NOTED: AtomicU64 = AtomicU64::new(0);
+        let now = netshm::inject::punches();
+        let before = NOTED.fetch_max(now, Ordering::SeqCst);
+        if now > before {
+            desk.note_given_back(now - before);
+        }
+    }
+    #[cfg(not(feature = "inject"))]
+    desk.note_given_back(0);
 }
 
 struct Worker<'a> {
     plan: &'a Plan,
     desk: Desk<'a>,
     t: Tables,
+    /// Of those who stand still now and then.
+    stops: Option<Random>,
 }
 
+/// Of so many operations a process that stands still now and then may do so in one.
+const STOPS_IN: u64 = 256;
+
 impl Worker<'_> {
-    fn new<'a>(plan: &'a Plan, desk: Desk<'a>) -> Worker<'a> {
-        Worker { plan, desk, t: Tables::open(plan, desk.number) }
+    /// Opens the tables, and finds out what has become of what the one before had in hand.
+    fn begin<'a>(plan: &'a Plan, desk: Desk<'a>, fate: Fate) -> Worker<'a> {
+        let mut stops = (fate == Fate::Stops)
+            .then(|| Random::new(u64::from(std::process::id()) << 8 | desk.number as u64));
+        may_stop(&mut stops, 4, 400);
+        let worker = Worker { plan, desk, t: Tables::open(plan, desk.number), stops };
+        worker.resolve();
+        stops_no_more(&worker.stops);
+        worker
     }
 
     /// Finds out what has become of the operation in flight when the one before was killed.
@@ -57,7 +129,7 @@ impl Worker<'_> {
         assert_eq!(begun, ended + 1);
         let desk = self.desk.number;
         let before = self.desk.book();
-        let step = step(self.plan.seed, desk, begun, &before);
+        let step = step(self.plan, desk, begun, &before);
         let mut after = after(&step, desk, begun, &before);
         let whole = matches!(step, Step::Pieces(..));
         let compare_with = |book: &Book| self.t.compare(self.plan, desk, book, whole);
@@ -77,7 +149,6 @@ impl Worker<'_> {
 
     /// Until the end of the campaign.
     fn work(mut self) {
-        self.resolve();
         let number = self.desk.number;
         loop {
             self.desk.tick();
@@ -93,11 +164,14 @@ impl Worker<'_> {
             }
             let n = self.desk.ended() + 1;
             let book = self.desk.book();
-            let step = step(self.plan.seed, number, n, &book);
+            let step = step(self.plan, number, n, &book);
             let after = after(&step, number, n, &book);
             self.desk.begin(n);
+            may_stop(&mut self.stops, STOPS_IN, 60);
             self.apply(n, &step, &book, &after);
+            stops_no_more(&self.stops);
             self.desk.end(&after);
+            note_given_back(&self.desk);
             if n % 16 == 0 {
                 self.look_at_one(n, &after);
             }

@@ -107,6 +107,20 @@ impl Child {
         self.wait_with(libc::WNOHANG)
     }
 
+    /// Has it come to stand still since this was asked last?
+    pub(crate) fn has_stopped(&self) -> bool {
+        if self.ended.is_some() {
+            return false;
+        }
+        // SAFETY: all zeros are a value of this structure.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let flags = libc::WSTOPPED | libc::WNOHANG;
+        // SAFETY: the child is ours and has not been waited for; the structure is valid.
+        let status = unsafe { libc::waitid(libc::P_PID, self.pid as libc::id_t, &mut info, flags) };
+        // SAFETY: filled in by the call, or zeros.
+        status == 0 && unsafe { info.si_pid() } == self.pid
+    }
+
     fn wait_with(&mut self, flags: i32) -> Option<Exit> {
         if self.ended.is_some() {
             return self.ended;
