@@ -36,7 +36,7 @@ help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
 	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-reference test-ocaml test-examples test-runtimes'
 	@echo '      test-models test-tsan-c'
-	@echo 'test-long: test, and the long forms, test-tsan, check-msrv-all'
+	@echo 'test-long: test, and the long forms (by NETSHM_KILLS=10000, else 1,000,000 kills), test-tsan, check-msrv-all'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), kill-peers (KILLS), coverage (ROOMS)'
 	@echo 'fuzz (FUZZ_SECONDS), test-hostile'
@@ -122,9 +122,10 @@ test-c-valgrind: lib
 test-c-sanitizers: lib
 	$(SUB) sanitizers
 
-# The long forms: every store, 10,000 kills, the quarantine of freed memory; all C variants under valgrind.
+# The long forms: every store, the quarantine of freed memory; all C variants under valgrind. Without NETSHM_KILLS the long form
+# of `--test kill` is 1,000,000 kills: hours, which may be interrupted.
 test-long: test
-	NETSHM_LONG=1 NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so \
+	NETSHM_LONG=1 NETSHM_KILLS=$${NETSHM_KILLS:-10000} NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so \
 		$(CARGO_TEST) --release --features inject --tests --target-dir $(TARGET)/inject
 	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind-all; fi
 	@$(MAKE) --no-print-directory check-msrv-all test-tsan

@@ -5,7 +5,7 @@
 //! Method: random slices, single elements and groups on an array and on a list of what should be set; processes that
 //! write overlapping slices with one value all over, so that a mixture shows; writers that are killed after a random
 //! time, judged by another process; the object's size before and after many slices. `NETSHM_SEED` repeats a run;
-//! `NETSHM_ROUNDS` is the number of operations, `NETSHM_KILLS` of kills.
+//! `NETSHM_ROUNDS` is the number of operations, `NETSHM_KILLS` of kills, of which long slices take a tenth.
 
 mod support;
 
@@ -211,7 +211,8 @@ fn killed_at_any_moment() {
 
 /// The same to writers who keep the blocks of long slices.
 fn killed_in_long_slices() {
-    let kills = support::setting("NETSHM_KILLS").unwrap_or(if support::long() { 1000 } else { 30 });
+    let asked = support::setting("NETSHM_KILLS").map(|kills| kills / 10);
+    let kills = asked.unwrap_or(if support::long() { 1000 } else { 30 });
     killed_in(70 * CHUNK, kills);
 }
 
