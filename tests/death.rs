@@ -1177,11 +1177,15 @@ fn strided(stride: u64, random: &mut Random) -> (u64, u64) {
     if support::long() { (0, 1) } else { (random.below(stride), stride) }
 }
 
+/// Is a scenario left out, by `NETSHM_DEATH_ONLY`?
+fn is_left_out(scenario: &Scenario) -> bool {
+    std::env::var("NETSHM_DEATH_ONLY").is_ok_and(|only| !scenario.name.contains(&only))
+}
+
 fn run(test: &str, scenarios: Vec<Scenario>) {
     let mut random = Random::from_environment(test);
-    let only = std::env::var("NETSHM_DEATH_ONLY").ok();
     for scenario in scenarios {
-        if only.as_ref().is_some_and(|o| !scenario.name.contains(o.as_str())) {
+        if is_left_out(&scenario) {
             continue;
         }
         let p = Prepared::new(scenario);
@@ -1282,6 +1286,9 @@ fn for_every_k_alone(one: impl Fn(u64) -> Option<u64>) -> u64 {
 }
 
 fn run_recovery(scenario: Scenario, live: bool, stride: u64, random: &mut Random) {
+    if is_left_out(&scenario) {
+        return;
+    }
     let p = Prepared::new(scenario);
     let start = Instant::now();
     let (phase, stride) = strided(stride, random);
@@ -1304,7 +1311,7 @@ fn recovery() {
         of("remove, stack", |_| vec![remove(2)], 1);
         of("group of two", |_| vec![Op::Group(vec![replace(1, 30), replace(10, 8)])], 1);
         of("group", |_| vec![Op::Group(several())], 7);
-        run_recovery(giving_back(), live, 53, &mut random);
+        run_recovery(giving_back(), live, 127, &mut random);
     }
     run_recovery(
         Scenario { name: "check", steps: |_| vec![Op::Check, Op::Touch(key(3))], ..PLAIN },
