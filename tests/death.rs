@@ -1311,7 +1311,7 @@ fn recovery() {
         of("remove, stack", |_| vec![remove(2)], 1);
         of("group of two", |_| vec![Op::Group(vec![replace(1, 30), replace(10, 8)])], 1);
         of("group", |_| vec![Op::Group(several())], 7);
-        run_recovery(giving_back(), live, 127, &mut random);
+        run_recovery(giving_back(), live, 251, &mut random);
     }
     run_recovery(
         Scenario { name: "check", steps: |_| vec![Op::Check, Op::Touch(key(3))], ..PLAIN },

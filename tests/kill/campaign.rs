@@ -108,7 +108,7 @@ impl Round {
         let checksums = if asked { support::checksums() } else { number / 2 % 2 == 1 };
         let scratch = if number / 4 % 2 == 0 { Scratch::posix("kill") } else { Scratch::file("kill") };
         // One round in two, in turn for each way to make an object.
-        let gives_back = cfg!(feature = "inject") && (number ^ number / 2 ^ number / 8) % 2 == 0;
+        let gives_back = cfg!(feature = "inject") && (number + number / 2 + number / 8) % 2 == 0;
         let seed = random.next();
         let plan = Plan { name: scratch.name().clone(), locking, checksums, seed, gives_back };
         let what = if locking == Locking::Record { "record" } else { "futex" };
