@@ -213,7 +213,7 @@ test-ocaml: lib
 # Which lines and branches the tests reach; with ROOMS, also the branches of these of which one side was never taken.
 .PHONY: coverage
 coverage:
-	@tests/coverage/run.sh "$(abspath $(BUILD))" $(ROOMS)
+	@RECORD_TESTS="$(RECORD_TESTS)" tests/coverage/run.sh "$(abspath $(BUILD))" $(ROOMS)
 
 # ---- Measuring: figures and goals, beside peers, a private map and the limit. See docs/performance.md.
 

@@ -23,10 +23,23 @@ mkdir -p "$build"
 rm -f "$build"/*.profraw
 export RUSTFLAGS="-C instrument-coverage -Z coverage-options=branch -C llvm-args=-runtime-counter-relocation"
 export LLVM_PROFILE_FILE="$build/%m%c.profraw"
+export CARGO_PROFILE_DEV_DEBUG=0
 cargo="rustup run $toolchain cargo"
+failed() { echo "coverage: some tests failed, see $build/tests.log"; }
 # shellcheck disable=SC2086 # TESTS and cargo are several words
 $cargo test --features inject --target-dir "$build/target" ${TESTS:---lib --tests} --no-fail-fast > "$build/tests.log" 2>&1 ||
-    echo "coverage: some tests failed, see $build/tests.log"
+    failed
+if [ -z "${TESTS:-}" ]; then
+    # What `make test-rust` does again with record locks and with checksums.
+    for again in NETSHM_LOCKING=record NETSHM_CHECKSUMS=1; do
+        # shellcheck disable=SC2046,SC2086
+        env $again NETSHM_KILLS=60 $cargo test --features inject --target-dir "$build/target" --no-fail-fast \
+            $(printf -- '--test %s ' $RECORD_TESTS kill model deadlock) >> "$build/tests.log" 2>&1 || failed
+    done
+    # Hostile bytes, which may break assertions: without these.
+    $cargo test --config profile.dev.debug-assertions=false --config profile.dev.overflow-checks=false \
+        --target-dir "$build/hostile" --test hostile_bytes --no-fail-fast >> "$build/tests.log" 2>&1 || failed
+fi
 # The C suite on a shared library that counts as well.
 # shellcheck disable=SC2086
 $cargo build --lib --target-dir "$build/target" >> "$build/tests.log" 2>&1
@@ -39,6 +52,9 @@ make --no-print-directory -C c_tests BUILD="$build" CC=cc CXX=c++ VARIANTS=c-sha
 # shellcheck disable=SC2086
 objects=$($cargo test --features inject --target-dir "$build/target" ${TESTS:---lib --tests} --no-run --message-format=json 2> /dev/null |
     sed -n 's/.*"executable":"\([^"]*\)".*/--object \1/p')
+for hostile in "$build"/hostile/debug/deps/hostile_bytes-*[0-9a-f]; do
+    [ -n "${TESTS:-}" ] || [ ! -x "$hostile" ] || objects="$objects --object $hostile"
+done
 objects="$objects --object $build/lib/libnetshm.so.0"
 # shellcheck disable=SC2086
 "$tools/llvm-cov" export --format=lcov --instr-profile="$build/all.profdata" $objects --sources "$PWD/src" > "$build/lcov.info"
