@@ -31,6 +31,18 @@ def first_line_of_tests(path):
     return sys.maxsize
 
 
+def missed_sides(branches):
+    """For each line: the sides that were never taken, of which condition of the line if there are several."""
+    conditions, missed = collections.defaultdict(set), collections.defaultdict(list)
+    for line, condition, _ in branches:
+        conditions[line].add(condition)
+    for (line, condition, side), hits in sorted(branches.items()):
+        if not hits:
+            which = f" ({int(condition) + 1})" if len(conditions[line]) > 1 else ""
+            missed[line].append(("false" if int(side) % 2 else "true") + which)
+    return missed
+
+
 def share(hits):
     return f"{sum(1 for h in hits if h)}/{len(hits)}  {100 * sum(1 for h in hits if h) / len(hits):5.1f}%" if hits else "-"
 
@@ -50,10 +62,9 @@ def main():
         for name in sorted(files):
             if name.split("/", 1)[0].removesuffix(".rs") != wanted:
                 continue
-            missed = sorted({line for (line, _, _), hits in files[name][1].items() if not hits})
-            for line in missed:
-                text = open(f"src/{name}").read().splitlines()[line - 1].strip()
-                print(f"src/{name}:{line}: {text}")
+            source = open(f"src/{name}").read().splitlines()
+            for line, sides in sorted(missed_sides(files[name][1]).items()):
+                print(f"src/{name}:{line}: never {', '.join(sides)}: {source[line - 1].strip()}")
 
 
 main()

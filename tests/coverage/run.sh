@@ -25,6 +25,8 @@ export RUSTFLAGS="-C instrument-coverage -Z coverage-options=branch -C llvm-args
 export LLVM_PROFILE_FILE="$build/%m%c.profraw"
 export CARGO_PROFILE_DEV_DEBUG=0
 cargo="rustup run $toolchain cargo"
+hostile="$cargo test --config profile.dev.debug-assertions=false --config profile.dev.overflow-checks=false
+    --target-dir $build/hostile --test hostile_bytes"
 failed() { echo "coverage: some tests failed, see $build/tests.log"; }
 # shellcheck disable=SC2086 # TESTS and cargo are several words
 $cargo test --features inject --target-dir "$build/target" ${TESTS:---lib --tests} --no-fail-fast > "$build/tests.log" 2>&1 ||
@@ -37,8 +39,7 @@ if [ -z "${TESTS:-}" ]; then
             $(printf -- '--test %s ' $RECORD_TESTS kill model deadlock) >> "$build/tests.log" 2>&1 || failed
     done
     # Hostile bytes, which may break assertions: without these.
-    $cargo test --config profile.dev.debug-assertions=false --config profile.dev.overflow-checks=false \
-        --target-dir "$build/hostile" --test hostile_bytes --no-fail-fast >> "$build/tests.log" 2>&1 || failed
+    $hostile >> "$build/tests.log" 2>&1 || failed
 fi
 # The C suite on a shared library that counts as well.
 # shellcheck disable=SC2086
@@ -50,11 +51,11 @@ make --no-print-directory -C c_tests BUILD="$build" CC=cc CXX=c++ VARIANTS=c-sha
     echo "coverage: some C tests failed, see $build/tests.log"
 "$tools/llvm-profdata" merge --sparse --failure-mode=all "$build"/*.profraw -o "$build/all.profdata"
 # shellcheck disable=SC2086
-objects=$($cargo test --features inject --target-dir "$build/target" ${TESTS:---lib --tests} --no-run --message-format=json 2> /dev/null |
-    sed -n 's/.*"executable":"\([^"]*\)".*/--object \1/p')
-for hostile in "$build"/hostile/debug/deps/hostile_bytes-*[0-9a-f]; do
-    [ -n "${TESTS:-}" ] || [ ! -x "$hostile" ] || objects="$objects --object $hostile"
-done
+executables() { "$@" --no-run --message-format=json 2> /dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/--object \1/p'; }
+# shellcheck disable=SC2086
+objects=$(executables $cargo test --features inject --target-dir "$build/target" ${TESTS:---lib --tests})
+# shellcheck disable=SC2086
+[ -n "${TESTS:-}" ] || objects="$objects $(executables $hostile)"
 objects="$objects --object $build/lib/libnetshm.so.0"
 # shellcheck disable=SC2086
 "$tools/llvm-cov" export --format=lcov --instr-profile="$build/all.profdata" $objects --sources "$PWD/src" > "$build/lcov.info"
