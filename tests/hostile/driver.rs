@@ -93,6 +93,11 @@ impl Image {
         near + if random >> 60 == 0 { 8 * (random >> 32 & 7) } else { 0 }
     }
 
+    /// All words that are not 0, with their places.
+    pub fn words(&self) -> &[(u64, u64)] {
+        &self.words
+    }
+
     /// Writes the words that are not 0, and zeros in short gaps between them: few calls.
     pub fn restore_words(&self, file: &File) {
         for (start, run) in &self.runs {
@@ -328,6 +333,52 @@ fn check(object: &Object) {
         left -= 1;
         left > 0
     });
+}
+
+/// Makes a little of everything with an object of which `words` have been changed beforehand: above all what takes memory and
+/// gives it back, outside of groups and in them, ends the use of the slot, and begins anew.
+pub fn run_everything(place: &Place, image: &Image, words: &[(u64, u64)]) {
+    const STEPS: [&[u8]; 12] = [
+        // 256 short values are added, all others removed.
+        &[24, 5, 101, 0, 1, 0xa4, 255, 104, 200],
+        // A group that needs more log than there is in the slot, and one that is aborted.
+        &[192, 101, 0, 2, 0x6d, 120, 60, 7, 204, 192, 101, 0, 3, 0xa4, 60, 214],
+        // Values of several pages, in each other's place.
+        &[50, 215, 0xff, 50, 215, 0xf7, 60, 215],
+        // A stack, a counter, all bindings.
+        &[50, 205, 0x84, 60, 205, 68, 225, 82, 203, 1, 84],
+        // Long slices of both arrays, twice.
+        &[156, 0, 0, 0xff, 0x0f, 156, 0, 0, 0xff, 0x0f, 157, 0, 0, 0xb8, 0x0b, 157, 0, 0, 0xb8, 0x0b],
+        // Arrays get longer and shorter.
+        &[158, 0, 0x30, 158, 0, 0x10, 159, 0, 0x20, 123, 3, 0, 90, 126, 0xb8, 0x0b, 120, 3, 0],
+        // Types.
+        &[170, 0, 172, 1, 182, 1, 184, 2, 186, 0, 1, 0, 0, 0, 0],
+        // Another table, a group that removes, the table begun anew.
+        &[234, 0, 100, 192, 104, 255, 204, 237],
+        // The handles are made anew.
+        &[244, 24, 5, 101, 0, 4, 0xa4, 40],
+        // So is the object's.
+        &[247, 24, 5, 101, 0, 5, 0xa4, 100, 104, 255],
+        // It is read by somebody else.
+        &[251, 200],
+        // It comes to rest.
+        &[247, 24, 6],
+    ];
+    let path = place.path("object");
+    let _ = std::fs::remove_file(&path);
+    let file = File::options().read(true).write(true).create_new(true).open(&path).expect("creates");
+    image.restore(&file);
+    for (at, word) in [(PAGE, 0), (PAGE + 8, 0)].iter().chain(words) {
+        file.write_all_at(&word.to_le_bytes(), *at).expect("writes");
+    }
+    if let Ok(object) = OpenOptions::new().open(&Name::file(&path)) {
+        let mut session = Session::new(object, &place.path("copy"), 1);
+        let steps = STEPS.concat();
+        let mut input = Input(&steps);
+        while !input.is_empty() {
+            session.step(&mut input, &Elsewhere);
+        }
+    }
 }
 
 /// Keys that the images have, and some that they do not.
