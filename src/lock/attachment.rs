@@ -155,3 +155,47 @@ pub(crate) fn all_slots(segment: &Segment) -> impl Iterator<Item = (SlotIndex, O
         )
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock::Patience;
+    use crate::object::{ManageOptions, OpenOptions};
+
+    /// Goal: whose process is gone is dead, though a child that he had while he registered still has the lock; nobody else is
+    /// taken for dead. Method: a lock that nobody gives back, and a slot that says by whom it was claimed.
+    #[test]
+    fn who_has_left_the_lock_to_a_child_is_dead() {
+        let object = OpenOptions::new().anonymous().expect("memory");
+        let table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table").table;
+        let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+        let segment = entered.writer(Patience::FOR_EVER).segment;
+        let left = filelock::Registration::take(segment.files(), REGISTRATION_BASE, MAX_REGISTRATION);
+        let left = left.expect("registers once more");
+        let mut child = std::process::Command::new("true").spawn().expect("spawns");
+        let gone = child.id();
+        child.wait().expect("ends");
+
+        let base = slot_base(segment, SlotIndex(5)).expect("is one of the first");
+        let free = segment.load(base.word(slot::W_STATE));
+        let here = process::pid_namespace();
+        let cases = [
+            (slot::ACTIVE, gone, here, true),
+            (slot::ACTIVE, gone, here + 1, false),
+            (slot::ACTIVE, process::pid(), here, false),
+            (slot::ACTIVE, 0, here, false),
+            (slot::RECOVERING, gone, here, false),
+        ];
+        for (kind, pid, namespace, is_dead) in cases {
+            let state = State::new(kind, left.number(), 1);
+            segment.store(base.word(slot::W_PID), pid.into());
+            segment.store(base.word(slot::W_PID_NAMESPACE), namespace);
+            segment.store(base.word(slot::W_STATE), state.0);
+            let life = life_at(segment, base, None).expect("looks");
+            let expected = if is_dead { Life::Dead(state) } else { Life::Alive };
+            assert_eq!(life, expected, "{kind} of {pid} in {namespace}");
+        }
+        segment.store(base.word(slot::W_PID), 0);
+        segment.store(base.word(slot::W_STATE), free);
+    }
+}
