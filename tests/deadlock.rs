@@ -350,11 +350,42 @@ fn the_dead_are_no_party() {
     assert_sound(scratch.name());
 }
 
+/// Goal: a circle is found however many are in it. Method: so many threads, each with a key and in want of the next one.
+fn three_hundred_in_a_circle() {
+    const MEMBERS: usize = 300;
+    watchdog(4 * STUCK_SECONDS);
+    let scratch = Scratch::posix("long-circle");
+    let keys = separate_keys(scratch.name(), MEMBERS);
+    let t = open(scratch.name());
+    let (all_hold, gave_way) = (std::sync::Barrier::new(MEMBERS), Shared::new(1));
+    std::thread::scope(|threads| {
+        for me in 0..MEMBERS {
+            let (t, keys, all_hold, gave_way) = (&t, &keys, &all_hold, &gave_way);
+            threads.spawn(move || {
+                let outcome = t.table().group(|| {
+                    t.replace(&keys[me], b"mine")?;
+                    all_hold.wait();
+                    t.replace(&keys[(me + 1) % MEMBERS], b"the next one's")
+                });
+                match outcome {
+                    Ok(()) => {}
+                    Err(Error::Deadlock) => _ = gave_way.add(0, 1),
+                    Err(e) => panic!("{me}: {e}"),
+                }
+            });
+        }
+    });
+    assert_eq!(gave_way.get(0), 1, "so many gave way");
+    drop(t);
+    assert_sound(scratch.name());
+}
+
 fn main() {
     support::main(&[
         ("the_dead_are_no_party", the_dead_are_no_party),
         ("two_in_a_circle", || circle(2, Closing::Keys)),
         ("three_in_a_circle", || circle(3, Closing::Keys)),
+        ("three_hundred_in_a_circle", three_hundred_in_a_circle),
         ("two_who_count", || circle(2, Closing::Length)),
         ("three_who_count", || circle(3, Closing::Length)),
         ("one_counts_and_one_writes", || circle(2, Closing::Mixed)),

@@ -11,11 +11,11 @@ use super::wake;
 use crate::error::Result;
 use crate::format::lock_word::LockWord;
 use crate::format::slot::{self, State, WaitTarget};
-use crate::format::{Offset, SlotIndex};
+use crate::format::{Circle, Offset, SlotIndex, header};
 use crate::segment::Segment;
 
-/// Longest chain that is followed; a longer one is looked at again at the next sleep.
-const LONGEST_CHAIN: usize = 256;
+/// Longest chain that is followed: all slots that there can be.
+const LONGEST_CHAIN: usize = header::MAX_SLOT as usize;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Member {
@@ -65,6 +65,8 @@ pub(super) fn judge(segment: &Segment, me: &Attachment, p: &Participant) -> Resu
 /// The members of the cycle that begins and ends with this participant.
 fn cycle(segment: &Segment, p: &Participant) -> Option<Vec<Member>> {
     let mut members = Vec::new();
+    // Others may go round without this participant.
+    let mut others = Circle::new();
     let mut slot = p.slot;
     loop {
         let base = if slot == p.slot { p.base } else { slot_base(segment, slot)? };
@@ -86,10 +88,8 @@ fn cycle(segment: &Segment, p: &Participant) -> Option<Vec<Member>> {
         if next == p.slot {
             return Some(members);
         }
-        if next == SlotIndex::NOBODY
-            || members.len() >= LONGEST_CHAIN
-            || members.iter().any(|m| m.slot == next)
-        {
+        let is_over = next == SlotIndex::NOBODY || members.len() >= LONGEST_CHAIN;
+        if is_over || others.is_closed_by(base) {
             return None;
         }
         slot = next;
