@@ -36,7 +36,8 @@ help:
 	@echo 'build (default), install (PREFIX, DESTDIR), header, check-header, clean'
 	@echo 'test: test-rust test-c gates lint test-readme test-tutorial test-reference test-ocaml test-examples test-runtimes'
 	@echo '      test-models test-tsan-c'
-	@echo 'test-long: test, and the long forms (by NETSHM_KILLS=10000, else 1,000,000 kills), test-tsan, check-msrv-all'
+	@echo 'test-long: test, and the long forms (by NETSHM_KILLS=10000, else 1,000,000 kills), test-tsan, test-sanitizers,'
+	@echo '      test-miri, check-msrv-all'
 	@echo 'test-c: test-c-variants test-c-panic test-c-valgrind test-c-sanitizers'
 	@echo 'demo (FILES, KILL), kill-peers (KILLS), coverage (ROOMS)'
 	@echo 'fuzz (FUZZ_SECONDS), test-hostile'
@@ -128,7 +129,7 @@ test-long: test
 	NETSHM_LONG=1 NETSHM_KILLS=$${NETSHM_KILLS:-10000} NETSHM_SO=$(abspath $(LIBDIR))/libnetshm.so \
 		$(CARGO_TEST) --release --features inject --tests --target-dir $(TARGET)/inject
 	@if c_tests/need.sh valgrind valgrind; then $(SUB) valgrind-all; fi
-	@$(MAKE) --no-print-directory check-msrv-all test-tsan
+	@$(MAKE) --no-print-directory check-msrv-all test-tsan test-sanitizers test-miri
 
 gates: check-header check-symbols check-calls check-abi check-soname check-install check-msrv
 
@@ -313,6 +314,7 @@ clean:
 include demo/demo.mk
 include examples_c/run.mk
 include fuzz/run.mk
+include tests/asan/run.mk
 include tests/models/run.mk
 include tests/peers_kill/run.mk
 include tests/runtimes/run.mk

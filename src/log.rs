@@ -434,12 +434,12 @@ mod tests {
             (state >> 33) % n
         };
         let mut largest = 0;
-        for round in 0..200 {
+        for round in 0..if cfg!(miri) { 2 } else { 200 } {
             let words = if round % 2 == 0 { 40 } else { 300 };
             let mut set = WriteSet::default();
             let mut models = vec![std::collections::BTreeMap::new()];
             let mut points = Vec::new();
-            for _ in 0..300 {
+            for _ in 0..if cfg!(miri) { 60 } else { 300 } {
                 match random(10) {
                     0 => {
                         points.push(set.savepoint());
@@ -481,6 +481,6 @@ mod tests {
                 }
             }
         }
-        assert!(largest > SEARCHED + 20, "{largest}");
+        assert!(cfg!(miri) || largest > SEARCHED + 20, "{largest}");
     }
 }
