@@ -6,7 +6,7 @@
 
 mod support_processes;
 
-use netshm::{Error, HashTable, ManageOptions, Name, OpenOptions};
+use netshm::{Damage, Error, HashTable, ManageOptions, Name, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support_processes::*;
@@ -180,6 +180,25 @@ mod stopped {
     const GONE: i32 = 1;
     const REFUSED: i32 = 2;
     const WRONG: i32 = 3;
+    /// Added where the process had to open the object again.
+    const OPENED_AGAIN: i32 = 8;
+
+    /// What the object keeps.
+    const KEPT: &[u8] = b"goes on";
+
+    /// Who stands still.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Reader {
+        /// Stands in front of the lookup.
+        Early,
+        /// Goes on when the device has room again.
+        Late,
+        Plain,
+        /// Has asked for the guard, which outlives SIGBUS.
+        Guarded,
+        /// The same, and may also write.
+        GuardedWriter,
+    }
 
     /// The value of a target; it begins with what no other value has.
     fn target(len: usize) -> Vec<u8> {
@@ -187,10 +206,18 @@ mod stopped {
     }
 
     /// A reader that stops itself in front of a lookup, traced.
-    fn reader(name: &Name, len: usize) -> libc::pid_t {
-        let child = fork(600, || {
-            let object = OpenOptions::new().read_only(true).open(name).expect("opens");
-            let t = HashTable::manage(&object, ManageOptions::new().lock_timeout_ms(5000)).expect("manages");
+    fn reader(name: &Name, len: usize, kind: Reader) -> libc::pid_t {
+        let guarded = matches!(kind, Reader::Guarded | Reader::GuardedWriter);
+        let child = fork(1800, || {
+            let open = || {
+                let object =
+                    OpenOptions::new().read_only(kind != Reader::GuardedWriter).open(name).expect("opens");
+                HashTable::manage(&object, ManageOptions::new().lock_timeout_ms(5000)).expect("manages")
+            };
+            let t = open();
+            if guarded {
+                netshm::guard_sigbus().expect("a handler");
+            }
             let key = format!("target {len}");
             let expected = target(len);
             let mut buffer = vec![0; len];
@@ -201,12 +228,29 @@ mod stopped {
                 libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
                 libc::raise(libc::SIGSTOP);
             }
-            let answer = match t.find_into(key.as_bytes(), &mut buffer) {
-                Ok(Some(n)) if n == len && buffer == expected => RIGHT,
+            let outcome = t.find_into(key.as_bytes(), &mut buffer);
+            let mut answer = match &outcome {
+                Ok(Some(n)) if *n == len && buffer == expected => RIGHT,
                 Ok(None) => GONE,
                 Ok(Some(_)) => WRONG,
                 Err(_) => REFUSED,
             };
+            if guarded {
+                if let Err(e) = &outcome {
+                    assert!(is_cut(e), "not what the header names: {e:?}");
+                }
+                if is_lost(&t, kind) {
+                    answer += OPENED_AGAIN;
+                    // Whether the old handle has been closed makes no difference.
+                    let old = (kind == Reader::Guarded).then_some(t);
+                    let t = open();
+                    assert!(!is_lost(&t, kind), "it was opened again");
+                    assert!(old.is_none_or(|old| is_lost(&old, kind)), "it has lost a page");
+                    assert_eq!(t.find_into(key.as_bytes(), &mut buffer), Ok(None));
+                } else {
+                    assert!(outcome.is_ok(), "it was refused, and what follows is not: {outcome:?}");
+                }
+            }
             // SAFETY: ends the child.
             unsafe { libc::_exit(answer) };
         });
@@ -214,6 +258,27 @@ mod stopped {
         std::mem::forget(child);
         assert_eq!(wait(pid), Stop::By(libc::SIGSTOP));
         pid
+    }
+
+    /// What the guard gives.
+    fn is_cut(e: &Error) -> bool {
+        matches!(e, Error::Corrupt { what: Damage::Truncated, .. })
+    }
+
+    /// Does the process get an error for whatever it asks? Else for nothing.
+    fn is_lost(t: &HashTable, kind: Reader) -> bool {
+        let kept = t.find(KEPT);
+        let lost = kept.as_ref().is_err_and(is_cut);
+        assert!(lost || matches!(&kept, Ok(Some(_))), "{kept:?}");
+        assert_eq!(t.contains(b"no key").is_err(), lost);
+        if kind == Reader::GuardedWriter {
+            // The device is full.
+            match t.replace(KEPT, &value(1, 100)) {
+                Ok(_) | Err(Error::NoSpace) => assert!(!lost, "it can be changed, and not be read"),
+                Err(e) => assert!(lost && is_cut(&e), "{e:?}"),
+            }
+        }
+        lost
     }
 
     #[derive(Debug, PartialEq, Eq)]
@@ -237,9 +302,9 @@ mod stopped {
         wait(pid)
     }
 
-    /// How many instructions there are until the reader has ended.
+    /// How many instructions there are until a plain reader has ended.
     fn length_of(name: &Name, len: usize) -> u64 {
-        let pid = reader(name, len);
+        let pid = reader(name, len, Reader::Plain);
         let mut n = 0;
         while step(pid) == Stop::By(libc::SIGTRAP) {
             n += 1;
@@ -247,17 +312,26 @@ mod stopped {
         n
     }
 
+    /// What becomes of the readers: counts by kind and answer.
+    const KINDS: usize = 5;
+    const HURT: usize = 4;
+    const AGAIN: usize = 5;
+    const PER_KIND: usize = 8;
+    const NOT_PERMITTED: usize = KINDS * PER_KIND;
+
     /// Goal: a reader that stands still within a lookup, as long as it likes, gets the right answer or a clear error when it
-    /// goes on, and is not hurt by memory that has gone and cannot be had again. Method: many readers, each stopped after
-    /// another number of instructions; everything is removed, its memory given back after the time that is granted to
-    /// readers, and the device filled; then they go on.
+    /// goes on, and is not hurt by memory that has gone; where it cannot be had again, because the device is full, that is so
+    /// for those who have asked for the guard against SIGBUS, and others may end by that signal, as documented. Method: many
+    /// readers, each stopped after another number of instructions; everything is removed, its memory given back after the time
+    /// that is granted to readers, and the device filled; then they go on, some of them when it has room again. A guarded one
+    /// that gets an error opens the object again, which has to end it. Readers that begin on the full device are not hurt.
     #[test]
     fn readers_that_stood_still() {
         let _alone = alone();
-        let figures = Shared::new(8);
-        let child = fork(900, || {
+        let figures = Shared::new(KINDS * PER_KIND + 1);
+        let child = fork(1800, || {
             let Some(dir) = small_device(64 << 20) else {
-                figures.set(7, 1);
+                figures.set(NOT_PERMITTED, 1);
                 return;
             };
             play(&dir, &figures);
@@ -266,17 +340,28 @@ mod stopped {
         let end = child.wait();
         let _ = std::fs::remove_dir(format!("/tmp/netshm-device-{pid}"));
         assert_eq!(end, End::Exit(0));
-        if figures.get(7) == 1 {
+        if figures.get(NOT_PERMITTED) == 1 {
             skip("give_back: a tmpfs in a mount namespace of its own is not permitted here");
             return;
         }
-        let [right, gone, refused, wrong, hurt] = [0, 1, 2, 3, 4].map(|i| figures.get(i));
-        say(&format!(
-            "{} readers stood still: {right} had the right value, {gone} found it gone, {refused} got an error, {wrong} a \
-             wrong value, {hurt} were ended by SIGBUS\n",
-            right + gone + refused + wrong + hurt
-        ));
-        assert_eq!(wrong, 0);
+        for kind in [Reader::Early, Reader::Plain, Reader::Guarded, Reader::GuardedWriter, Reader::Late] {
+            let of = |i| figures.get(kind as usize * PER_KIND + i);
+            let [right, gone, refused, wrong, hurt, again] = [0, 1, 2, 3, HURT, AGAIN].map(of);
+            say(&format!(
+                "{kind:?}: {} readers stood still: {right} had the right value, {gone} found it gone, {refused} got an error, \
+                 {wrong} a wrong value, {hurt} were ended by SIGBUS, {again} had to open the object again\n",
+                right + gone + refused + wrong + hurt
+            ));
+            assert_eq!(wrong, 0);
+            match kind {
+                Reader::Plain => assert!(hurt > 0, "there is nothing to be guarded against"),
+                Reader::Guarded | Reader::GuardedWriter => assert!(hurt == 0 && again > 0),
+                Reader::Late => assert_eq!((hurt, refused), (0, 0), "there was room"),
+                Reader::Early => {
+                    assert_eq!((right, refused, hurt), (0, 0, 0), "who begins now meets what is there")
+                }
+            }
+        }
     }
 
     fn play(dir: &Path, figures: &Shared) {
@@ -301,14 +386,20 @@ mod stopped {
         for len in lens {
             let steps = length_of(&name, len);
             // Long copies are stepped byte by byte.
-            let count = if steps > 20_000 { each / 10 } else { each };
-            for i in 0..count.min(steps) {
-                let pid = reader(&name, len);
-                let at = steps * i / count;
-                for _ in 0..at {
-                    assert_eq!(step(pid), Stop::By(libc::SIGTRAP));
+            let most = if steps > 20_000 { each / 15 } else { each };
+            readers.push((Reader::Early, reader(&name, len, Reader::Early), len, 0));
+            let kinds =
+                [(Reader::Plain, 1), (Reader::Guarded, 1), (Reader::GuardedWriter, 4), (Reader::Late, 4)];
+            for (kind, part) in kinds {
+                let count = (most / part).min(steps);
+                for i in 0..count {
+                    let pid = reader(&name, len, kind);
+                    let at = steps * (2 * i + 1) / (2 * count);
+                    for _ in 0..at {
+                        assert_eq!(step(pid), Stop::By(libc::SIGTRAP));
+                    }
+                    readers.push((kind, pid, len, at));
                 }
-                readers.push((pid, len, at));
             }
         }
         let content = std::fs::read(path_of(&name)).expect("reads");
@@ -331,20 +422,39 @@ mod stopped {
         assert!(left < full / 2, "there is nothing to be tested");
         let filler = std::fs::File::create(dir.join("filler")).expect("creates");
         fill(&filler);
-        for (pid, len, at) in readers {
-            // SAFETY: the child is traced and stopped.
-            assert_eq!(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0) }, 0);
-            match wait(pid) {
-                Stop::Ended(End::Exit(code @ RIGHT..=WRONG)) => drop(figures.add(code as usize, 1)),
-                Stop::Ended(End::Signal(libc::SIGBUS)) => drop(figures.add(4, 1)),
-                other => panic!("value of {len} bytes, {at} instructions: {other:?}"),
-            }
+        // Who begins now meets nothing that has gone.
+        for len in lens {
+            assert_eq!(goes_on(reader(&name, len, Reader::Plain)), Stop::Ended(End::Exit(GONE)));
         }
+        let (late, soon): (Vec<_>, Vec<_>) = readers.into_iter().partition(|r| r.0 == Reader::Late);
+        soon.into_iter().for_each(|reader| count(figures, reader));
         assert!(matches!(t.add(b"too much", &value(1, 5_000_000)), Err(Error::NoSpace)));
         drop(filler);
         std::fs::remove_file(dir.join("filler")).expect("removes");
+        late.into_iter().for_each(|reader| count(figures, reader));
         t.add(b"fits again", &value(1, 5_000_000)).expect("adds");
         check(&name);
+    }
+
+    /// Lets a reader go on, to its end.
+    fn goes_on(pid: libc::pid_t) -> Stop {
+        // SAFETY: the child is traced and stopped.
+        assert_eq!(unsafe { libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0) }, 0);
+        wait(pid)
+    }
+
+    fn count(figures: &Shared, (kind, pid, len, at): (Reader, libc::pid_t, usize, u64)) {
+        let of = |i: usize| _ = figures.add(kind as usize * PER_KIND + i, 1);
+        match goes_on(pid) {
+            Stop::Ended(End::Exit(code)) if code & !OPENED_AGAIN <= WRONG => {
+                of((code & !OPENED_AGAIN) as usize);
+                if code & OPENED_AGAIN != 0 {
+                    of(AGAIN);
+                }
+            }
+            Stop::Ended(End::Signal(libc::SIGBUS)) => of(HURT),
+            other => panic!("{kind:?}, value of {len} bytes, {at} instructions: {other:?}"),
+        }
     }
 
     /// Has this byte of the file no memory?
