@@ -8,7 +8,8 @@
 mod support_processes;
 
 use netshm::{
-    Array, Error, HashTable, KeyHashing, ManageOptions, Name, Object, OpenOptions, PmKind, PmObject, Pmanage,
+    Array, BlockOp, Error, HashTable, KeyHashing, ManageOptions, Name, Object, OpenOptions, PmKind, PmObject,
+    Pmanage, PrimitiveTable, Step, TypedArray, TypedHashTable, Update,
 };
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -632,12 +633,13 @@ fn nothing_else_gets_into_the_object() {
     }
 }
 
+fn poisoned(act: &dyn Fn()) {
+    poison_stack(PATTERN);
+    act();
+}
+
 /// Each operation that stores something, with a poisoned stack and lengths of all remainders.
 fn all_operations(name: &Name, checksums: bool, place: &Place) {
-    let poisoned = |act: &dyn Fn()| {
-        poison_stack(PATTERN);
-        act();
-    };
     poisoned(&|| {
         let object = OpenOptions::new().create(true).open(name).expect("opens");
         let mut options = ManageOptions::new();
@@ -674,6 +676,10 @@ fn all_operations(name: &Name, checksums: bool, place: &Place) {
             poisoned(&|| t.replace(b"large", value.get()).expect("replaces"));
         }
         poisoned(&|| array.resize(1000).expect("resizes"));
+        poisoned(&|| changes_of_values(&t));
+        poisoned(&|| slices_again(&object, &options));
+        poisoned(&|| words(&object, &options));
+        poisoned(&|| typed(&object, &options));
         poisoned(&|| object.sync(1000).expect("syncs"));
         let copy = Name::file(place.file("copy"));
         poisoned(&|| _ = object.backup(&copy, 0o600, false, 1000).expect("copies"));
@@ -681,4 +687,128 @@ fn all_operations(name: &Name, checksums: bool, place: &Place) {
         poisoned(&|| _ = netshm::salvage(&copy, &saved, 0o600, false).expect("salvages"));
         check_object(&object);
     });
+}
+
+/// Lengths of all remainders, up and down, within a size class and beyond it, and of several chunks.
+const LENS: [usize; 26] = [
+    0, 1, 9, 3, 8, 7, 64, 63, 5, 100, 33, 301, 302, 299, 2, 1000, 17, 4001, 999, 70_001, 6, 70_002, 130_000,
+    11, 300_003, 1,
+];
+
+/// What replaces a value, by callbacks and comparison and without, by shorter and longer ones, also deep in stacks.
+fn changes_of_values(t: &HashTable) {
+    let value = |n: usize| Surrounded::new(&vec![b'a' + n as u8 % 26; LENS[n % LENS.len()]], 1 + n % 11);
+    let keys: Vec<_> = (0..10).map(|n| Surrounded::new(&b"changed in all ways"[..9 + n], n % 13)).collect();
+    for (i, key) in keys.iter().enumerate() {
+        let key = key.get();
+        poisoned(&|| t.insert(key, value(i).get()).expect("inserts"));
+        for n in 0..2 * LENS.len() {
+            let (old, new) = (value(n + i), value(n + i + 1));
+            poisoned(&|| t.replace(key, old.get()).expect("replaces"));
+            poisoned(&|| match n % 4 {
+                0 => t.update(key, |_| Update::Replace(new.get().to_vec())).expect("updates"),
+                1 => t.compare_and_replace(key, old.get(), new.get()).expect("replaces"),
+                2 => t.replace_many(&[(key, new.get()), (b"y", old.get())]).expect("replaces"),
+                _ => t.add(key, new.get()).expect("adds"),
+            });
+            if n % 8 == 7 {
+                let answer = |old: &[u8]| {
+                    let change =
+                        if old.len() % 3 == 0 { Update::Remove } else { Update::Replace(vec![b'z'; n]) };
+                    Ok(Some(change))
+                };
+                poisoned(&|| t.update_stack(key, answer).expect("rewrites the stack"));
+                poisoned(&|| t.replace(key, new.get()).expect("replaces"));
+            }
+            if n % 5 == 4 {
+                poisoned(&|| t.update(key, |_| Update::Remove).expect("removes"));
+            }
+        }
+        poisoned(&|| {
+            let group: Result<(), Error> = t.table().group(|| {
+                t.update(key, |_| Update::Replace(value(i + 3).get().to_vec()))?;
+                t.replace(key, value(i + 9).get())?;
+                _ = t.remove(key)?;
+                t.insert(b"of a group", value(i).get())?;
+                t.compare_and_replace(b"of a group", value(i).get(), b"odd")?;
+                t.remove(b"of a group").map(drop)
+            });
+            group.expect("commits");
+        });
+    }
+}
+
+/// Slices that are written over others, within elements that share a chunk and across chunks.
+fn slices_again(object: &Object, options: &ManageOptions) {
+    let manage = |root| Array::manage_i64(object, 3, 30_000, options.clone().root(root)).expect("manages");
+    let numbers = manage("again");
+    for (n, len) in LENS.iter().enumerate() {
+        let count = (len / 16).max(1);
+        let values = Surrounded::new(&vec![n as u8; 8 * count], 1 + n % 7);
+        for first in [0, 100, 5000] {
+            poisoned(&|| numbers.write(first, values.get()).expect("writes"));
+            poisoned(&|| numbers.write(first + 1, values.get()).expect("writes"));
+        }
+        poisoned(&|| _ = numbers.increment(n as u64, 7).expect("increments"));
+    }
+    poisoned(&|| numbers.resize(10).expect("resizes"));
+    poisoned(&|| numbers.resize(2000).expect("resizes"));
+    let bytes =
+        Array::manage_bytes(object, b"default", 50, options.clone().root("elements")).expect("manages");
+    for n in 0..4 * LENS.len() {
+        let value = Surrounded::new(&vec![b'e'; LENS[n % LENS.len()]], n % 11);
+        poisoned(&|| bytes.set(n as u64 % 7, value.get()).expect("sets"));
+    }
+}
+
+/// Primitive tables: values of words, odd numbers of them among these.
+fn words(object: &Object, options: &ManageOptions) {
+    let t = PrimitiveTable::manage(object, options.clone().root("words")).expect("manages");
+    for (n, len) in LENS.iter().enumerate() {
+        let value = vec![n as i32; len / 3];
+        poisoned(&|| t.add(n as i32 % 5, &value).expect("adds"));
+        poisoned(&|| t.replace(7, &value).expect("replaces"));
+        poisoned(&|| {
+            let change = |fragment: Option<&mut [i32]>| {
+                if let Some(words) = fragment {
+                    words.fill(5);
+                }
+                Ok((Step::Go, (n % 3 == 0).then_some(BlockOp::Remove)))
+            };
+            t.write_blocks(&[BlockOp::Remove], n as i32 % 5, change).expect("changes blocks");
+        });
+        if n % 6 == 5 {
+            poisoned(&|| _ = t.remove(7).expect("removes"));
+        }
+    }
+}
+
+/// Typed tables and arrays, which encode what is stored in buffers of their own.
+fn typed(object: &Object, options: &ManageOptions) {
+    type Pair = (i64, Option<String>);
+    let t = TypedHashTable::<String, Pair>::manage(object, options.clone().root("typed")).expect("manages");
+    let a = TypedArray::<Pair>::manage(object, &(1, None), 100, options.clone().root("typed array"))
+        .expect("manages");
+    let pair = |n: usize| -> Pair {
+        let text = "t".repeat(LENS[n % LENS.len()]);
+        (n as i64 * 77, (n % 4 != 0).then_some(text))
+    };
+    for n in 0..2 * LENS.len() {
+        let key = "key".repeat(n % 5);
+        poisoned(&|| t.add(&key, &pair(n)).expect("adds"));
+        poisoned(&|| t.replace(&key, &pair(n + 1)).expect("replaces"));
+        poisoned(&|| t.compare_and_replace(&key, &pair(n + 1), &pair(n + 2)).expect("replaces"));
+        poisoned(&|| t.update(&key, |_| Ok(Update::Replace(pair(n + 3)))).expect("updates"));
+        poisoned(&|| a.set(n as u64 % 9, &pair(n)).expect("sets"));
+        if n % 3 == 0 {
+            poisoned(&|| _ = t.remove(&key).expect("removes"));
+        }
+        let fresh = format!("new {n}");
+        poisoned(&|| t.insert(&fresh, &pair(n)).expect("inserts"));
+    }
+    let counters =
+        TypedHashTable::<i64, i64>::manage(object, options.clone().root("counters")).expect("manages");
+    for n in 0..20 {
+        poisoned(&|| _ = counters.increment(&(n % 6), 5, 1).expect("increments"));
+    }
 }
