@@ -12,8 +12,9 @@ use netshm::{
 };
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use support::process::{fork, watchdog};
+use support::process::{Shared, fork, now_ns, watchdog};
 use support::random::Random;
 use support::scratch::{Scratch, assert_object_sound, assert_sound};
 
@@ -54,15 +55,19 @@ fn account(n: u64) -> Vec<u8> {
     format!("account {n}").into_bytes()
 }
 
-/// Moves amounts between accounts of two tables, and makes memory come and go, for ever.
-fn work(name: &Name, seed: u64) -> ! {
+/// Moves amounts between accounts of two tables, and makes memory come and go, for ever. Notes when it has ended an
+/// operation, and the longest time between two such moments, in nanoseconds.
+fn work(name: &Name, seed: u64, pauses: &Shared) -> ! {
     let object = OpenOptions::new().open(name).expect("opens");
     let (one, other) = (
         HashTable::manage(&object, &options()).expect("manages"),
         HashTable::manage(&object, &named("other")).expect("manages"),
     );
     let mut random = Random::new(seed);
+    let mut last = now_ns();
     loop {
+        let now = now_ns();
+        pauses.word(seed as usize).fetch_max(now - std::mem::replace(&mut last, now), Ordering::SeqCst);
         let (from, to) = (random.below(ACCOUNTS), random.below(ACCOUNTS));
         match random.below(4) {
             0 => _ = one.remove(&random.below(1 << 14).to_be_bytes()).expect("removes"),
@@ -95,6 +100,8 @@ fn sum(object: &Object) -> i64 {
     sum
 }
 
+const WORKERS: usize = 4;
+
 fn backups_under_load() {
     watchdog(900);
     let scratch = Scratch::posix("live");
@@ -105,16 +112,32 @@ fn backups_under_load() {
             table.add(&account(n), &100i64.to_le_bytes()).expect("adds");
         }
     }
-    let mut workers: Vec<_> = (0..4).map(|seed| fork(|| work(scratch.name(), seed))).collect();
-    let mut stops: Vec<Duration> = Vec::new();
+    let pauses = Shared::new(WORKERS);
+    let mut workers: Vec<_> =
+        (0..WORKERS as u64).map(|seed| fork(|| work(scratch.name(), seed, &pauses))).collect();
+    // The longest pause of any worker since the last call.
+    let longest = || {
+        let words = (0..WORKERS).map(|n| pauses.word(n).swap(0, Ordering::SeqCst));
+        Duration::from_nanos(words.max().unwrap_or(0))
+    };
+    let (mut stops, mut during, mut without) = (Vec::new(), Vec::new(), Vec::new());
     let (mut size, mut late) = (0, 0);
     let start = Instant::now();
     let rounds = rounds(12, 1000);
     for round in 0..rounds {
         let copy = if round % 2 == 0 { Scratch::file("copy") } else { Scratch::posix("copy") };
+        longest();
+        let begin = Instant::now();
         let done = object.backup(copy.name(), 0o600, false, 0).expect("backs up");
+        let took = begin.elapsed();
+        during.push(longest());
         stops.push(done.writers_stopped);
         (size, late) = (done.size_bytes, late + done.copied_meanwhile);
+        // The control: somebody else is as busy for as long.
+        while begin.elapsed() < took * 2 {
+            std::hint::spin_loop();
+        }
+        without.push(longest());
         let copied = OpenOptions::new().open(copy.name()).expect("opens at once");
         assert_eq!(sum(&copied), 200 * ACCOUNTS as i64);
         assert_object_sound(&copied);
@@ -125,14 +148,19 @@ fn backups_under_load() {
         }
         assert_object_sound(&copied);
     }
-    stops.sort();
+    let of = |times: &mut Vec<Duration>| {
+        times.sort();
+        format!("{:?} in the middle, {:?} at most", times[times.len() / 2], times[times.len() - 1])
+    };
     println!(
-        "backups_under_load: {rounds} of {} KiB in {:?}, writers stopped for {:?} in the middle, {:?} at most, {} KiB copied then",
+        "backups_under_load: {rounds} of {} KiB in {:?}, writers stopped for {}, {} KiB copied then; longest pause of \
+         {WORKERS} workers during each backup {}, during as long without one {}",
         size >> 10,
         start.elapsed(),
-        stops[stops.len() / 2],
-        stops[stops.len() - 1],
-        (late / rounds) >> 10
+        of(&mut stops),
+        (late / rounds) >> 10,
+        of(&mut during),
+        of(&mut without)
     );
     for worker in &mut workers {
         assert_eq!(worker.poll(), None, "all go on");
