@@ -54,7 +54,10 @@
  *             of vfork must not call anything.
  * Signals.    Nothing may be called from a signal handler. No signal is used, unless you ask for it, see
  *             netshm_guard_sigbus(), and none blocked, but that a thread in netshm_hashtbl_wait() handles its signals
- *             while it sleeps. When the memory device is full, an error comes instead of SIGBUS.
+ *             while it sleeps. When the memory device is full, an error comes instead of SIGBUS, with one exception: a
+ *             thread that stands still for more than ten seconds in the middle of a lookup (stopped by SIGSTOP, a
+ *             debugger, or the system), while what it reads is removed, its memory given back to the system, and the
+ *             device filled, may get SIGBUS when it goes on. See netshm_guard_sigbus() for that, too.
  * Outsiders.  Whoever may write an object's memory can destroy what is in it. If the file is made shorter while it is
  *             mapped, which no call of this library does, the kernel answers the next access to what is gone by
  *             SIGBUS, as with all mapped files. What protects: permissions, as only those who may write the file
@@ -440,6 +443,12 @@ int netshm_close(netshm_object *o);
  * in this process, fail with NETSHM_E_CORRUPT, the place being the length that is left. Calls under way, groups that are open,
  * and values that they give, may have any outcome; nothing that they store is kept. The handles are closed as usual.
  * Opening the object again gives a new handle, if the file is an object again.
+ *
+ * That is also what happens to a thread that has stood still in the middle of a lookup until its memory was given back and the
+ * device full, see "Signals" above. Nothing in the object is damaged then, though the code is NETSHM_E_CORRUPT and the place the
+ * object's whole length; other processes notice nothing. The call under way gives the right answer, or this error. Open the
+ * object again, before or after closing the old handles, and go on. What other threads of this process had locked stays
+ * locked until the old handles are closed.
  *
  * The handler uses system calls and atomics alone, and returns: it jumps nowhere. A SIGBUS that does not concern an
  * object, or that was sent by kill(2), goes to the handler that was there before, or does what it did by default. Call this
