@@ -677,6 +677,7 @@ fn all_operations(name: &Name, checksums: bool, place: &Place) {
         }
         poisoned(&|| array.resize(1000).expect("resizes"));
         poisoned(&|| changes_of_values(&t));
+        poisoned(&|| last_changes(&t));
         poisoned(&|| slices_again(&object, &options));
         poisoned(&|| words(&object, &options));
         poisoned(&|| typed(&object, &options));
@@ -695,6 +696,14 @@ const LENS: [usize; 26] = [
     11, 300_003, 1,
 ];
 
+/// A vector with a poisoned rest, as callbacks answer.
+fn answered(byte: u8, len: usize) -> Vec<u8> {
+    let mut all = vec![PATTERN; len + 64];
+    all[..len].fill(byte);
+    all.truncate(len);
+    all
+}
+
 /// What replaces a value, by callbacks and comparison and without, by shorter and longer ones, also deep in stacks.
 fn changes_of_values(t: &HashTable) {
     let value = |n: usize| Surrounded::new(&vec![b'a' + n as u8 % 26; LENS[n % LENS.len()]], 1 + n % 11);
@@ -706,7 +715,7 @@ fn changes_of_values(t: &HashTable) {
             let (old, new) = (value(n + i), value(n + i + 1));
             poisoned(&|| t.replace(key, old.get()).expect("replaces"));
             poisoned(&|| match n % 4 {
-                0 => t.update(key, |_| Update::Replace(new.get().to_vec())).expect("updates"),
+                0 => t.update(key, |_| Update::Replace(answered(b'u', new.get().len()))).expect("updates"),
                 1 => t.compare_and_replace(key, old.get(), new.get()).expect("replaces"),
                 2 => t.replace_many(&[(key, new.get()), (b"y", old.get())]).expect("replaces"),
                 _ => t.add(key, new.get()).expect("adds"),
@@ -714,19 +723,25 @@ fn changes_of_values(t: &HashTable) {
             if n % 8 == 7 {
                 let answer = |old: &[u8]| {
                     let change =
-                        if old.len() % 3 == 0 { Update::Remove } else { Update::Replace(vec![b'z'; n]) };
+                        if old.len() % 3 == 0 { Update::Remove } else { Update::Replace(answered(b'z', n)) };
                     Ok(Some(change))
                 };
                 poisoned(&|| t.update_stack(key, answer).expect("rewrites the stack"));
                 poisoned(&|| t.replace(key, new.get()).expect("replaces"));
             }
+            // The same length, in place.
+            let len = LENS[n % LENS.len()];
+            let same = Surrounded::new(&vec![b's'; len], 1 + n % 5);
+            poisoned(&|| t.replace(key, same.get()).expect("replaces"));
+            poisoned(&|| t.update(key, |_| Update::Replace(answered(b't', len))).expect("updates"));
+            poisoned(&|| t.compare_and_replace(key, &answered(b't', len), same.get()).expect("replaces"));
             if n % 5 == 4 {
                 poisoned(&|| t.update(key, |_| Update::Remove).expect("removes"));
             }
         }
         poisoned(&|| {
             let group: Result<(), Error> = t.table().group(|| {
-                t.update(key, |_| Update::Replace(value(i + 3).get().to_vec()))?;
+                t.update(key, |_| Update::Replace(answered(b'g', LENS[i + 3])))?;
                 t.replace(key, value(i + 9).get())?;
                 _ = t.remove(key)?;
                 t.insert(b"of a group", value(i).get())?;
@@ -735,6 +750,30 @@ fn changes_of_values(t: &HashTable) {
             });
             group.expect("commits");
         });
+    }
+}
+
+/// What each way of changing a value leaves behind if nothing follows: the object is looked at in the end.
+fn last_changes(t: &HashTable) {
+    for (n, len) in LENS.into_iter().enumerate() {
+        let old = Surrounded::new(&vec![b'o'; len], 1 + n % 11);
+        for (i, new_len) in [len, LENS[(n + 1) % LENS.len()]].into_iter().enumerate() {
+            let new = Surrounded::new(&vec![b'n'; new_len], 1 + n % 7);
+            let answer = || Update::Replace(answered(b'u', new_len));
+            for way in 0..6 {
+                let key = format!("{way}, {n} to {i}");
+                let key = key.as_bytes();
+                poisoned(&|| t.insert(key, old.get()).expect("inserts"));
+                poisoned(&|| match way {
+                    0 => t.replace(key, new.get()).expect("replaces"),
+                    1 => t.update(key, |_| answer()).expect("updates"),
+                    2 => t.compare_and_replace(key, old.get(), new.get()).expect("replaces"),
+                    3 => t.update_stack(key, |_| Ok(Some(answer()))).expect("rewrites"),
+                    4 => t.table().group(|| t.update(key, |_| answer())).expect("updates in a group"),
+                    _ => t.replace_many(&[(key, new.get())]).expect("replaces"),
+                });
+            }
+        }
     }
 }
 
