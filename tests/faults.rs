@@ -4,7 +4,8 @@
 //! Method: each scene is played in a child of its own with the n-th system call of the scene's operation failing, for n
 //! from 1 until the operation makes fewer calls; once only, and lasting for all further calls of the same kind. The
 //! library is the one that is shipped, without hooks: see `support_faults`. `NETSHM_LONG=1` lets every call fail, with all
-//! error numbers that it has (else of the later calls only some fail); `NETSHM_SCENE` plays the scenes whose names contain its text.
+//! error numbers that it has (else of the later calls only some fail, and the numbers take turns); `NETSHM_SCENE` plays the
+//! scenes whose names contain its text.
 
 mod support_faults;
 mod support_processes;
@@ -14,8 +15,8 @@ use netshm::{
     Stamp,
 };
 use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support_faults::{Class, Fault, Plan, VARIANTS};
 use support_processes::*;
@@ -133,9 +134,12 @@ fn compare(t: &HashTable, model: &Model) {
     assert_eq!(t.len().expect("counts"), model.len() as u64);
 }
 
-/// Descriptors, and mappings of files of the scene.
+/// Descriptors, and mappings of files of the scene. Where the system gives no random numbers, Rust's own maps open
+/// /dev/urandom, once, and for good.
 fn resources(tag: &str) -> (usize, usize) {
-    let descriptors = std::fs::read_dir("/proc/self/fd").expect("reads").count();
+    let leads = |fd: &std::fs::DirEntry| std::fs::read_link(fd.path()).unwrap_or_default();
+    let all = std::fs::read_dir("/proc/self/fd").expect("reads").flatten();
+    let descriptors = all.filter(|fd| leads(fd) != Path::new("/dev/urandom")).count();
     let maps = std::fs::read_to_string("/proc/self/maps").expect("reads");
     (descriptors, maps.lines().filter(|line| line.contains(tag) || line.contains("memfd:")).count())
 }
@@ -145,23 +149,26 @@ const CALLS: usize = 0;
 const FAULTED: usize = 1;
 const FAILED: usize = 2;
 const INSTALLED: usize = 3;
+const CLASS: usize = 4;
+const ERRNO: usize = 5;
 
 /// Plays a scene with each fault in turn.
 fn sweep(scene: &str, kind: Kind, play: impl Fn(&Run)) {
     if std::env::var("NETSHM_SCENE").is_ok_and(|only| !scene.contains(&only)) {
         return;
     }
-    let shared = Shared::new(4);
+    let shared = Shared::new(6);
     let (mut runs, mut faulted, mut failed, mut most) = (0u64, 0, 0, 0);
+    let mut errnos = BTreeSet::new();
     let variants = if long_form() { VARIANTS } else { 1 };
     for lasting in [false, true] {
         for variant in 0..variants {
             let mut nth = 0;
             loop {
-                // The short form leaves out some of the later calls.
+                // The short form leaves out some of the later calls, and takes the numbers of each class in turn.
                 nth += if long_form() { 1 } else { 1 + nth / 24 };
                 let plan = Plan { nth, variant, lasting };
-                for word in [CALLS, FAULTED, FAILED] {
+                for word in [CALLS, FAULTED, FAILED, CLASS, ERRNO] {
                     shared.set(word, 0);
                 }
                 let child = fork(60, || in_child(plan, kind, &play, &shared));
@@ -176,6 +183,12 @@ fn sweep(scene: &str, kind: Kind, play: impl Fn(&Run)) {
                 runs += 1;
                 failed += shared.get(FAILED);
                 most = most.max(shared.get(CALLS));
+                if let Some(class) = Class::from_number(shared.get(CLASS)) {
+                    errnos.insert((class as u64, shared.get(ERRNO)));
+                    if !long_form() {
+                        support_faults::next_turn(class);
+                    }
+                }
                 if shared.get(FAULTED) == 0 {
                     break;
                 }
@@ -185,7 +198,11 @@ fn sweep(scene: &str, kind: Kind, play: impl Fn(&Run)) {
         }
     }
     assert!(faulted > 0, "{scene}: no system call, so there is nothing to test");
-    say(&format!("{scene}, {kind:?}: {most} calls, {runs} plays, {faulted} faults, {failed} errors\n"));
+    let pairs = errnos.len();
+    say(&format!(
+        "{scene}, {kind:?}: {most} calls, {runs} plays, {faulted} faults with {pairs} pairs of kind and number, {failed} \
+         errors\n"
+    ));
 }
 
 fn directory(pid: libc::pid_t) -> PathBuf {
@@ -215,6 +232,10 @@ fn in_child(plan: Plan, kind: Kind, play: &impl Fn(&Run), shared: &Shared) {
     assert_eq!(before, after, "descriptors and mappings before and after; {plan:?}, {:?}", run.fault.get());
     shared.set(CALLS, support_faults::seen());
     shared.set(FAULTED, u64::from(run.fault.get().is_some()));
+    if let Some(fault) = run.fault.get() {
+        shared.set(CLASS, fault.class as u64);
+        shared.set(ERRNO, fault.errno as u64);
+    }
     shared.set(FAILED, u64::from(run.failed.get()));
 }
 
@@ -565,6 +586,64 @@ fn waiting_for_a_lock() {
     }
 }
 
+/// Here each lock that is waited for, and each look at an owner's life, is a call of fcntl.
+#[test]
+fn groups_with_record_locks() {
+    let _alone = alone();
+    for waits in [false, true] {
+        let scene = format!("groups with record locks{}", if waits { " that wait" } else { "" });
+        sweep(&scene, Kind::Posix, |run| {
+            let t = run.create("a", ManageOptions::new().locking(Locking::Record));
+            let mut model = Model::new();
+            for n in 0..60 {
+                t.add(&key(n), &value(n, 30)).expect("adds");
+                model.insert(key(n), value(n, 30));
+            }
+            let shared = Shared::new(2);
+            let holder = waits.then(|| {
+                let holder = fork(20, || {
+                    let object = OpenOptions::new().open(&run.name("a")).expect("opens");
+                    let t = HashTable::manage(&object, &ManageOptions::new()).expect("manages");
+                    let group = t.table().begin().expect("begins");
+                    t.replace(&key(5), b"holder's").expect("replaces");
+                    shared.set(0, 1);
+                    shared.wait_for(1, 1);
+                    std::thread::sleep(Duration::from_millis(8));
+                    group.commit().expect("commits");
+                });
+                shared.wait_for(0, 1);
+                model.insert(key(5), b"holder's".to_vec());
+                holder
+            });
+            let group = run.faulted(|| {
+                shared.set(1, 1);
+                t.table().group(|| {
+                    t.remove(&key(1))?;
+                    t.replace(&key(5), b"mine")?;
+                    for n in 100..130 {
+                        t.add(&key(n), &value(n, 900))?;
+                    }
+                    t.increment(&key(200), 1, 7)?;
+                    Ok::<_, Error>(())
+                })
+            });
+            shared.set(1, 1);
+            if let Some(holder) = holder {
+                holder.succeeds();
+            }
+            if group.is_ok() {
+                model.remove(&key(1));
+                model.insert(key(5), b"mine".to_vec());
+                model.extend((100..130).map(|n| (key(n), value(n, 900))));
+                model.insert(key(200), 8i64.to_le_bytes().to_vec());
+            }
+            compare(&t, &model);
+            drop(t);
+            run.holds("a", &model);
+        });
+    }
+}
+
 #[test]
 fn waiting_for_a_change() {
     posix("wait for a change", |run| {
@@ -814,12 +893,15 @@ fn lists_of_objects() {
 fn forked_children() {
     posix("a child's first change", |run| {
         let (t, mut model) = run.filled("a", 20);
-        let ended = Shared::new(3);
+        let ended = Shared::new(4);
         let child = fork(20, || {
             let added = run.faulted(|| t.add(b"child's", b"v"));
             ended.set(0, u64::from(added.is_ok()) + 1);
             t.replace(b"again", b"v").expect("adds afterwards");
-            ended.set(1, u64::from(run.fault.get().is_some()));
+            if let Some(fault) = run.fault.get() {
+                ended.set(1, fault.class as u64);
+                ended.set(3, fault.errno as u64);
+            }
             ended.set(2, support_faults::seen());
         });
         child.succeeds();
@@ -830,8 +912,8 @@ fn forked_children() {
         compare(&t, &model);
         drop(t);
         run.holds("a", &model);
-        if ended.get(1) == 1 {
-            run.fault.set(Some(Fault { class: Class::Open, errno: 0, times: 1 }));
+        if let Some(class) = Class::from_number(ended.get(1)) {
+            run.fault.set(Some(Fault { class, errno: ended.get(3) as i32, times: 1 }));
         }
     });
 }

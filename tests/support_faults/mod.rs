@@ -48,7 +48,8 @@ impl Class {
         Class::Close,
     ];
 
-    fn from_number(n: u64) -> Option<Class> {
+    /// The class with a number.
+    pub fn from_number(n: u64) -> Option<Class> {
         Class::ALL.into_iter().find(|class| *class as u64 == n)
     }
 
@@ -79,7 +80,7 @@ impl Class {
 pub struct Plan {
     /// The first call that fails, counted from 1.
     pub nth: u64,
-    /// Which of its class's numbers it fails with.
+    /// Which of its class's numbers it fails with, counted from that whose turn it is.
     pub variant: usize,
     /// All further calls of the same class fail as well.
     pub lasting: bool,
@@ -105,6 +106,14 @@ static LASTING: AtomicU64 = AtomicU64::new(0);
 static CLASS: AtomicU64 = AtomicU64::new(0);
 static ERRNO: AtomicU64 = AtomicU64::new(0);
 static TIMES: AtomicU64 = AtomicU64::new(0);
+
+/// For each class, the number whose turn it is.
+static TURNS: [AtomicU64; Class::ALL.len() + 1] = [const { AtomicU64::new(0) }; Class::ALL.len() + 1];
+
+/// From now on it is the turn of the class's next number, in this process and children to come.
+pub fn next_turn(class: Class) {
+    TURNS[class as usize].fetch_add(1, Ordering::SeqCst);
+}
 
 /// From now on the calls of this thread are counted, and fail as planned.
 pub fn arm(plan: Plan) {
@@ -246,7 +255,8 @@ mod mechanism {
         if n == nth {
             CLASS.store(class as u64, Ordering::SeqCst);
             let errnos = class.errnos();
-            let errno = errnos[VARIANT.load(Ordering::SeqCst) as usize % errnos.len()];
+            let turn = VARIANT.load(Ordering::SeqCst) + TURNS[class as usize].load(Ordering::SeqCst);
+            let errno = errnos[turn as usize % errnos.len()];
             ERRNO.store(errno as u64, Ordering::SeqCst);
         } else {
             // A call that signals interrupt for ever would rightly be repeated for ever.
