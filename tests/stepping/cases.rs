@@ -1,181 +1,13 @@
-//! What is stepped through: operations, on the library and on a model, and the objects that they begin with.
+//! What is stepped through, and the objects that it begins with.
 
 use crate::library::*;
+use crate::model::*;
+use crate::ops::*;
 use crate::support_processes::{Scratch, Shared, stage};
-use netshm::{HashTable, Locking, ManageOptions, Name, OpenOptions};
-use std::collections::BTreeMap;
-use std::ffi::{CString, c_int, c_void};
-use std::os::unix::ffi::OsStrExt;
+use netshm::{
+    Array, HashTable, Locking, ManageOptions, Name, Object, OpenOptions, PrimitiveTable, TypedHashTable,
+};
 use std::path::Path;
-
-pub(crate) type Bytes = Vec<u8>;
-/// Bindings of each key, oldest first.
-pub(crate) type Model = BTreeMap<Bytes, Vec<Bytes>>;
-
-#[derive(Clone, Debug)]
-pub(crate) enum Op {
-    /// The value expected.
-    Find(Bytes, Option<Bytes>),
-    Mem(Bytes, bool),
-    Add(Bytes, Bytes),
-    Insert(Bytes, Bytes),
-    Replace(Bytes, Bytes),
-    Remove(Bytes),
-    Incr(Bytes, i64),
-    /// By a callback that sets the value.
-    Update(Bytes, Bytes),
-    /// From the value that is there.
-    Cas(Bytes, Bytes, Bytes),
-    Group(Vec<Op>),
-    /// Manages the object (which recovers it).
-    Manage,
-}
-
-impl Op {
-    pub(crate) fn on_model(&self, model: &mut Model) {
-        match self {
-            Op::Find(key, value) => assert_eq!(model.get(key).and_then(|v| v.last()), value.as_ref()),
-            Op::Mem(key, there) => assert_eq!(model.contains_key(key), *there),
-            Op::Add(key, value) => model.entry(key.clone()).or_default().push(value.clone()),
-            Op::Insert(key, value) => {
-                assert!(model.insert(key.clone(), vec![value.clone()]).is_none());
-            }
-            Op::Replace(key, value) | Op::Update(key, value) | Op::Cas(key, _, value) => {
-                let stack = model.entry(key.clone()).or_default();
-                stack.pop();
-                stack.push(value.clone());
-            }
-            Op::Remove(key) => {
-                if let Some(stack) = model.get_mut(key) {
-                    stack.pop();
-                    if stack.is_empty() {
-                        model.remove(key);
-                    }
-                }
-            }
-            Op::Incr(key, delta) => {
-                let stack = model.get_mut(key).expect("the counter is there");
-                let old = stack.pop().expect("has a binding");
-                let sum = i64::from_le_bytes(old.try_into().expect("8 bytes")) + delta;
-                stack.push(sum.to_le_bytes().to_vec());
-            }
-            Op::Group(ops) => ops.iter().for_each(|op| op.on_model(model)),
-            Op::Manage => {}
-        }
-    }
-
-    pub(crate) fn keys(&self) -> Vec<Bytes> {
-        match self {
-            Op::Find(key, _) | Op::Mem(key, _) | Op::Add(key, _) | Op::Insert(key, _) => {
-                vec![key.clone()]
-            }
-            Op::Replace(key, _) | Op::Remove(key) | Op::Incr(key, _) => vec![key.clone()],
-            Op::Update(key, _) | Op::Cas(key, _, _) => vec![key.clone()],
-            Op::Group(ops) => ops.iter().flat_map(Op::keys).collect(),
-            Op::Manage => Vec::new(),
-        }
-    }
-
-    pub(crate) fn on_rust(&self, t: &HashTable) {
-        match self {
-            Op::Add(key, value) => t.add(key, value).expect("adds"),
-            Op::Replace(key, value) => t.replace(key, value).expect("replaces"),
-            Op::Remove(key) => assert!(t.remove(key).expect("removes")),
-            other => panic!("not for templates: {other:?}"),
-        }
-    }
-}
-
-/// Handles in the child.
-pub(crate) struct Opened {
-    pub(crate) netshm: Library,
-    pub(crate) object: Handle,
-    pub(crate) table: Handle,
-}
-
-impl Opened {
-    pub(crate) fn open(netshm: Library, path: &Path, flags: u32) -> Opened {
-        let name = CString::new(path.as_os_str().as_bytes()).expect("has no NUL");
-        let mut object = std::ptr::null_mut();
-        // SAFETY: the arguments are as the header wants them.
-        let code =
-            unsafe { (netshm.open)(FILE, name.as_ptr(), std::ptr::null(), flags, 0o600, &raw mut object) };
-        assert_eq!(code, 0, "opens");
-        Opened { netshm, object, table: std::ptr::null_mut() }
-    }
-
-    pub(crate) fn run(&mut self, op: &Op) {
-        let l = self.netshm;
-        let t = self.table;
-        // SAFETY: handles and buffers are alive, and lengths are theirs.
-        let code = unsafe {
-            match op {
-                Op::Find(key, value) => {
-                    let mut buffer = [0u8; 512];
-                    let mut len = 0;
-                    let code = (l.find)(t, key.as_ptr(), key.len(), buffer.as_mut_ptr(), 512, &raw mut len);
-                    match value {
-                        Some(value) => {
-                            assert!(code == 0 && buffer[..len] == value[..], "{code}");
-                            code
-                        }
-                        None => code - NOT_FOUND,
-                    }
-                }
-                Op::Mem(key, there) => {
-                    let mut found = 7;
-                    let code = (l.mem)(t, key.as_ptr(), key.len(), &raw mut found);
-                    assert_eq!(found, *there as c_int);
-                    code
-                }
-                Op::Add(key, v) => (l.add)(t, key.as_ptr(), key.len(), v.as_ptr(), v.len()),
-                Op::Insert(key, v) => (l.insert)(t, key.as_ptr(), key.len(), v.as_ptr(), v.len()),
-                Op::Replace(key, v) => (l.replace)(t, key.as_ptr(), key.len(), v.as_ptr(), v.len()),
-                Op::Remove(key) => {
-                    let mut there = 0;
-                    let code = (l.remove)(t, key.as_ptr(), key.len(), &raw mut there);
-                    assert_eq!(there, 1);
-                    code
-                }
-                Op::Update(key, v) => {
-                    let mut answer = (l.update_set, v.clone());
-                    (l.update)(t, key.as_ptr(), key.len(), set, (&raw mut answer).cast())
-                }
-                Op::Cas(key, old, v) => {
-                    (l.cas)(t, key.as_ptr(), key.len(), old.as_ptr(), old.len(), v.as_ptr(), v.len())
-                }
-                Op::Incr(key, delta) => {
-                    let mut now = 0;
-                    (l.incr)(t, key.as_ptr(), key.len(), *delta, 0, &raw mut now)
-                }
-                Op::Group(ops) => {
-                    let mut group = std::ptr::null_mut();
-                    assert_eq!((l.begin)((l.table)(t), &raw mut group), 0);
-                    for op in ops {
-                        self.run(op);
-                    }
-                    (l.commit)(group)
-                }
-                Op::Manage => {
-                    let null = std::ptr::null_mut();
-                    (l.manage)(self.object, null, null, std::ptr::null(), &raw mut self.table)
-                }
-            }
-        };
-        assert_eq!(code, 0, "{op:?}");
-    }
-}
-
-/// Answers an update with the value that it is given.
-unsafe extern "C" fn set(update: Handle, _: *const c_void, _: usize, answer: *mut c_void) -> c_int {
-    const REPLACE: c_int = 1;
-    // SAFETY: `run` gives this, and the update is the library's.
-    let code = unsafe {
-        let (set, value) = &*answer.cast::<(Setter, Bytes)>();
-        set(update, value.as_ptr(), value.len())
-    };
-    if code == 0 { REPLACE } else { code }
-}
 
 pub(crate) fn key(n: u64) -> Bytes {
     format!("key {n}").into_bytes()
@@ -197,8 +29,19 @@ pub(crate) struct Case {
     pub(crate) op: Op,
     /// It must not change a byte nor make a system call.
     pub(crate) reads_only: bool,
-    /// Growing buckets must have grown.
-    pub(crate) splits: bool,
+    /// What it must have done besides, as a figure of the first and of the last image shows.
+    pub(crate) proof: Option<Proof>,
+    /// Another process waits for a change of the key.
+    pub(crate) sleeper: bool,
+}
+
+/// What can be seen of an operation's way in its images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Proof {
+    /// A bucket is split.
+    Splits,
+    /// Blocks are given back to the slabs.
+    GivesBack,
 }
 
 /// How objects are made.
@@ -212,24 +55,61 @@ pub(crate) const FUTEX: Mode = Mode { name: "futex", locking: Locking::Futex, ch
 pub(crate) const CHECKSUMS: Mode = Mode { name: "checksums", locking: Locking::Futex, checksums: true };
 pub(crate) const RECORD: Mode = Mode { name: "record", locking: Locking::Record, checksums: false };
 
-/// Makes a template by the Rust face, and closes it.
-pub(crate) fn template(keys: u64, mode: &Mode) -> (Bytes, Model) {
+/// Makes a template by the Rust face, and closes it: the unnamed table, and the others if `all` are wanted.
+pub(crate) fn template(keys: u64, mode: &Mode, all: bool) -> (Bytes, Model) {
     let s = Scratch::file(Path::new("/dev/shm"), "step-template");
-    let mut model = Model::new();
+    let mut model = Model::default();
     let mut ops: Vec<Op> = (0..keys).map(|n| Op::Add(key(n), value(n, 8))).collect();
     ops.push(Op::Add(key(3), value(33, 30)));
     ops.push(Op::Replace(b"counter".to_vec(), 41i64.to_le_bytes().to_vec()));
     for op in &ops {
         op.on_model(&mut model);
     }
+    if all {
+        furnish(&mut model);
+    }
     stage(20, || {
         let object = OpenOptions::new().create(true).open(&s.0).expect("opens");
         let options = ManageOptions::new().locking(mode.locking).checksums(mode.checksums).clone();
         let t = HashTable::manage(&object, &options).expect("manages");
-        drop(object);
         ops.iter().for_each(|op| op.on_rust(&t));
+        make_named(&object, &options, &model);
     });
     (std::fs::read(path_of(&s)).expect("reads"), model)
+}
+
+/// What the named tables of templates hold.
+fn furnish(model: &mut Model) {
+    let typed = |n: i64| (format!("key {n}"), vec![(n, Some(format!("text {n}")))]);
+    model.typed = Some((0..10).map(typed).collect());
+    // Key 1 has a binding of several fragments.
+    let stacks =
+        [(1, vec![vec![1], vec![2; 40], vec![3; 1030]]), (2, vec![vec![7; 3]]), (-3, vec![vec![9; 7]])];
+    model.words = Some(stacks.into());
+    let elements = [0, 1, 5, CHUNK, 2 * CHUNK - 1, 2 * CHUNK, 3 * CHUNK + 7];
+    let set = elements.into_iter().map(|i| (i, 1000 + i as i64)).collect();
+    model.numbers = Some(Numbers { length: LENGTH, set });
+}
+
+/// Makes the named tables of a model.
+fn make_named(object: &Object, options: &ManageOptions, model: &Model) {
+    let named = |root: &str| options.clone().root(root).clone();
+    if let Some(stacks) = &model.typed {
+        let t = TypedHashTable::<String, Typed>::manage(object, &named("typed")).expect("manages");
+        for (key, stack) in stacks {
+            stack.iter().for_each(|value| t.add(key, value).expect("adds"));
+        }
+    }
+    if let Some(stacks) = &model.words {
+        let t = PrimitiveTable::manage(object, &named("words")).expect("manages");
+        for (key, stack) in stacks {
+            stack.iter().for_each(|value| t.add(*key, value).expect("adds"));
+        }
+    }
+    if let Some(numbers) = &model.numbers {
+        let a = Array::manage_i64(object, UNSET, numbers.length, &named("numbers")).expect("manages");
+        numbers.set.iter().for_each(|(i, value)| a.set_i64(*i, *value).expect("sets"));
+    }
 }
 
 pub(crate) fn path_of(s: &Scratch) -> &Path {
@@ -239,34 +119,47 @@ pub(crate) fn path_of(s: &Scratch) -> &Path {
     }
 }
 
-pub(crate) fn buckets(bytes: &[u8]) -> u64 {
+/// What the checker counts in an object, also while it is in use.
+fn summary(bytes: &[u8]) -> netshm::check::Summary {
     netshm::check::check(&netshm::check::Bytes(bytes), &netshm::check::Options::default(), &mut |_| true)
-        .buckets
 }
 
-/// The numbers of keys that are added one after another until one of the adds splits a bucket: that one.
-pub(crate) fn first_split(bytes: &[u8], first: u64) -> u64 {
+impl Proof {
+    /// Has it happened between two images?
+    pub(crate) fn holds(self, old: &[u8], new: &[u8]) -> bool {
+        let (old, new) = (summary(old), summary(new));
+        match self {
+            Proof::Splits => new.buckets > old.buckets,
+            Proof::GivesBack => new.custody < old.custody,
+        }
+    }
+}
+
+/// The number of the first of some operations that gives the proof.
+fn first(proof: Proof, bytes: &[u8], ops: impl Iterator<Item = Op>) -> usize {
     let s = Scratch::file(Path::new("/dev/shm"), "step-scan");
     std::fs::write(path_of(&s), bytes).expect("writes");
     let shared = Shared::new(1);
     stage(20, || {
         let object = OpenOptions::new().open(&s.0).expect("opens");
         let t = HashTable::manage(&object, &ManageOptions::new()).expect("manages");
-        let mut now = 0;
-        for n in first.. {
-            t.add(&key(n), &value(n, 8)).expect("adds");
-            let before = std::mem::replace(&mut now, buckets(&std::fs::read(path_of(&s)).expect("reads")));
-            if before != 0 && now > before {
-                shared.set(0, n);
+        let image = || std::fs::read(path_of(&s)).expect("reads");
+        let mut before = Bytes::new();
+        for (n, op) in ops.enumerate() {
+            op.on_rust(&t);
+            let old = std::mem::replace(&mut before, image());
+            if !old.is_empty() && proof.holds(&old, &before) {
+                shared.set(0, n as u64);
                 break;
             }
         }
     });
-    shared.get(0)
+    assert!(shared.get(0) > 0, "{proof:?}: none does it");
+    shared.get(0) as usize
 }
 
 pub(crate) fn cases(mode: &Mode) -> Vec<Case> {
-    let (bytes, model) = template(20, mode);
+    let (bytes, model) = template(20, mode, false);
     let case = |name, warm: Vec<Op>, op| Case {
         name,
         template: bytes.clone(),
@@ -275,7 +168,8 @@ pub(crate) fn cases(mode: &Mode) -> Vec<Case> {
         warm,
         op,
         reads_only: false,
-        splits: false,
+        proof: None,
+        sleeper: false,
     };
     let reading = |name, flags, op: Op| Case { reads_only: true, flags, ..case(name, vec![op.clone()], op) };
     let add = |n, len| Op::Add(key(n), value(n, len));
@@ -283,9 +177,19 @@ pub(crate) fn cases(mode: &Mode) -> Vec<Case> {
     let stock = || vec![add(900, 8)];
     let hit = Op::Find(key(7), Some(value(7, 8)));
     let miss = Op::Find(key(777), None);
-    let (full, full_model) = template(60, mode);
-    let split = first_split(&full, 1000);
-    vec![
+    let full = template(60, mode, false);
+    let adds = |n: usize| add(1000 + n as u64, 8);
+    let removals = |n: usize| Op::Remove(key(10 + n as u64));
+    // After so many of them the next one does it.
+    let splits = first(Proof::Splits, &full.0, (0..5000).map(adds));
+    let gives_back = first(Proof::GivesBack, &full.0, (0..50).map(removals));
+    let last_of = |name, proof, ops: &dyn Fn(usize) -> Op, n: usize| Case {
+        template: full.0.clone(),
+        model: full.1.clone(),
+        proof: Some(proof),
+        ..case(name, (0..n).map(ops).collect(), ops(n))
+    };
+    let mut all = vec![
         reading("find, hit", RDWR, hit.clone()),
         reading("find, hit, read-only", RDONLY, hit),
         reading("find, miss", RDWR, miss.clone()),
@@ -311,12 +215,93 @@ pub(crate) fn cases(mode: &Mode) -> Vec<Case> {
             stock(),
             Op::Group(vec![add(501, 8), replace(7, 40), Op::Remove(key(8)), replace(9, 8)]),
         ),
-        Case {
-            name: "add that splits a bucket",
-            template: full.clone(),
-            model: full_model,
-            splits: true,
-            ..case("", (1000..split).map(|n| add(n, 8)).collect(), add(split, 8))
-        },
+        last_of("add that splits a bucket", Proof::Splits, &adds, splits),
+        // Bindings of other lengths, and stacks of them.
+        case("replace by a shorter value, same size", stock(), replace(7, 5)),
+        case("replace by a longer one, old one below", stock(), replace(3, 200)),
+        case("replace by a run of pages", stock(), replace(7, 17_000)),
+        case("add a third binding", stock(), add(3, 12)),
+        case("remove one of three", vec![add(900, 8), add(3, 12)], Op::Remove(key(3))),
+        last_of("remove, gives blocks back", Proof::GivesBack, &removals, gives_back),
+        case(
+            "add_many",
+            stock(),
+            Op::AddMany((500..503).chain([7]).map(|n| (key(n), value(n, 8))).collect()),
+        ),
+        case(
+            "replace_many",
+            stock(),
+            Op::ReplaceMany(vec![
+                (key(7), value(507, 8)),
+                (key(8), value(508, 40)),
+                (key(3), value(503, 30)),
+                (key(600), value(600, 8)),
+            ]),
+        ),
+        Case { sleeper: true, ..case("replace, wakes who waits", stock(), replace(7, 8)) },
+        case("sync", stock(), Op::Sync),
+    ];
+    all.extend(named_tables(mode));
+    all
+}
+
+/// Operations on named tables: typed, primitive, arrays; and on the tables as a whole.
+fn named_tables(mode: &Mode) -> Vec<Case> {
+    let (bytes, model) = template(20, mode, true);
+    let case = |name, warm: Vec<Op>, op| Case {
+        name,
+        template: bytes.clone(),
+        model: model.clone(),
+        flags: RDWR,
+        warm,
+        op,
+        reads_only: false,
+        proof: None,
+        sleeper: false,
+    };
+    let text = |n: u64| format!("key {n}");
+    let typed =
+        |n: u64, text: &str| Op::ReplaceTyped(format!("key {n}"), (n as i64 + 100, Some(text.into())));
+    let typed_stock = || vec![typed(1, "other ")];
+    let word_stock = || vec![Op::AddWords(4, vec![4; 3])];
+    let number_stock = || vec![Op::SetNumber(1, 1)];
+    let number_case = |name, op| case(name, number_stock(), op);
+    let slice = |first: u64, n: i64| Op::Slice(first, (0..n).map(|i| (i + 1) * 0x0101_0101).collect());
+    let kinds = vec![
+        Op::Replace(key(7), value(507, 8)),
+        typed(4, "text 9"),
+        Op::AddWords(2, vec![5; 4]),
+        Op::SetNumber(5, 99),
+        Op::Remove(key(8)),
+    ];
+    let warm_kinds = vec![typed(1, "other "), Op::AddWords(4, vec![4; 3]), Op::SetNumber(1, 1)];
+    let more = || vec![Op::Make];
+    vec![
+        case("typed: replace, in place", typed_stock(), typed(4, "text 9")),
+        case("typed: replace, moved", typed_stock(), typed(4, &"longer ".repeat(9))),
+        case("typed: add", typed_stock(), Op::AddTyped(text(4), (5, None))),
+        case("primitive: add", word_stock(), Op::AddWords(2, vec![5; 4])),
+        case("primitive: replace", word_stock(), Op::ReplaceWords(2, vec![5; 3])),
+        case("primitive: write_blocks changes", word_stock(), Op::WriteBlocks(2, vec![Edit::Shift(100)])),
+        case(
+            "primitive: write_blocks does both",
+            word_stock(),
+            Op::WriteBlocks(1, vec![Edit::Remove, Edit::Shift(100), Edit::Remove]),
+        ),
+        number_case("array: set", Op::SetNumber(5, 99)),
+        number_case("array: set beside others", Op::SetNumber(6, 99)),
+        number_case("array: set in a new chunk", Op::SetNumber(4 * CHUNK + 1, 99)),
+        number_case("array: add", Op::IncrNumber(5, -10)),
+        number_case("array: short slice", slice(2, 9)),
+        number_case("array: longest slice in place", slice(2, 192)),
+        number_case("array: slice in a new block", slice(2, 193)),
+        number_case("array: short slice over two chunks", slice(CHUNK - 4, 9)),
+        number_case("array: long slice over two chunks", slice(CHUNK - 193, 386)),
+        number_case("array: resize, longer", Op::Resize(1 << 30)),
+        number_case("array: resize, in a chunk", Op::Resize(3 * CHUNK + 7)),
+        number_case("array: resize, by chunks", Op::Resize(CHUNK + 3)),
+        case("group over all kinds", warm_kinds, Op::Group(kinds)),
+        case("table made", vec![Op::Replace(key(900), value(900, 8))], Op::Make),
+        case("table dropped", more(), Op::Drop),
     ]
 }

@@ -10,6 +10,58 @@ pub(crate) type Handle = *mut c_void;
 pub(crate) type Setter = unsafe extern "C" fn(Handle, *const u8, usize) -> c_int;
 pub(crate) type Updater = unsafe extern "C" fn(Handle, *const c_void, usize, *mut c_void) -> c_int;
 pub(crate) type Store = unsafe extern "C" fn(Handle, *const u8, usize, *const u8, usize) -> c_int;
+pub(crate) type StoreMany =
+    unsafe extern "C" fn(Handle, *const Slice, *const Slice, usize, *mut usize) -> c_int;
+pub(crate) type StoreTyped = unsafe extern "C" fn(Handle, *const Cell, usize, *const Cell, usize) -> c_int;
+pub(crate) type StoreWords = unsafe extern "C" fn(Handle, i32, *const i32, usize) -> c_int;
+pub(crate) type Editing = unsafe extern "C" fn(*mut i32, usize, *mut c_void) -> c_int;
+
+/// `netshm_slice`.
+#[repr(C)]
+pub(crate) struct Slice {
+    pub(crate) data: *const c_void,
+    pub(crate) len: usize,
+}
+
+/// `netshm_value`.
+#[repr(C)]
+pub(crate) struct Cell {
+    pub(crate) kind: u32,
+    pub(crate) reserved: u32,
+    pub(crate) content: [u64; 2],
+}
+
+/// `netshm_options`.
+#[repr(C)]
+pub(crate) struct Options {
+    pub(crate) size: usize,
+    pub(crate) flags: u32,
+    pub(crate) locking: u32,
+    pub(crate) page_size: u32,
+    pub(crate) lock_timeout_ms: i32,
+    pub(crate) init: u64,
+    pub(crate) max_bytes: u64,
+    pub(crate) root: *const c_char,
+    pub(crate) hashing: u32,
+    pub(crate) reserved: u32,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            size: size_of::<Options>(),
+            flags: 0,
+            locking: 0,
+            page_size: 0,
+            lock_timeout_ms: 0,
+            init: 0,
+            max_bytes: 0,
+            root: std::ptr::null(),
+            hashing: 0,
+            reserved: 0,
+        }
+    }
+}
 
 /// The functions of include/netshm.h that are stepped through.
 #[derive(Clone, Copy)]
@@ -29,6 +81,23 @@ pub(crate) struct Library {
     pub(crate) update_set: Setter,
     pub(crate) cas:
         unsafe extern "C" fn(Handle, *const u8, usize, *const u8, usize, *const u8, usize) -> c_int,
+    pub(crate) add_many: StoreMany,
+    pub(crate) replace_many: StoreMany,
+    pub(crate) add_v: StoreTyped,
+    pub(crate) replace_v: StoreTyped,
+    pub(crate) table_manage: unsafe extern "C" fn(Handle, *const c_void, *mut Handle) -> c_int,
+    pub(crate) table_add: StoreWords,
+    pub(crate) table_replace: StoreWords,
+    pub(crate) write_blocks: unsafe extern "C" fn(Handle, u32, i32, Editing, *mut c_void) -> c_int,
+    pub(crate) array_manage: unsafe extern "C" fn(Handle, i64, u64, *const c_void, *mut Handle) -> c_int,
+    pub(crate) array_set: unsafe extern "C" fn(Handle, u64, i64) -> c_int,
+    pub(crate) array_incr: unsafe extern "C" fn(Handle, u64, i64, *mut i64) -> c_int,
+    pub(crate) array_write: unsafe extern "C" fn(Handle, u64, usize, *const c_void, usize) -> c_int,
+    pub(crate) array_resize: unsafe extern "C" fn(Handle, u64) -> c_int,
+    pub(crate) root_drop: unsafe extern "C" fn(Handle, *const c_char) -> c_int,
+    pub(crate) sync: unsafe extern "C" fn(Handle, i32) -> c_int,
+    pub(crate) stamp: unsafe extern "C" fn(Handle, *const u8, usize, *mut u64) -> c_int,
+    pub(crate) wait: unsafe extern "C" fn(Handle, *const u8, usize, *mut u64, i64) -> c_int,
     pub(crate) begin: unsafe extern "C" fn(Handle, *mut Handle) -> c_int,
     pub(crate) commit: unsafe extern "C" fn(Handle) -> c_int,
 }
@@ -37,6 +106,8 @@ pub(crate) const FILE: c_int = 2;
 pub(crate) const RDONLY: u32 = 1;
 pub(crate) const RDWR: u32 = 2;
 pub(crate) const NOT_FOUND: c_int = -1;
+pub(crate) const BLOCK_GO: c_int = 1;
+pub(crate) const BLOCK_REMOVE: c_int = 4;
 
 pub(crate) fn so_path() -> PathBuf {
     let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/libnetshm.so");
@@ -101,6 +172,23 @@ pub(crate) fn load(path: &Path) -> Result<Library, String> {
         update: function!("netshm_hashtbl_update"),
         update_set: function!("netshm_update_set"),
         cas: function!("netshm_hashtbl_cas"),
+        add_many: function!("netshm_hashtbl_add_many"),
+        replace_many: function!("netshm_hashtbl_replace_many"),
+        add_v: function!("netshm_hashtbl_add_v"),
+        replace_v: function!("netshm_hashtbl_replace_v"),
+        table_manage: function!("netshm_table_manage"),
+        table_add: function!("netshm_table_add"),
+        table_replace: function!("netshm_table_replace"),
+        write_blocks: function!("netshm_table_write_blocks"),
+        array_manage: function!("netshm_array_manage_int64"),
+        array_set: function!("netshm_array_set_int64"),
+        array_incr: function!("netshm_array_incr"),
+        array_write: function!("netshm_array_write"),
+        array_resize: function!("netshm_array_resize"),
+        root_drop: function!("netshm_root_drop"),
+        sync: function!("netshm_sync"),
+        stamp: function!("netshm_hashtbl_stamp"),
+        wait: function!("netshm_hashtbl_wait"),
         begin: function!("netshm_group_begin"),
         commit: function!("netshm_group_commit"),
     })

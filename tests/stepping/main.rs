@@ -17,9 +17,15 @@
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod cases;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod child;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod judge;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod library;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod model;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod ops;
 #[path = "../support_processes/mod.rs"]
 mod support_processes;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -1,8 +1,10 @@
 //! All cases, their images, and the recovery of these.
 
 use crate::cases::*;
+use crate::child::Opened;
 use crate::judge::*;
 use crate::library::{Library, RDWR, library, so_path};
+use crate::ops::*;
 use crate::support_processes::*;
 use crate::trail::*;
 use std::ffi::c_void;
@@ -19,18 +21,52 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, trail: &Trail) {
-        self.instructions += trail.instructions;
-        self.system_calls += trail.system_calls;
-        self.images += trail.images.len();
+    fn add(&mut self, other: &Seen) {
+        self.instructions += other.instructions;
+        self.system_calls += other.system_calls;
+        self.images += other.images;
+        self.recovered += other.recovered;
     }
 
-    fn tell(&self, what: &str) {
-        let Seen { instructions, system_calls, images, recovered } = self;
-        let of = if *recovered > 0 { format!(" of {recovered} images") } else { String::new() };
-        say(&format!(
-            "  {what}{of}: {instructions} instructions, {system_calls} system calls, {images} images\n"
-        ));
+    fn of(trail: &Trail) -> Seen {
+        let Trail { instructions, system_calls, images, .. } = trail;
+        Seen { instructions: *instructions, system_calls: *system_calls, images: images.len(), recovered: 0 }
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Seen { instructions, system_calls, images, .. } = self;
+        write!(f, "{instructions:7} instructions, {system_calls:3} system calls, {images:4} images")
+    }
+}
+
+/// Which cases are wanted: `NETSHM_PART=1/2` takes every second one, `NETSHM_FROM` begins with that one of its name
+/// (or its mode and its name), `NETSHM_ONLY` takes those whose names have a text in them.
+struct Chosen {
+    part: usize,
+    parts: usize,
+    from: Option<String>,
+    only: Option<String>,
+    count: usize,
+}
+
+impl Chosen {
+    fn from_environment() -> Chosen {
+        let text = |name| std::env::var(name).ok();
+        let (part, parts) = text("NETSHM_PART").map_or((1, 1), |part| {
+            let numbers = part.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+            numbers.filter(|(i, n)| (1..=*n).contains(i)).unwrap_or_else(|| panic!("NETSHM_PART={part}"))
+        });
+        Chosen { part, parts, from: text("NETSHM_FROM"), only: text("NETSHM_ONLY"), count: 0 }
+    }
+
+    fn takes(&mut self, mode: &Mode, case: &Case) -> bool {
+        self.count += 1;
+        let names = [case.name.to_string(), format!("{} {}", mode.name, case.name)];
+        self.from.take_if(|from| names.contains(from));
+        let named = self.only.as_ref().is_none_or(|only| names[1].contains(only.as_str()));
+        self.from.is_none() && named && self.count % self.parts == self.part % self.parts
     }
 }
 
@@ -41,35 +77,30 @@ pub(crate) fn every_instruction() {
     let mut random = Random(std::process::id().into());
     let other = if random.below(2) == 0 { &CHECKSUMS } else { &RECORD };
     let modes = if long_form() { vec![&FUTEX, &CHECKSUMS, &RECORD] } else { vec![&FUTEX, other] };
+    let mut chosen = Chosen::from_environment();
     for mode in modes {
-        let (mut seen, mut pairs) = (Seen::default(), Seen::default());
-        for case in &cases(mode) {
+        let (mut steps, mut recoveries) = (Seen::default(), Seen::default());
+        for case in cases(mode).iter().filter(|case| chosen.takes(mode, case)) {
             let begin = Instant::now();
             let Some(trail) = follow(case, library) else { return };
             let verdicts = judge_case(case, &trail);
-            let done = verdicts.iter().filter(|v| **v == AFTER).count();
-            seen.add(&trail);
-            let pairs = &mut pairs;
-            let recovered =
-                case.reads_only || recover_images(case, &trail, &verdicts, library, &mut random, pairs);
-            if !recovered {
-                return;
-            }
+            let done = verdicts.iter().filter(|v| **v > BEFORE).count();
+            let seen = Seen::of(&trail);
+            let Some(again) = recover_images(case, mode, &trail, &verdicts, library) else { return };
             say(&format!(
-                "  {:9} {:32} {:6} instructions, {:3} system calls, {:4} images ({:3} before, {:3} after), {:?}\n",
+                "  {:9} {:38} {seen} ({:3} before, {done:3} after); {:3} recovered: {again}; {:.1?}\n",
                 mode.name,
                 case.name,
-                trail.instructions,
-                trail.system_calls,
-                verdicts.len(),
                 verdicts.len() - done,
-                done,
+                again.recovered,
                 begin.elapsed()
             ));
+            steps.add(&seen);
+            recoveries.add(&again);
         }
-        seen.tell("in all");
-        pairs.tell("recovery");
+        say(&format!("  {} in all: {steps}; {} recovered: {recoveries}\n", mode.name, recoveries.recovered));
     }
+    assert!(chosen.from.is_none(), "NETSHM_FROM: there is no case {:?}", chosen.from);
 }
 
 /// What each image of a case shows.
@@ -79,64 +110,69 @@ fn judge_case(case: &Case, trail: &Trail) -> Vec<u64> {
         assert_eq!(images.len(), 1, "{}: changed the object at {:?}", case.name, trail.at);
         assert_eq!(trail.system_calls, 0, "{}: makes system calls", case.name);
     }
-    let (before, after) = models(case);
-    let verdicts = judge_all(case, images, &before, &after);
-    if !case.reads_only {
-        assert_eq!(verdicts[0], BEFORE, "{}", case.name);
-        assert_eq!(verdicts.last(), Some(&AFTER), "{}", case.name);
-        assert!(verdicts.is_sorted(), "{}: back again: {verdicts:?}", case.name);
-    }
-    if case.splits {
-        let (was, is) = (buckets(&images[0]), buckets(images.last().expect("there is one")));
-        assert!(is > was, "{}: {was} buckets, then {is}", case.name);
+    let states = states(case);
+    let verdicts = judge_all(case, images, &states);
+    assert_eq!(verdicts[0], BEFORE, "{}", case.name);
+    assert_eq!(verdicts.last(), Some(&(states.len() as u64)), "{}", case.name);
+    assert!(verdicts.is_sorted(), "{}: back again: {verdicts:?}", case.name);
+    if let Some(proof) = case.proof {
+        let last = images.last().expect("there is one");
+        assert!(proof.holds(&images[0], last), "{}: not {proof:?}", case.name);
     }
     verdicts
 }
 
-/// The short form takes so many images of each case, besides the last one before and the first one after.
-const SOME: usize = 1;
+/// Of each case the short form recovers so many images in the first mode, and half of them in the other one.
+const SOME: usize = 2;
+
+/// The images whose recovery is stepped through: all of them, or some at even distances; one of these is the first that
+/// shows the operation done, which has everything still to be applied.
+fn chosen_images(mode: &Mode, verdicts: &[u64]) -> Vec<usize> {
+    let n = verdicts.len();
+    if long_form() {
+        return (0..n).collect();
+    }
+    let first_done = verdicts.iter().position(|v| *v > BEFORE).unwrap_or(n / 2);
+    let some = if mode.name == FUTEX.name { SOME } else { SOME / 2 };
+    (0..some).map(|i| (first_done + i * n / some) % n).collect()
+}
 
 /// Death within recovery: somebody changes a key that a dead writer has in hand, and dies at each of his instructions.
-/// False: it cannot be stepped here.
+/// None: it cannot be stepped here.
 fn recover_images(
     case: &Case,
+    mode: &Mode,
     trail: &Trail,
     verdicts: &[u64],
     library: Library,
-    random: &mut Random,
-    pairs: &mut Seen,
-) -> bool {
-    let images = &trail.images;
-    // The first image that shows the operation done has everything still to be applied.
-    let first = verdicts.iter().position(|v| *v == AFTER).expect("there is one");
-    let mut chosen: Vec<usize> = (0..images.len()).collect();
-    if !long_form() {
-        let any = || random.below(images.len() as u64) as usize;
-        chosen = std::iter::repeat_with(any).take(SOME).chain([first - 1, first]).collect();
-        // Each run of the short form takes a sixth of these.
-        chosen.retain(|_| random.below(6) == 0);
+) -> Option<Seen> {
+    let mut seen = Seen::default();
+    if case.reads_only {
+        return Some(seen);
     }
-    let (before, after) = models(case);
-    for i in chosen {
-        let model = if verdicts[i] == AFTER { &after } else { &before };
+    let states_of_case = states(case);
+    for i in chosen_images(mode, verdicts) {
+        let done = (verdicts[i] - BEFORE) as usize;
+        let model = &states_of_case[done];
         let case = Case {
             name: "recovery",
-            template: images[i].clone(),
+            template: trail.images[i].clone(),
             model: model.clone(),
             flags: RDWR,
             warm: Vec::new(),
-            op: Op::Replace(case.op.keys()[0].clone(), value(4711, 8)),
+            op: case.op.meets(done, model),
             reads_only: false,
-            splits: false,
+            proof: None,
+            sleeper: false,
         };
-        let Some(trail) = follow(&case, library) else { return false };
-        let (before, after) = models(&case);
-        let verdicts = judge_all(&case, &trail.images, &before, &after);
-        assert!(verdicts.is_sorted() && verdicts.last() == Some(&AFTER), "recovery: {verdicts:?}");
-        pairs.add(&trail);
-        pairs.recovered += 1;
+        let trail = follow(&case, library)?;
+        let states = states(&case);
+        let verdicts = judge_all(&case, &trail.images, &states);
+        let is_done = verdicts.last() == Some(&(states.len() as u64));
+        assert!(verdicts.is_sorted() && is_done, "recovery: {verdicts:?}");
+        seen.add(&Seen { recovered: 1, ..Seen::of(&trail) });
     }
-    true
+    Some(seen)
 }
 
 pub(crate) fn killed_at_random_instructions() {
@@ -147,7 +183,7 @@ pub(crate) fn killed_at_random_instructions() {
     let mut random = Random(std::process::id() as u64);
     say(&format!("seed {}\n", std::process::id()));
     let rounds = if long_form() { 5000 } else { 100 };
-    let mut seen = [0; 3];
+    let mut seen = [0; 2];
     for round in 0..rounds {
         let n = round % cases.len();
         let case = &cases[n];
@@ -156,7 +192,9 @@ pub(crate) fn killed_at_random_instructions() {
             lengths[n] = trail.instructions;
         }
         let s = Scratch::file(Path::new("/dev/shm"), "step-kill");
+        std::fs::write(path_of(&s), &case.template).expect("writes");
         let shared = Shared::new(2);
+        let sleeper = sleeper(case, path_of(&s), library);
         let Some(child) = start(case, path_of(&s), &shared, library) else { return };
         let mut signal = 0;
         let mut left = random.below(lengths[n]);
@@ -166,22 +204,26 @@ pub(crate) fn killed_at_random_instructions() {
             step(&child, &mut signal);
         }
         assert_eq!(child.kill(), End::Signal(libc::SIGKILL));
-        let (before, after) = models(case);
-        let keys = case.op.keys();
+        let (states, spots) = (states(case), case.op.spots());
         let what = format!("{}, killed at instruction {at}", case.name);
-        let judge = Judge { what, before: &before, after: &after, keys: &keys, readable: true };
+        let others = u64::from(sleeper.is_some());
+        let judge = Judge { what, states: &states, spots: &spots, readable: true, others };
         fork(10, || shared.set(1, judge.judge(&s.0))).succeeds();
-        seen[shared.get(1) as usize] += 1;
+        // Whom the dead one has not woken the judge has.
+        if let Some(sleeper) = sleeper {
+            sleeper.succeeds();
+        }
+        seen[usize::from(shared.get(1) > BEFORE)] += 1;
     }
-    say(&format!("{rounds} real deaths: {} before, {} after\n", seen[BEFORE as usize], seen[AFTER as usize]));
-    assert!(seen[BEFORE as usize] > 0 && seen[AFTER as usize] > 0);
+    say(&format!("{rounds} real deaths: {} before, {} after\n", seen[0], seen[1]));
+    assert!(seen[0] > 0 && seen[1] > 0);
 }
 
 /// Stores that do not change a byte are stores, too: the mapping is made read-only under the library.
 pub(crate) fn finding_does_not_even_try_to_store() {
     let Some(library) = library() else { return };
     let _alone = alone();
-    let (bytes, _) = template(3000, &FUTEX);
+    let (bytes, _) = template(3000, &FUTEX, false);
     let s = Scratch::file(Path::new("/dev/shm"), "step-protect");
     std::fs::write(path_of(&s), bytes).expect("writes");
     stage(30, || {

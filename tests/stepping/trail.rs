@@ -1,14 +1,37 @@
 //! Single steps of a child, and the bytes of the object after each.
 
 use crate::cases::*;
-use crate::library::Library;
+use crate::child::Opened;
+use crate::library::{Library, RDWR};
+use crate::model::*;
+use crate::ops::*;
 use crate::support_processes::{Child, Scratch, Shared, decode, fork, skip};
+use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::path::Path;
+use std::time::Duration;
+
+/// A process that waits until another one changes the key of a case, if the case wants one.
+pub(crate) fn sleeper(case: &Case, path: &Path, library: Library) -> Option<Child> {
+    let spots = case.op.spots();
+    let [Spot::Bytes(key)] = &spots[..] else { return None };
+    if !case.sleeper {
+        return None;
+    }
+    let shared = Shared::new(1);
+    let child = fork(600, || {
+        let mut opened = Opened::open(library, path, RDWR);
+        opened.run(&Op::Manage);
+        opened.wait_for_another_value(key, || shared.set(0, 1));
+    });
+    shared.wait_for(0, 1);
+    // Let it fall asleep.
+    std::thread::sleep(Duration::from_millis(10));
+    Some(child)
+}
 
 /// A child that has been stopped before its operation. Word 0 of `shared`: 1 inside of it, 2 done.
 pub(crate) fn start(case: &Case, path: &Path, shared: &Shared, library: Library) -> Option<Child> {
-    std::fs::write(path, &case.template).expect("writes");
     let child = fork(120, || {
         // SAFETY: asks the parent to trace this process.
         if unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) } != 0 {
@@ -50,6 +73,34 @@ pub(crate) fn step(child: &Child, signal: &mut c_int) -> bool {
     let why = libc::WSTOPSIG(status);
     *signal = if why == libc::SIGTRAP { 0 } else { why };
     true
+}
+
+/// Keeps this thread, and the children that it forks meanwhile, on the processor where it is: steps are passed to and
+/// fro, and a processor that sleeps takes long to wake.
+struct Pinned(libc::cpu_set_t);
+
+impl Pinned {
+    fn here() -> Option<Pinned> {
+        // SAFETY: the sets are this function's; all zero is an empty one.
+        unsafe {
+            let mut old = std::mem::zeroed();
+            let mut here: libc::cpu_set_t = std::mem::zeroed();
+            let (own, size) = (0, size_of::<libc::cpu_set_t>());
+            let cpu = libc::sched_getcpu();
+            if cpu < 0 || libc::sched_getaffinity(own, size, &raw mut old) != 0 {
+                return None;
+            }
+            libc::CPU_SET(cpu as usize, &mut here);
+            (libc::sched_setaffinity(own, size, &raw const here) == 0).then_some(Pinned(old))
+        }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: the set was given by `sched_getaffinity`.
+        unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const self.0) };
+    }
 }
 
 /// Where the child is.
@@ -120,19 +171,28 @@ pub(crate) struct Trail {
     pub(crate) at: Vec<u64>,
 }
 
+const MOST_IMAGES: usize = 3000;
+
 pub(crate) fn follow(case: &Case, library: Library) -> Option<Trail> {
     let s = Scratch::file(Path::new("/dev/shm"), "step");
+    std::fs::write(path_of(&s), &case.template).expect("writes");
     let shared = Shared::new(1);
+    let sleeper = sleeper(case, path_of(&s), library);
+    let _pinned = Pinned::here();
     let child = start(case, path_of(&s), &shared, library)?;
     let eye = Eye::open(path_of(&s));
     let mut len = eye.len();
     let mut trail = Trail { instructions: 0, system_calls: 0, images: vec![eye.take(len)], at: vec![0] };
     let (mut signal, mut repeated) = (0, 0u64);
+    // The code does not change: is there a system call?
+    let mut call_at = HashMap::new();
+    let mut next = instruction_pointer(&child);
     while shared.get(0) < 2 {
         let inside = shared.get(0) == 1;
-        let rip = instruction_pointer(&child);
-        let calls = at_system_call(&child, rip);
+        let rip = next;
+        let calls = inside && *call_at.entry(rip).or_insert_with(|| at_system_call(&child, rip));
         step(&child, &mut signal);
+        next = instruction_pointer(&child);
         if !inside {
             continue;
         }
@@ -142,7 +202,7 @@ pub(crate) fn follow(case: &Case, library: Library) -> Option<Trail> {
             len = eye.len();
         }
         // Every byte of a `rep movsb` is a step of its own; some of them will do.
-        if instruction_pointer(&child) == rip {
+        if next == rip {
             repeated += 1;
             if repeated % 257 != 5 {
                 continue;
@@ -152,11 +212,14 @@ pub(crate) fn follow(case: &Case, library: Library) -> Option<Trail> {
         if last.len() != len || !eye.is(last) {
             trail.images.push(eye.take(len));
             trail.at.push(trail.instructions);
-            assert!(trail.images.len() < 1500, "{}: too many images for this test", case.name);
+            assert!(trail.images.len() < MOST_IMAGES, "{}: too many images for this test", case.name);
         }
     }
     // SAFETY: the child is traced by this thread, and stopped.
     unsafe { libc::ptrace(libc::PTRACE_CONT, child.pid, 0, 0) };
     child.succeeds();
+    if let Some(sleeper) = sleeper {
+        sleeper.succeeds();
+    }
     Some(trail)
 }
