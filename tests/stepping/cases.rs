@@ -8,6 +8,7 @@ use netshm::{
     Array, HashTable, Locking, ManageOptions, Name, Object, OpenOptions, PrimitiveTable, TypedHashTable,
 };
 use std::path::Path;
+use std::rc::Rc;
 
 pub(crate) fn key(n: u64) -> Bytes {
     format!("key {n}").into_bytes()
@@ -21,7 +22,7 @@ pub(crate) fn value(n: u64, len: usize) -> Bytes {
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     /// The object before: all its bytes, and what is in it.
-    pub(crate) template: Bytes,
+    pub(crate) template: Rc<[u8]>,
     pub(crate) model: Model,
     pub(crate) flags: u32,
     /// What the child does before.
@@ -56,7 +57,7 @@ pub(crate) const CHECKSUMS: Mode = Mode { name: "checksums", locking: Locking::F
 pub(crate) const RECORD: Mode = Mode { name: "record", locking: Locking::Record, checksums: false };
 
 /// Makes a template by the Rust face, and closes it: the unnamed table, and the others if `all` are wanted.
-pub(crate) fn template(keys: u64, mode: &Mode, all: bool) -> (Bytes, Model) {
+pub(crate) fn template(keys: u64, mode: &Mode, all: bool) -> (Rc<[u8]>, Model) {
     let s = Scratch::file(Path::new("/dev/shm"), "step-template");
     let mut model = Model::default();
     let mut ops: Vec<Op> = (0..keys).map(|n| Op::Add(key(n), value(n, 8))).collect();
@@ -75,7 +76,7 @@ pub(crate) fn template(keys: u64, mode: &Mode, all: bool) -> (Bytes, Model) {
         ops.iter().for_each(|op| op.on_rust(&t));
         make_named(&object, &options, &model);
     });
-    (std::fs::read(path_of(&s)).expect("reads"), model)
+    (std::fs::read(path_of(&s)).expect("reads").into(), model)
 }
 
 /// What the named tables of templates hold.
@@ -120,7 +121,7 @@ pub(crate) fn path_of(s: &Scratch) -> &Path {
 }
 
 /// What the checker counts in an object, also while it is in use.
-fn summary(bytes: &[u8]) -> netshm::check::Summary {
+pub(crate) fn summary(bytes: &[u8]) -> netshm::check::Summary {
     netshm::check::check(&netshm::check::Bytes(bytes), &netshm::check::Options::default(), &mut |_| true)
 }
 

@@ -4,6 +4,7 @@ use crate::cases::*;
 use crate::model::*;
 use crate::ops::*;
 use crate::support_processes::{Child, End, Scratch, Shared, fork};
+use crate::trail::Image;
 use netshm::{
     Array, Error, HashTable, ManageOptions, Name, Object, OpenOptions, PrimitiveTable, Result, TypedHashTable,
 };
@@ -262,12 +263,12 @@ pub(crate) fn differences(old: &[u8], new: &[u8]) -> Vec<String> {
 }
 
 /// Judges images by two processes at a time; gives what each one shows.
-pub(crate) fn judge_all(case: &Case, images: &[Bytes], states: &[Model]) -> Vec<u64> {
+pub(crate) fn judge_all(case: &Case, images: &[Image], states: &[Model]) -> Vec<u64> {
     let shared = Shared::new(images.len());
     let spots = case.op.spots();
     let judge = |i: usize| {
         let s = Scratch::file(Path::new("/dev/shm"), "step-judge");
-        std::fs::write(path_of(&s), &images[i]).expect("writes");
+        std::fs::write(path_of(&s), images[i].bytes()).expect("writes");
         let what = format!("{}, image {i} of {}", case.name, images.len());
         let judge = Judge { what, states, spots: &spots, readable: case.name != "recovery", others: 0 };
         let name = s.0.clone();
@@ -278,7 +279,8 @@ pub(crate) fn judge_all(case: &Case, images: &[Bytes], states: &[Model]) -> Vec<
     let end = |(i, _scratch, child): (usize, Scratch, Child)| {
         let end = child.wait();
         if end != End::Exit(0) {
-            let changed = if i == 0 { Vec::new() } else { differences(&images[i - 1], &images[i]) };
+            let changed =
+                if i == 0 { Vec::new() } else { differences(&images[i - 1].bytes(), &images[i].bytes()) };
             panic!("{}, image {i}: {end:?}; the instruction changed {}", case.name, changed.join(", "));
         }
     };

@@ -9,6 +9,7 @@ use crate::support_processes::{Child, Scratch, Shared, decode, fork, skip};
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// A process that waits until another one changes the key of a case, if the case wants one.
@@ -61,18 +62,21 @@ pub(crate) fn start(case: &Case, path: &Path, shared: &Shared, library: Library)
     None
 }
 
-/// One instruction. False: the child has ended.
-pub(crate) fn step(child: &Child, signal: &mut c_int) -> bool {
+/// One instruction.
+pub(crate) fn step(child: &Child, signal: &mut c_int) {
+    advance(child, libc::PTRACE_SINGLESTEP, signal);
+}
+
+fn advance(child: &Child, how: libc::c_uint, signal: &mut c_int) {
     let mut status = 0;
     // SAFETY: the child is traced by this thread, and stopped.
     unsafe {
-        assert_eq!(libc::ptrace(libc::PTRACE_SINGLESTEP, child.pid, 0, *signal as usize), 0);
+        assert_eq!(libc::ptrace(how, child.pid, 0, *signal as usize), 0);
         libc::waitpid(child.pid, &raw mut status, 0);
     }
     assert!(libc::WIFSTOPPED(status), "the child died: {:?}", decode(status));
     let why = libc::WSTOPSIG(status);
     *signal = if why == libc::SIGTRAP { 0 } else { why };
-    true
 }
 
 /// Keeps this thread, and the children that it forks meanwhile, on the processor where it is: steps are passed to and
@@ -110,12 +114,40 @@ pub(crate) fn instruction_pointer(child: &Child) -> i64 {
     unsafe { libc::ptrace(libc::PTRACE_PEEKUSER, child.pid, RIP, 0) }
 }
 
-/// Is there a system call at that place?
-pub(crate) fn at_system_call(child: &Child, rip: i64) -> bool {
+/// What an instruction may do to the object.
+#[derive(Clone, Copy, PartialEq)]
+enum Code {
+    SystemCall,
+    MayStore,
+    /// It surely stores nothing, but to the stack.
+    Plain,
+}
+
+fn code_at(child: &Child, rip: i64) -> Code {
     // SAFETY: the child is traced by this thread, and stopped.
-    let code = unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, child.pid, rip, 0) } as u64;
+    let code = unsafe { libc::ptrace(libc::PTRACE_PEEKTEXT, child.pid, rip, 0) }.to_le_bytes();
     // `syscall`, `sysenter`, `int 0x80`.
-    matches!(code & 0xffff, 0x050f | 0x340f | 0x80cd)
+    if matches!(code[..2], [0x0f, 0x05] | [0x0f, 0x34] | [0xcd, 0x80]) {
+        return Code::SystemCall;
+    }
+    let opcode = if code[0] & 0xf0 == 0x40 { &code[1..] } else { &code[..] };
+    let to_register = |modrm: u8| modrm >> 6 == 3;
+    let plain = match *opcode {
+        // Jumps, calls, returns; push and pop of registers; loads of constants.
+        [0x70..=0x7f | 0xeb | 0xe9 | 0xe8 | 0xc3 | 0x50..=0x5f | 0xb0..=0xbf, ..] => true,
+        // To a register: mov, lea, add, or, and, sub, xor. Comparisons.
+        [0x8b | 0x8d | 0x03 | 0x0b | 0x23 | 0x2b | 0x33 | 0x38..=0x3d | 0x84 | 0x85 | 0xa8 | 0xa9, ..] => {
+            true
+        }
+        // The same the other way round, and with constants and shifts.
+        [0x88 | 0x89 | 0x01 | 0x09 | 0x21 | 0x29 | 0x31 | 0x81 | 0x83 | 0xc1 | 0xd1 | 0xd3, modrm, ..] => {
+            to_register(modrm)
+        }
+        // Jumps, cmov; movzx, movsx, imul, bt, nop.
+        [0x0f, 0x80..=0x8f | 0x40..=0x4f | 0xb6 | 0xb7 | 0xbe | 0xbf | 0xaf | 0xa3 | 0x1f, ..] => true,
+        _ => false,
+    };
+    if plain { Code::Plain } else { Code::MayStore }
 }
 
 /// The object's bytes, as the child changes them.
@@ -162,44 +194,139 @@ impl Drop for Eye {
     }
 }
 
+/// An object's bytes at some moment. Pages that are as they were one moment before are kept once: a process with less
+/// memory forks faster.
+pub(crate) struct Image(Vec<Rc<[u8]>>);
+
+impl Image {
+    const PAGE: usize = 4096;
+
+    fn new(bytes: &[u8]) -> Image {
+        Image(bytes.chunks(Image::PAGE).map(Rc::from).collect())
+    }
+
+    /// These bytes, which come after this image.
+    fn then(&self, bytes: &[u8]) -> Image {
+        let same = |i: usize, page: &[u8]| self.0.get(i).filter(|old| old[..] == *page).cloned();
+        let pages = bytes.chunks(Image::PAGE).enumerate();
+        Image(pages.map(|(i, page)| same(i, page).unwrap_or_else(|| Rc::from(page))).collect())
+    }
+
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.0.concat()
+    }
+}
+
 pub(crate) struct Trail {
     pub(crate) instructions: u64,
     pub(crate) system_calls: u64,
     /// The bytes before the operation, and after each instruction that changed them.
-    pub(crate) images: Vec<Bytes>,
+    pub(crate) images: Vec<Image>,
     /// The instruction that led to each image.
     pub(crate) at: Vec<u64>,
 }
 
 const MOST_IMAGES: usize = 3000;
 
-pub(crate) fn follow(case: &Case, library: Library) -> Option<Trail> {
-    let s = Scratch::file(Path::new("/dev/shm"), "step");
-    std::fs::write(path_of(&s), &case.template).expect("writes");
-    let shared = Shared::new(1);
-    let sleeper = sleeper(case, path_of(&s), library);
-    let _pinned = Pinned::here();
-    let child = start(case, path_of(&s), &shared, library)?;
-    let eye = Eye::open(path_of(&s));
+/// A child that is followed.
+struct Followed {
+    child: Child,
+    sleeper: Option<Child>,
+    shared: Shared,
+    eye: Eye,
+    _scratch: Scratch,
+    _pinned: Option<Pinned>,
+}
+
+impl Followed {
+    fn start(case: &Case, library: Library) -> Option<Followed> {
+        let s = Scratch::file(Path::new("/dev/shm"), "step");
+        std::fs::write(path_of(&s), &case.template).expect("writes");
+        let shared = Shared::new(1);
+        let sleeper = sleeper(case, path_of(&s), library);
+        let pinned = Pinned::here();
+        let child = start(case, path_of(&s), &shared, library)?;
+        let eye = Eye::open(path_of(&s));
+        Some(Followed { child, sleeper, shared, eye, _scratch: s, _pinned: pinned })
+    }
+
+    fn is_done(&self) -> bool {
+        self.shared.get(0) == 2
+    }
+
+    /// As far as the end of the next system call, or to the end of all.
+    fn to_next_system_call(&self, signal: &mut c_int) {
+        // It stops at the beginning of one, too.
+        advance(&self.child, libc::PTRACE_SYSCALL, signal);
+        if !self.is_done() {
+            advance(&self.child, libc::PTRACE_SYSCALL, signal);
+        }
+    }
+
+    fn end(self) {
+        // SAFETY: the child is traced by this thread, and stopped.
+        unsafe { libc::ptrace(libc::PTRACE_CONT, self.child.pid, 0, 0) };
+        self.child.succeeds();
+        if let Some(sleeper) = self.sleeper {
+            sleeper.succeeds();
+        }
+    }
+}
+
+/// Which of an operation's stretches, each as far as the end of a system call, change the object: for all others
+/// [`follow`] need not step.
+pub(crate) fn stretches(case: &Case, library: Library) -> Option<Vec<bool>> {
+    let followed = Followed::start(case, library)?;
+    let mut signal = 0;
+    let mut changes = Vec::new();
+    let mut last = followed.eye.take(followed.eye.len());
+    loop {
+        followed.to_next_system_call(&mut signal);
+        if followed.is_done() {
+            break;
+        }
+        let len = followed.eye.len();
+        let changed = last.len() != len || !followed.eye.is(&last);
+        changes.push(changed);
+        if changed {
+            last = followed.eye.take(len);
+        }
+    }
+    followed.end();
+    Some(changes)
+}
+
+/// Steps through a case's operation. Stretches that `stretches` says to change nothing are not stepped through.
+pub(crate) fn follow(case: &Case, stretches: &[bool], library: Library) -> Option<Trail> {
+    let followed = Followed::start(case, library)?;
+    let Followed { child, shared, eye, .. } = &followed;
     let mut len = eye.len();
-    let mut trail = Trail { instructions: 0, system_calls: 0, images: vec![eye.take(len)], at: vec![0] };
+    let mut last = eye.take(len);
+    let mut trail = Trail { instructions: 0, system_calls: 0, images: vec![Image::new(&last)], at: vec![0] };
     let (mut signal, mut repeated) = (0, 0u64);
-    // The code does not change: is there a system call?
-    let mut call_at = HashMap::new();
-    let mut next = instruction_pointer(&child);
-    while shared.get(0) < 2 {
+    // The code does not change.
+    let mut known = HashMap::new();
+    let mut next = instruction_pointer(child);
+    let mut stretch = 0;
+    while !followed.is_done() {
         let inside = shared.get(0) == 1;
         let rip = next;
-        let calls = inside && *call_at.entry(rip).or_insert_with(|| at_system_call(&child, rip));
-        step(&child, &mut signal);
-        next = instruction_pointer(&child);
-        if !inside {
-            continue;
-        }
-        trail.instructions += 1;
-        if calls {
-            trail.system_calls += 1;
+        let code = if stretches.get(stretch) == Some(&false) {
+            followed.to_next_system_call(&mut signal);
+            Code::SystemCall
+        } else {
+            let code = *known.entry(rip).or_insert_with(|| code_at(child, rip));
+            step(child, &mut signal);
+            trail.instructions += u64::from(inside);
+            code
+        };
+        next = instruction_pointer(child);
+        if code == Code::SystemCall {
+            stretch += 1;
+            trail.system_calls += u64::from(inside);
             len = eye.len();
+        } else if code == Code::Plain || !inside {
+            continue;
         }
         // Every byte of a `rep movsb` is a step of its own; some of them will do.
         if next == rip {
@@ -208,18 +335,14 @@ pub(crate) fn follow(case: &Case, library: Library) -> Option<Trail> {
                 continue;
             }
         }
-        let last = trail.images.last().expect("there is one");
-        if last.len() != len || !eye.is(last) {
-            trail.images.push(eye.take(len));
+        if last.len() != len || !eye.is(&last) {
+            last = eye.take(len);
+            let image = trail.images.last().expect("there is one").then(&last);
+            trail.images.push(image);
             trail.at.push(trail.instructions);
             assert!(trail.images.len() < MOST_IMAGES, "{}: too many images for this test", case.name);
         }
     }
-    // SAFETY: the child is traced by this thread, and stopped.
-    unsafe { libc::ptrace(libc::PTRACE_CONT, child.pid, 0, 0) };
-    child.succeeds();
-    if let Some(sleeper) = sleeper {
-        sleeper.succeeds();
-    }
+    followed.end();
     Some(trail)
 }
