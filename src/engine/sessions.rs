@@ -16,7 +16,6 @@ use crate::os::thread::LastEnd;
 use crate::os::{process, thread};
 use crate::writer::{Session, Writer};
 use std::cell::{Cell, RefCell, UnsafeCell};
-use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -130,7 +129,7 @@ impl Drop for End {
 /// has ended.
 static LAST_END: LastEnd = LastEnd::new(end_at_last);
 
-extern "C" fn end_at_last(_: *mut c_void) {
+fn end_at_last() {
     let round = ROUND.get() + 1;
     ROUND.set(round);
     // One round is left to destructors that come between the first use of the library and this.

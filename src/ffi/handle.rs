@@ -137,11 +137,7 @@ impl Drop for RestEnd {
 }
 
 /// The end of a thread that has closed its first handle when the likes of [`RestEnd`] were over.
-static REST_LAST_END: LastEnd = LastEnd::new(end_rest_at_last);
-
-extern "C" fn end_rest_at_last(_: *mut c_void) {
-    end_rest();
-}
+static REST_LAST_END: LastEnd = LastEnd::new(end_rest);
 
 /// Gives back what rests. From now on nothing does.
 fn end_rest() {

@@ -39,21 +39,21 @@ pub(crate) struct LastEnd {
     /// The key and one; 0 as long as there is none. No thread waits here for another one that makes it, which a forked
     /// child may not have.
     key: AtomicU64,
-    end: extern "C" fn(*mut c_void),
+    end: fn(),
 }
 
 impl LastEnd {
     /// POSIX promises as many rounds (`_POSIX_THREAD_DESTRUCTOR_ITERATIONS`).
     pub(crate) const ROUNDS: usize = 4;
 
-    pub(crate) const fn new(end: extern "C" fn(*mut c_void)) -> LastEnd {
+    pub(crate) const fn new(end: fn()) -> LastEnd {
         LastEnd { key: AtomicU64::new(0), end }
     }
 
     /// Has `end` called when this thread ends, or in the next round of its end. Where the process has no key left, it is not.
-    pub(crate) fn ask(&self) {
+    pub(crate) fn ask(&'static self) {
         let key = self.key().or_else(|| self.make_key());
-        set(key, std::ptr::without_provenance(1));
+        set(key, std::ptr::from_ref(self).cast());
     }
 
     /// Nothing is left to be done.
@@ -69,7 +69,7 @@ impl LastEnd {
     fn make_key(&self) -> Option<libc::pthread_key_t> {
         let mut key = 0;
         // SAFETY: a valid place, and a function that stays: the shared library is not unloaded (build.rs).
-        if unsafe { libc::pthread_key_create(&mut key, Some(self.end)) } != 0 {
+        if unsafe { libc::pthread_key_create(&mut key, Some(come)) } != 0 {
             return None;
         }
         let word = key as u64 + 1;
@@ -82,6 +82,12 @@ impl LastEnd {
             }
         }
     }
+}
+
+/// The destructor of all keys.
+extern "C" fn come(end: *mut c_void) {
+    // SAFETY: `ask` has given it, and it lives as long as the process.
+    (unsafe { &*end.cast::<LastEnd>() }.end)();
 }
 
 fn key_in(word: u64) -> Option<libc::pthread_key_t> {

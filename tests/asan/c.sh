@@ -4,21 +4,11 @@
 # before that it is proved that a fault of each kind is seen, one of them inside of the library.
 # usage: c.sh BUILD CC TARGET_DIR, from the repository's root.
 set -eu
-build=$1/asan
-cc=$2
-target_dir=$3
-host=$(rustup run nightly rustc -vV | sed -n 's/^host: //p')
-library=$target_dir/$host/debug/libnetshm.a
-# The runtime of the compiler that instruments the library; the C compiler's instrumentation calls it by the same names.
-runtime=$(rustup run nightly rustc --print sysroot)/lib/rustlib/$host/lib/librustc-nightly_rt.asan.a
-libs=$(sed -n 's/^Libs.private: //p' netshm.pc.in)
-mkdir -p "$build"
+sanitizer=asan
+. tests/support/instrumented.sh
 
 build_program() {
-    $cc -std=c99 -g -O1 -D_GNU_SOURCE -pthread -Iinclude -Ic_tests -Wall -Wextra -fsanitize=address,undefined \
-        -fno-sanitize-recover=all -c "$1" -o "$2.o"
-    # shellcheck disable=SC2086 # several libraries are several words
-    $cc "$2.o" -o "$2" -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive "$library" $libs -lstdc++ -lm -lrt -lresolv
+    build_instrumented "$1" "$2" '-lstdc++ -lm -lrt -lresolv' -fsanitize=address,undefined -fno-sanitize-recover=all
 }
 
 rustup run nightly cargo rustc --quiet --locked --target "$host" --target-dir "$target_dir" --lib --crate-type staticlib

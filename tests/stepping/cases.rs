@@ -36,6 +36,23 @@ pub(crate) struct Case {
     pub(crate) sleeper: bool,
 }
 
+impl Case {
+    /// An operation by whoever may write, and that nothing else is to be said about.
+    fn on(template: &Rc<[u8]>, model: &Model, name: &'static str, warm: Vec<Op>, op: Op) -> Case {
+        Case {
+            name,
+            template: template.clone(),
+            model: model.clone(),
+            flags: RDWR,
+            warm,
+            op,
+            reads_only: false,
+            proof: None,
+            sleeper: false,
+        }
+    }
+}
+
 /// What can be seen of an operation's way in its images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Proof {
@@ -161,17 +178,7 @@ fn first(proof: Proof, bytes: &[u8], ops: impl Iterator<Item = Op>) -> usize {
 
 pub(crate) fn cases(mode: &Mode) -> Vec<Case> {
     let (bytes, model) = template(20, mode, false);
-    let case = |name, warm: Vec<Op>, op| Case {
-        name,
-        template: bytes.clone(),
-        model: model.clone(),
-        flags: RDWR,
-        warm,
-        op,
-        reads_only: false,
-        proof: None,
-        sleeper: false,
-    };
+    let case = |name, warm, op| Case::on(&bytes, &model, name, warm, op);
     let reading = |name, flags, op: Op| Case { reads_only: true, flags, ..case(name, vec![op.clone()], op) };
     let add = |n, len| Op::Add(key(n), value(n, len));
     let replace = |n, len| Op::Replace(key(n), value(n + 500, len));
@@ -249,17 +256,7 @@ pub(crate) fn cases(mode: &Mode) -> Vec<Case> {
 /// Operations on named tables: typed, primitive, arrays; and on the tables as a whole.
 fn named_tables(mode: &Mode) -> Vec<Case> {
     let (bytes, model) = template(20, mode, true);
-    let case = |name, warm: Vec<Op>, op| Case {
-        name,
-        template: bytes.clone(),
-        model: model.clone(),
-        flags: RDWR,
-        warm,
-        op,
-        reads_only: false,
-        proof: None,
-        sleeper: false,
-    };
+    let case = |name, warm, op| Case::on(&bytes, &model, name, warm, op);
     let text = |n: u64| format!("key {n}");
     let typed =
         |n: u64, text: &str| Op::ReplaceTyped(format!("key {n}"), (n as i64 + 100, Some(text.into())));

@@ -3,20 +3,11 @@
 # and Rust's standard library compiled for ThreadSanitizer, the C suites that have threads linked with them; before that
 # it is proved that races are seen on both sides. usage: c.sh BUILD CC TARGET_DIR, from the repository's root.
 set -eu
-build=$1/tsan
-cc=$2
-target_dir=$3
-host=$(rustup run nightly rustc -vV | sed -n 's/^host: //p')
-library=$target_dir/$host/debug/libnetshm.a
-# The runtime of the compiler that instruments the library; the C compiler's instrumentation calls it by the same names.
-runtime=$(rustup run nightly rustc --print sysroot)/lib/rustlib/$host/lib/librustc-nightly_rt.tsan.a
-libs=$(sed -n 's/^Libs.private: //p' netshm.pc.in)
-mkdir -p "$build"
+sanitizer=tsan
+. tests/support/instrumented.sh
 
 build_program() {
-    $cc -std=c99 -g -O1 -D_GNU_SOURCE -pthread -Iinclude -Ic_tests -Wall -Wextra -fsanitize=thread -c "$1" -o "$2.o"
-    # shellcheck disable=SC2086 # several libraries are several words
-    $cc "$2.o" -o "$2" -Wl,--whole-archive "$runtime" -Wl,--no-whole-archive "$library" $libs -lstdc++
+    build_instrumented "$1" "$2" '-lstdc++' -fsanitize=thread
 }
 
 rustup run nightly cargo rustc --quiet --locked -Zbuild-std=std,panic_unwind --target "$host" --target-dir "$target_dir" \
