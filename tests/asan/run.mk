@@ -7,6 +7,7 @@ ASAN_DIR = $(abspath $(TARGET))/asan
 ASAN_ENVIRONMENT = RUSTFLAGS='-Zsanitizer=address --cfg leak_check' CARGO_PROFILE_DEV_OPT_LEVEL=1 \
 	CARGO_PROFILE_DEV_DEBUG=line-tables-only
 ASAN_RUN = $(ASAN_ENVIRONMENT) $(1) rustup run nightly cargo test --locked --target-dir $(ASAN_DIR) --target $(NIGHTLY_HOST) $(2)
+LEAKS_BUT = ASAN_OPTIONS=detect_leaks=1 LSAN_OPTIONS=suppressions=$(abspath tests/asan)/$(1):print_suppressions=0
 # Without those that count system calls or address space, or let processes die at stores.
 ASAN_RUST_TESTS := --lib --test smoke --test typed --test roots --test walk --test watch
 # In forked children some of what their parents had is lost on purpose.
@@ -19,9 +20,8 @@ test-sanitizers: test-asan-rust test-asan-c test-valgrind-rust
 
 test-asan-rust:
 	@if tests/need_rust.sh nightly; then \
-		$(call ASAN_RUN,ASAN_OPTIONS=detect_leaks=1,$(ASAN_RUST_TESTS)) && \
-		$(call ASAN_RUN,LSAN_OPTIONS=suppressions=$(abspath tests/asan/suppressions):print_suppressions=0 \
-			ASAN_OPTIONS=detect_leaks=1,$(ASAN_FORKED_TESTS)) && \
+		$(call ASAN_RUN,$(call LEAKS_BUT,suppressions.threads),$(ASAN_RUST_TESTS)) && \
+		$(call ASAN_RUN,$(call LEAKS_BUT,suppressions),$(ASAN_FORKED_TESTS)) && \
 		$(call ASAN_RUN,ASAN_OPTIONS=detect_leaks=0,$(ASAN_TESTS_WITHOUT_LEAKS)); fi
 
 test-asan-c: lib
