@@ -219,6 +219,11 @@ impl WriteSet {
         }
     }
 
+    /// Is a word of the kind in the set?
+    pub(crate) fn changes_any(&self, kind: impl Fn(Offset) -> bool) -> bool {
+        self.entries.iter().any(|e| kind(e.0))
+    }
+
     /// Most words that the set takes as a log.
     pub(crate) fn log_words_at_most(&self) -> u64 {
         2 * self.entries.len() as u64

@@ -44,6 +44,7 @@ pub(crate) fn recover(
         });
         segment.fence_release();
         outcome = log::replay(segment, &p, slot::commit_log_words(commit));
+        require_whole_after_stores(segment)?;
         segment.store(base.word(slot::W_COMMIT), slot::commit_word(slot::APPLIED, 0));
     }
     // A value of a single word is changed without a mark.
@@ -60,6 +61,7 @@ pub(crate) fn recover(
             pass_on(segment, at);
         }
     });
+    require_whole_after_stores(segment)?;
     for (word, value) in [
         (slot::W_LIST_LEN, 0),
         (slot::W_WAIT_TARGET, 0),
@@ -73,6 +75,11 @@ pub(crate) fn recover(
     let free = State::new(slot::FREE, 0, mine.generation().wrapping_add(1));
     segment.store(base.word(slot::W_STATE), free.0);
     outcome
+}
+
+/// Fails if what was stored may have gone to pages that are not the object's. Then the slot stays as if this process had died.
+fn require_whole_after_stores(segment: &Segment) -> Result<()> {
+    if segment.is_whole_after_stores() { Ok(()) } else { segment.require_whole() }
 }
 
 /// Locks whose waiters are woken. A list may name millions if somebody has damaged it; whoever waits looks by itself after a

@@ -218,7 +218,24 @@ impl Segment {
     }
 
     /// Is every page there, as far as is known?
+    #[inline(always)]
     pub(crate) fn is_whole(&self) -> bool {
+        !guard::any_is_cut() || self.has_whole_mappings()
+    }
+
+    /// The same for whoever has just stored something: if so, it went to the object, and not to a page that had been put in
+    /// the place of one of the object's.
+    #[inline(always)]
+    pub(crate) fn is_whole_after_stores(&self) -> bool {
+        // Taking a page away interrupts all processors of the process. On x86 an interrupted store has either been made, or is made
+        // again after a load that follows it.
+        self.fence_after_exchange();
+        self.is_whole()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn has_whole_mappings(&self) -> bool {
         let mut node = self.mappings.load(Ordering::Acquire);
         // SAFETY: nodes are freed only by drop.
         while let Some(mapping) = unsafe { node.as_ref() } {

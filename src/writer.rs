@@ -222,6 +222,8 @@ impl<'a> Writer<'a> {
                 return Err(Error::Timeout { holder_pid: 0 });
             }
             rounds += 1;
+            // What the slot lists may be left for others.
+            self.segment.require_whole()?;
             match acquire(self.segment, self.me, &mut self.s.p, at, rank, self.patience)? {
                 Acquired::OwnerDead(slot, state) => self.recover(slot, state)?,
                 Acquired::AtRest if at == header::GATE => life::rouse(self.segment, self.me, self.patience)?,
@@ -303,7 +305,8 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        Ok(())
+        // Else it may be the gate of a private page, at which nobody else is.
+        segment.require_whole()
     }
 
     /// Waits a moment for whoever marks a word WRITING, and recovers that one if it is dead.
@@ -397,6 +400,9 @@ impl<'a> Writer<'a> {
         let Some(slot) = self.slot() else {
             return Err(Error::corrupt(Damage::Truncated, self.s.p.base));
         };
+        // What is planned may come from a page that is not the object's any more; and the log may be one that is left for others.
+        self.segment.fence_acquire();
+        self.segment.require_whole()?;
         let log_words = self.s.set.seal(self.segment, &self.s.p, slot)?;
         self.commit_sealed(slot, log_words, from);
         Ok(())
@@ -406,7 +412,8 @@ impl<'a> Writer<'a> {
     /// does not.
     #[inline(always)]
     pub(crate) fn commit_briefly(&mut self) -> bool {
-        let Some(slot) = self.slot().filter(|_| self.s.set.fits_inline()) else { return false };
+        let may_commit = self.s.set.fits_inline() && self.segment.is_whole();
+        let Some(slot) = self.slot().filter(|_| may_commit) else { return false };
         if self.s.set.is_empty() {
             self.s.p.release_from(self.segment, 0);
         } else {
@@ -428,10 +435,22 @@ impl<'a> Writer<'a> {
         }
         self.segment.fence_release();
         self.s.set.apply(self.segment);
+        if !self.segment.is_whole_after_stores() && self.concerns_gate_page(from) {
+            // It has happened, but perhaps not in the object. Those who recover the slot, once this process has gone, make it happen.
+            return self.s.set.clear();
+        }
         slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::APPLIED, 0));
         self.s.p.release_from(self.segment, from);
         slot.store(slot::W_COMMIT as usize, slot::commit_word(slot::IDLE, 0));
         self.s.set.clear();
+    }
+
+    /// Does what was just committed change the page that holds the gate, or is it covered by a lock there?
+    #[cold]
+    #[inline(never)]
+    fn concerns_gate_page(&self, from: usize) -> bool {
+        self.s.set.changes_any(header::is_beside_gate)
+            || self.s.p.held[from..].iter().any(|held| header::is_beside_gate(held.at))
     }
 
     /// Tells readers that what the locks from position `from` of the list on cover is changing.

@@ -984,6 +984,54 @@ fn victim(p: &Prepared, scratch: &Scratch, shared: &Shared, live: bool, k: u64) 
     leave(0)
 }
 
+/// The life of a victim that does not die: before its k-th store another thread of it, so to say, finds a page missing, and the
+/// guard puts private pages in the place of that one and of the one that holds the gate. It goes on to its end; every
+/// second one closes what it has open.
+fn guarded_victim(p: &Prepared, scratch: &Scratch, shared: &Shared, live: bool, k: u64) -> ! {
+    watchdog(STUCK_SECONDS);
+    netshm::guard_sigbus().expect("a handler");
+    let models = p.models(live);
+    let mut actor = Actor::new(scratch.name(), &p.options);
+    actor.table();
+    for op in (p.scenario.warm)(live) {
+        assert!(!matches!(actor.apply(&op), Outcome::Failed(_)), "{op:?}");
+    }
+    inject::lose_a_page_at(k, behind_the_end(scratch));
+    for (i, op) in p.steps.iter().enumerate() {
+        let outcome = actor.apply(op);
+        if inject::stores() > k {
+            // That one may say anything; the others, nothing but that the object is cut.
+            for op in &p.steps[i + 1..] {
+                let outcome = actor.apply(op);
+                assert!(
+                    matches!(outcome, Outcome::Failed(netshm::Error::Corrupt { .. })),
+                    "{op:?}: {outcome:?}"
+                );
+            }
+            if k % 2 == 0 {
+                actor.close();
+            }
+            leave(0)
+        }
+        assert_eq!(outcome, models[i + 1].1, "{op:?}");
+        shared.set(RETURNED, i as u64 + 1);
+    }
+    shared.set(STORES, inject::disarm());
+    shared.set(SURVIVED, 1);
+    leave(0)
+}
+
+/// An address of this process's mapping of the object where the file has no page.
+fn behind_the_end(scratch: &Scratch) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("reads");
+    let path = scratch.path();
+    // A registration maps a page of it as well, which cannot be touched.
+    let is_object = |line: &&str| line.contains(" rw-s ") && line.ends_with(path.to_str().expect("a name"));
+    let line = maps.lines().rfind(is_object);
+    let end = line.and_then(|line| line.split([' ', '-']).nth(1)).expect("it is mapped");
+    usize::from_str_radix(end, 16).expect("an address") - 1
+}
+
 /// How a judge makes its first contact with what the dead one has left.
 const CONTACTS: u64 = 5;
 /// The contact with an object whose table the dead one may have removed.
@@ -1115,8 +1163,17 @@ fn go_on(actor: &mut Actor, model: &mut Model, keys: &[Bytes], rest: &[Op]) {
     }
 }
 
+/// The life of a victim.
+type Life = fn(&Prepared, &Scratch, &Shared, bool, u64) -> !;
+
 /// One death. Gives the number of stores if the victim survived.
 fn one_death(p: &Prepared, live: bool, k: u64) -> Option<u64> {
+    one_life(p, (victim, Exit::KILLED), live, k)
+}
+
+/// The life of one victim, which is expected to end so if anything happens to it, and what it leaves. Gives the number of
+/// stores if nothing happened.
+fn one_life(p: &Prepared, (life, end): (Life, Exit), live: bool, k: u64) -> Option<u64> {
     let scratch = p.copy();
     let shared = Shared::new(WORDS);
     let (ready, died) = (Pipe::new(), Pipe::new());
@@ -1136,9 +1193,9 @@ fn one_death(p: &Prepared, live: bool, k: u64) -> Option<u64> {
     if live {
         assert!(ready.receive_within(std::time::Duration::from_secs(30)).is_some(), "the judge is at work");
     }
-    let exit = fork(|| victim(p, &scratch, &shared, live, k)).wait();
+    let exit = fork(|| life(p, &scratch, &shared, live, k)).wait();
     let survived = shared.get(SURVIVED) == 1;
-    let expected = if survived { Exit::Code(0) } else { Exit::KILLED };
+    let expected = if survived { Exit::Code(0) } else { end };
     assert_eq!(exit, expected, "{}, live {live}, k = {k}: the victim itself", p.scenario.name);
     let verdict = match early {
         Some(mut child) => {
@@ -1183,6 +1240,10 @@ fn is_left_out(scenario: &Scenario) -> bool {
 }
 
 fn run(test: &str, scenarios: Vec<Scenario>) {
+    run_lives(test, scenarios, one_death);
+}
+
+fn run_lives(test: &str, scenarios: Vec<Scenario>, one: fn(&Prepared, bool, u64) -> Option<u64>) {
     let mut random = Random::from_environment(test);
     for scenario in scenarios {
         if is_left_out(&scenario) {
@@ -1191,8 +1252,8 @@ fn run(test: &str, scenarios: Vec<Scenario>) {
         let p = Prepared::new(scenario);
         let start = Instant::now();
         let (phase, stride) = strided(p.scenario.stride, &mut random);
-        let cold = for_every_k((phase, stride), |k| one_death(&p, false, k));
-        let live = p.scenario.live.then(|| for_every_k((phase, stride), |k| one_death(&p, true, k)));
+        let cold = for_every_k((phase, stride), |k| one(&p, false, k));
+        let live = p.scenario.live.then(|| for_every_k((phase, stride), |k| one(&p, true, k)));
         let live_text = live.map_or(String::new(), |n| format!(", live {n}"));
         let every = if stride > 1 { format!(", every {stride}th from {phase}") } else { String::new() };
         let seconds = start.elapsed().as_secs_f32();
@@ -1362,6 +1423,20 @@ fn memory_that_cannot_be_given_back() {
     }
 }
 
+/// Who has asked for [`netshm::guard_sigbus`] does not spoil the object for others, whenever a page is found missing: what its
+/// other threads are doing then has happened wholly or not at all once it is gone. Tables that are made and dropped and
+/// swept change the page that becomes private.
+fn a_page_found_missing_at_every_store() {
+    let wanted = |s: &Scenario| s.template.is_some() && !(s.steps)(0).contains(&Op::Truncate);
+    let mut scenarios = named_tables();
+    scenarios.extend(whole().into_iter().filter(wanted).filter(|s| !(s.steps)(0).contains(&Op::Manage)));
+    scenarios.push(Scenario { name: "add, new key", steps: |_| vec![add(500, 8)], ..PLAIN });
+    scenarios.push(Scenario { name: "group", steps: |_| vec![Op::Group(several())], stride: 3, ..PLAIN });
+    run_lives("a_page_found_missing_at_every_store", scenarios, |p, live, k| {
+        one_life(p, (guarded_victim, Exit::Code(0)), live, k)
+    });
+}
+
 /// The judge can tell: contents that are neither before nor after are seen.
 fn the_judge_can_fail() {
     let p = Prepared::new(Scenario { name: "add, new key", steps: |_| vec![add(500, 8)], ..PLAIN });
@@ -1388,6 +1463,7 @@ fn main() {
         ("whole_object", || run("whole_object", whole())),
         ("named_tables", || run("named_tables", named_tables())),
         ("memory_that_cannot_be_given_back", memory_that_cannot_be_given_back),
+        ("a_page_found_missing_at_every_store", a_page_found_missing_at_every_store),
         ("recovery", recovery),
     ]);
 }

@@ -295,7 +295,8 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn take_seat(&self) -> Option<Seated<'_>> {
         let (attached, seat) = self.seat_at_hand()?;
-        if seat.state.get() != SeatState::Idle {
+        // Of an object that has been cut a session may have left a log and locks for others.
+        if seat.state.get() != SeatState::Idle || !self.segment.is_whole() {
             return None;
         }
         seat.state.set(SeatState::Busy);
@@ -388,6 +389,7 @@ impl Engine {
     fn sit<'e>(&'e self, attached: &'e Attached, seat: &'e Seat) -> Result<Entered<'e>> {
         let before = seat.state.get();
         if before == SeatState::Idle {
+            self.segment.require_whole()?;
             seat.state.set(SeatState::Busy);
         } else if before == SeatState::Group {
             seat.state.set(SeatState::GroupBusy);

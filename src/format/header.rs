@@ -55,6 +55,11 @@ pub(crate) const RETIRE_LOCK: Offset = GATE.add(128);
 pub(crate) const RETIRED: Offset = GATE.add(192);
 pub(crate) const SPARE: Offset = GATE.add(200);
 
+/// Does it lie in the page of the gate, which a process has for itself alone once `os::guard` has acted?
+pub(crate) const fn is_beside_gate(at: Offset) -> bool {
+    at.0 / PAGE_BYTES == GATE.0 / PAGE_BYTES
+}
+
 // Page 3.
 pub(crate) const SLOT_DIRECTORY: Offset = Offset(3 * PAGE_BYTES);
 pub(crate) const SLOT_CHUNKS: u32 = 14;

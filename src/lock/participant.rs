@@ -160,12 +160,23 @@ impl Participant {
             super::release(segment, held.at, self.slot, held.changes);
         }
         self.releases += 1;
+        let from = if segment.is_whole_after_stores() { from } else { self.released_up_to(from) };
         self.held.truncate(from);
         // SAFETY: the segment is that of the slot.
         match unsafe { self.words(segment) } {
             Some(slot) => slot.store(slot::W_LIST_LEN as usize, from as u64),
             None => segment.store(self.base.word(slot::W_LIST_LEN), from as u64),
         }
+    }
+
+    /// Where pages of the object have become private: how many locks stay in the list, of those that it had and `from` of
+    /// which were to stay. One that lies beside the gate may be free in the private page only. Listed, it is released by
+    /// those who recover the slot, once this process has gone.
+    #[cold]
+    #[inline(never)]
+    fn released_up_to(&self, from: usize) -> usize {
+        let last = self.held[from..].iter().rposition(|held| header::is_beside_gate(held.at));
+        last.map_or(from, |last| from + last + 1)
     }
 
     /// A group begins: it gets an age when it first has to wait, and keeps that however often it is restarted.

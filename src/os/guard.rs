@@ -36,6 +36,9 @@ struct Entry {
 
 static ENTRIES: [Entry; MOST] = [const { Entry::vacant() }; MOST];
 
+/// Has any mapping of this process been cut? So whoever asks often need not look at his own.
+static ANY_CUT: AtomicBool = AtomicBool::new(false);
+
 /// The action that was there before ours was installed last.
 static BEFORE: AtomicPtr<libc::sigaction> = AtomicPtr::new(std::ptr::null_mut());
 /// The one that was there before it was installed first, which knows nothing of ours.
@@ -113,6 +116,12 @@ impl Drop for Watch {
         self.0.set(0, 0, 0, Sign { at: 0, word: 0 });
         self.0.claimed.store(false, Ordering::Release);
     }
+}
+
+/// Has a page of any mapping been taken away? If none has, there is no need to look at one's own.
+#[inline(always)]
+pub(crate) fn any_is_cut() -> bool {
+    ANY_CUT.load(Ordering::Acquire)
 }
 
 /// A number that no other owner has.
@@ -212,6 +221,7 @@ fn mend(address: usize) -> bool {
         (address.wrapping_sub(base) < len).then_some(owner)
     });
     let Some(owner) = found else { return false };
+    ANY_CUT.store(true, Ordering::Release);
     let is_there = |place: usize| place / page_size() == address / page_size();
     for entry in &ENTRIES {
         let Some((base, _, _, sign)) = entry.read().filter(|(_, _, of, _)| *of == owner) else { continue };
@@ -231,6 +241,13 @@ fn mend(address: usize) -> bool {
         }
     }
     put_empty_page(address)
+}
+
+/// Reads a byte of an address, which may be missing.
+#[cfg(feature = "inject")]
+pub(crate) fn touch(address: usize) {
+    // SAFETY: tests give addresses in a mapping; those whose page is missing are mended by the handler, or the process ends.
+    unsafe { (address as *const u8).read_volatile() };
 }
 
 /// Replaces the page around an address by an empty, private one.

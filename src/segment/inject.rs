@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::format::lock_word::LockWord;
 use crate::format::{Offset, doubling_chunk_len, header, slot};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 static STORES: AtomicU64 = AtomicU64::new(0);
 static DIE_AT: AtomicU64 = AtomicU64::new(u64::MAX);
@@ -21,6 +21,20 @@ pub fn arm(k: u64) {
 pub fn stop_at(k: u64) {
     STOPS.store(true, Ordering::SeqCst);
     arm(k);
+}
+
+/// An address, or 0.
+static LOSES: AtomicUsize = AtomicUsize::new(0);
+
+/// Starts counting; before store number `k` (from 0) this process touches an address, where there is no page.
+pub fn lose_a_page_at(k: u64, address: usize) {
+    LOSES.store(address, Ordering::SeqCst);
+    arm(k);
+}
+
+/// How many stores there were since [`arm`].
+pub fn stores() -> u64 {
+    STORES.load(Ordering::SeqCst)
 }
 
 /// Stops counting and tells how many stores there were since [`arm`].
@@ -54,6 +68,10 @@ pub(super) fn before_store() {
     if ARMED.load(Ordering::Relaxed)
         && STORES.fetch_add(1, Ordering::Relaxed) == DIE_AT.load(Ordering::Relaxed)
     {
+        let address = LOSES.load(Ordering::Relaxed);
+        if address != 0 {
+            return crate::os::guard::touch(address);
+        }
         if !STOPS.load(Ordering::Relaxed) {
             crate::os::process::kill_self();
         }

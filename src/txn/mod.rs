@@ -126,6 +126,10 @@ pub(crate) fn reserve_lock(w: &mut Writer) -> Result<()> {
 
 /// What is left to do once nothing is planned and no lock is held.
 fn clean_up(w: &mut Writer) -> Result<()> {
+    if !w.segment.is_whole() {
+        // The log may be one that is left for others.
+        return Ok(());
+    }
     kept::settle(w)?;
     // Who has freed much pays for it: slices that are written again and again would pile it up.
     let freed = std::mem::take(&mut w.s.newly_pending);
@@ -158,6 +162,8 @@ impl Drop for UndoOnPanic<'_, '_> {
 
 /// Runs `body` as a transaction of its own.
 pub(crate) fn alone<R>(w: &mut Writer, body: impl FnOnce(&mut Writer) -> Result<R>) -> Result<R> {
+    // Else locks may be left from the operation before.
+    w.segment.require_whole()?;
     debug_assert!(w.s.p.held.is_empty() && w.s.set().is_empty());
     let undo = UndoOnPanic(&mut *w);
     let outcome = body(undo.0);

@@ -264,13 +264,20 @@ impl Actor {
             Op::Reinitialise => {
                 let object = self.object();
                 let options = self.options.clone().reinitialise(true).clone();
-                self.table = Some(HashTable::manage(&object, &options).expect("re-initialises"));
+                match HashTable::manage(&object, &options) {
+                    Ok(table) => self.table = Some(table),
+                    Err(e) => return Outcome::Failed(e),
+                }
             }
             Op::Truncate => {
                 self.table = None;
                 self.object = Some(OpenOptions::new().truncate(true).open(&self.name).expect("truncates"));
             }
-            Op::MakeNamed(name) => drop(self.named(name)),
+            Op::MakeNamed(name) => {
+                if let Err(e) = self.named(name) {
+                    return Outcome::Failed(e);
+                }
+            }
             Op::DropNamed(name) => {
                 if let Err(e) = self.object().drop_table(name) {
                     return Outcome::Failed(e);
@@ -278,8 +285,9 @@ impl Actor {
             }
             Op::GroupOfTwo(name, ops, others) => {
                 let (table, named) = (self.table(), self.named(name));
-                let both = || in_group(&table, ops).and_then(|()| in_group(&named, others));
-                if let Err(e) = table.table().group(both) {
+                let in_both =
+                    |named: &HashTable| in_group(&table, ops).and_then(|()| in_group(named, others));
+                if let Err(e) = named.and_then(|named| table.table().group(|| in_both(&named))) {
                     return Outcome::Failed(e);
                 }
             }
@@ -325,16 +333,16 @@ impl Actor {
                 continue;
             }
             all.make(name);
-            for (key, stack) in dump(&self.named(name)).0 {
+            for (key, stack) in dump(&self.named(name).expect("manages")).0 {
                 all.0.insert(named_key(name, &key), stack);
             }
         }
         all
     }
 
-    fn named(&mut self, name: &str) -> HashTable {
+    fn named(&mut self, name: &str) -> netshm::Result<HashTable> {
         let object = self.object();
-        HashTable::manage(&object, self.options.clone().root(name)).expect("manages")
+        HashTable::manage(&object, self.options.clone().root(name))
     }
 }
 
