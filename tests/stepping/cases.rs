@@ -217,6 +217,9 @@ pub(crate) fn cases(mode: &Mode) -> Vec<Case> {
         case("update, in place, four words", stock(), Op::Update(key(3), value(503, 30))),
         case("update, moved", stock(), Op::Update(key(7), value(507, 40))),
         case("compare and replace", stock(), Op::Cas(key(7), value(7, 8), value(507, 8))),
+        // Of one word, and nothing else, readers see no half, and are told nothing.
+        case("group that replaces one word", stock(), Op::Group(vec![replace(7, 8)])),
+        case("group that counts", stock(), Op::Group(vec![Op::Incr(b"counter".to_vec(), 1)])),
         case("group of two keys", stock(), Op::Group(vec![replace(7, 8), replace(8, 8)])),
         case(
             "group, all kinds",
