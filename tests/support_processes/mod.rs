@@ -343,19 +343,29 @@ pub fn blocks(path: &Path) -> (u64, u64) {
 pub fn small_device(bytes: u64) -> Option<std::path::PathBuf> {
     let dir = std::path::PathBuf::from(format!("/tmp/netshm-device-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("makes a directory");
-    let at = std::ffi::CString::new(dir.to_str().expect("is UTF-8")).expect("has no NUL");
-    let options = std::ffi::CString::new(format!("size={bytes}")).expect("has no NUL");
-    // SAFETY: C strings that live during the calls.
-    let code = unsafe {
-        if libc::unshare(libc::CLONE_NEWNS) != 0
-            && libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) != 0
-        {
-            -1
-        } else {
-            let private = libc::MS_REC | libc::MS_PRIVATE;
-            libc::mount(std::ptr::null(), c"/".as_ptr(), std::ptr::null(), private, std::ptr::null());
-            libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast())
-        }
+    device_at(&dir, bytes).then_some(dir)
+}
+
+/// Mounts a tmpfs of that many bytes at a directory, in a mount namespace of this process's own.
+pub fn device_at(dir: &Path, bytes: u64) -> bool {
+    // SAFETY: no memory is involved.
+    let alone = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0 || libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) == 0
     };
-    (code == 0).then_some(dir)
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    alone && mount(Path::new("/"), private, None) && mount(dir, 0, Some(bytes))
+}
+
+/// Gives a device of [`device_at`] another size.
+pub fn resize_device(dir: &Path, bytes: u64) -> bool {
+    mount(dir, libc::MS_REMOUNT, Some(bytes))
+}
+
+fn mount(dir: &Path, flags: libc::c_ulong, bytes: Option<u64>) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    let at = std::ffi::CString::new(dir.as_os_str().as_bytes()).expect("has no NUL");
+    let size =
+        std::ffi::CString::new(bytes.map_or(String::new(), |n| format!("size={n}"))).expect("has no NUL");
+    // SAFETY: C strings that live during the call.
+    unsafe { libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), flags, size.as_ptr().cast()) == 0 }
 }
