@@ -2,9 +2,11 @@
 //!
 //! Method: limits of all kinds, swept; the table compared with a model, and the checker.
 
+#[path = "space/growth_steps.rs"]
+mod growth_steps;
 mod support_processes;
 
-use netshm::{Error, HashTable, Locking, ManageOptions, Name, OpenOptions};
+use netshm::{Error, HashTable, ManageOptions, Name, OpenOptions};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -225,54 +227,6 @@ fn full_by_the_device() {
         }
     }
     say(&format!("bytes of the device:keys{figures}\n"));
-}
-
-/// Goal: POSIX memory on a /dev/shm that is full, at each page, is an error, nothing is lost, and the same object works on
-/// when there is space again. Method: a /dev/shm of the child's own, page by page in size, both lockings; remounted larger.
-#[test]
-fn posix_memory_is_full_at_every_page_and_works_on() {
-    let _alone = alone();
-    let shm = Path::new("/dev/shm");
-    let most = if long_form() { 1500 } else { 320 };
-    let (mut cases, mut refused) = (0, 0);
-    for locking in [Locking::Futex, Locking::Record] {
-        for pages in 1..=most {
-            let figure = Shared::new(2);
-            let s = Scratch::posix("shm-full");
-            let lengths = |n| if pages % 2 == 0 { mixed(n) } else { 8 };
-            fork(60, || {
-                if !device_at(shm, pages * 4096) {
-                    figure.set(1, 1);
-                    return;
-                }
-                let mut options = ManageOptions::new();
-                options.locking(locking);
-                figure.set(0, full_and_on(&s.0, &options, lengths));
-                assert!(resize_device(shm, 64 << 20), "remounts");
-                let object = OpenOptions::new().create(true).open(&s.0).expect("opens with space");
-                let t = HashTable::manage(&object, &options).expect("manages with space");
-                let mut model = Model::new();
-                for binding in t.iter() {
-                    let (key, value) = binding.expect("reads");
-                    model.insert(key, value);
-                }
-                for n in 5_000_000_000..5_000_000_200 {
-                    t.add(&key(n), &value(n, mixed(n))).expect("adds with space");
-                    model.insert(key(n), value(n, mixed(n)));
-                }
-                compare(&t, &s.0, &model, "with space again");
-            })
-            .succeeds();
-            if figure.get(1) == 1 {
-                skip("space: a /dev/shm in a mount namespace of its own is not permitted here");
-                return;
-            }
-            cases += 1;
-            refused += u64::from(figure.get(0) == 0);
-        }
-    }
-    say(&format!("{cases} sizes of /dev/shm, {refused} of them too small for any key\n"));
-    assert!(refused > 0 && refused < cases, "creation and growth both ran out of space");
 }
 
 /// Goal: a device that others fill and empty meanwhile. Method: a file beside the object takes and gives room.
