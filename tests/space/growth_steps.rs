@@ -58,7 +58,7 @@ fn pages_of(fd: i32) -> u64 {
 }
 
 /// Something to do; by turns.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Step {
     Small,
     Mixed,
@@ -293,8 +293,10 @@ const CALL_REFUSED: usize = 2;
 const DONE: usize = 3;
 /// The object's length in pages in the end.
 const LENGTH: usize = 4;
+/// A bit for each sort of thing that was refused.
+const SORTS_REFUSED: usize = 5;
 /// The number of steps, and from here on each.
-const STEPS: usize = 5;
+const STEPS: usize = 6;
 const MOST_STEPS: usize = 2000;
 
 /// Things are done until a call is refused, on a device that is full then; and more, with space again. Without limit: until the
@@ -332,10 +334,10 @@ impl Case<'_> {
                 told.set(LENGTH, handles.object.size().expect("has a size") / PAGE);
                 return handles.compare(self.name, &holdings, "without limit");
             }
-            match handles.work(self.steps, n, &mut holdings) {
-                Ok(()) => n += 1,
-                Err(e) => break assert_eq!(e, Error::NoSpace, "thing {n}"),
+            if !self.try_next(&mut handles, n, &mut holdings, told) {
+                break;
             }
+            n += 1;
             assert!(n < 1_000_000, "that never ends");
         }
         told.set(DONE, n);
@@ -343,12 +345,20 @@ impl Case<'_> {
         handles.compare(self.name, &holdings, "refused");
         // What fits still is there, and what does not is not.
         for n in n..n + 3 * self.steps.len() as u64 {
-            let outcome = handles.work(self.steps, n, &mut holdings);
-            assert!(matches!(outcome, Ok(()) | Err(Error::NoSpace)), "thing {n}: {outcome:?}");
+            self.try_next(&mut handles, n, &mut holdings, told);
         }
         handles.compare(self.name, &holdings, "full");
         assert!(resize_device(Path::new(SHM), AMPLE), "remounts");
         self.go_on(&mut handles, n + 1_000_000, &mut holdings);
+    }
+
+    /// Does the n-th thing. False: there is no space for it.
+    fn try_next(&self, handles: &mut Handles, n: u64, holdings: &mut Holdings, told: &Shared) -> bool {
+        let Err(e) = handles.work(self.steps, n, holdings) else { return true };
+        assert_eq!(e, Error::NoSpace, "thing {n}");
+        let sort = self.steps[n as usize % self.steps.len()];
+        told.set(SORTS_REFUSED, told.get(SORTS_REFUSED) | 1 << sort as u64);
+        false
     }
 
     /// Makes the object and its first table, with more space in the end if need be: then there is nothing left to do.
@@ -400,7 +410,7 @@ impl Case<'_> {
 #[test]
 fn posix_memory_is_full_at_every_page_and_works_on() {
     let _alone = alone();
-    let most = if long_form() { 1500 } else { 150 };
+    let most = if long_form() { 1500 } else { 160 };
     for (work, steps) in WORKS.into_iter().enumerate() {
         for locking in [Locking::Futex, Locking::Record] {
             let case = |pages| {
@@ -417,16 +427,23 @@ fn posix_memory_is_full_at_every_page_and_works_on() {
                 (0..unlimited.get(STEPS) as usize).map(|i| unlimited.get(STEPS + 1 + i)).collect();
             let taken: BTreeSet<u64> = taken.range(..=most).copied().collect();
             let (mut refused, mut calls) = (BTreeSet::new(), BTreeSet::new());
-            let mut without_table = 0;
+            let (mut without_table, mut sorts) = (0, 0);
             for pages in 1..=most {
                 let told = case(Some(pages));
                 assert!(told.get(STEP_REFUSED) * told.get(CALL_REFUSED) > 0, "{pages} pages were enough");
                 refused.insert(told.get(STEP_REFUSED) - 1);
                 calls.insert(told.get(CALL_REFUSED) - 1);
+                sorts |= told.get(SORTS_REFUSED);
                 without_table += u64::from(told.get(DONE) == 0);
             }
             let never: Vec<&u64> = taken.difference(&refused).collect();
             assert!(never.is_empty(), "steps from so many pages on never were the first refused: {never:?}");
+            // Nothing fits a device that the object has filled, but for what the object has still free.
+            let never: Vec<&u64> = taken.difference(&calls).collect();
+            assert!(never.is_empty(), "an object of so many pages never refused anything: {never:?}");
+            let need_space = steps.iter().filter(|sort| **sort != Remove);
+            let never: Vec<&Step> = need_space.filter(|sort| sorts & 1 << **sort as u64 == 0).collect();
+            assert!(never.is_empty(), "never refused: {never:?}");
             assert!(0 < without_table && without_table < most, "creation and growth both ran out of space");
             let length = unlimited.get(LENGTH);
             assert!(!long_form() || length > 1024, "the second segment was not reached");
