@@ -2,7 +2,8 @@
 //! see "corrupt", wrong values, or the time-out that they have asked for; nothing else. Method: workers make all operations
 //! that have a time-out (`hostile/driver.rs`), and check the object through handles for reading; the enemy stores random
 //! bytes, words, pages, and values that look right, and makes words change all the time, so that what was looked at is
-//! something else when it is used. Now and then he puts the object right, so that there is something to be spoilt.
+//! something else when it is used. Now and then he puts the object right, so that there is something to be spoilt. Each kind of
+//! call has to end within its time-out and an allowance (`hostile/times.rs`).
 //!
 //! `NETSHM_ROUNDS` is the number of operations, `NETSHM_SEED` repeats what is chosen. `make test-hostile` runs it under the
 //! address sanitizer.
@@ -11,15 +12,20 @@
 #[allow(dead_code, unreachable_pub, reason = "it serves other tests as well")]
 mod driver;
 mod support;
+#[path = "hostile/times.rs"]
+#[allow(unreachable_pub, reason = "it lies in a room of its own")]
+mod times;
 
 use driver::{Elsewhere, Image, Input, Place, Session, images, scribble};
-use netshm::{Name, OpenOptions};
+use netshm::{HashTable, ManageOptions, Name, OpenOptions};
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use support::process::{Exit, Shared, fork, leave, watchdog};
 use support::random::Random;
+use times::{ALLOWANCE, MANAGE, Times, kind_of};
 
 fn main() {
     if cfg!(debug_assertions) {
@@ -45,17 +51,23 @@ const OPENED: usize = 1;
 const REFUSED: usize = 2;
 const CHANGED: usize = 3;
 const END: usize = 4;
-/// An operation that takes so long, in seconds, has no end: time-outs are 20 ms.
+/// The time-out of all calls that have one.
+const TIMEOUT_MS: i32 = 20;
+/// An operation that takes so long, in seconds, has no end; see [`times`] for those that have a time-out.
 const PATIENCE_S: u32 = 150;
 /// What an object may take in memory.
 const MOST_MEMORY: u64 = 1 << 30;
+
+fn times() -> Times {
+    Times::new(Duration::from_millis(TIMEOUT_MS as u64), ALLOWANCE)
+}
 
 fn script(random: &mut Random) -> Vec<u8> {
     (0..64 + random.below(200)).map(|_| random.next() as u8).collect()
 }
 
 /// Uses the object until the end, opening it now and then.
-fn work(place: &Place, shared: &Shared, seed: u64) -> ! {
+fn work(place: &Place, shared: &Shared, times: &Times, seed: u64) -> ! {
     bound_memory();
     let mut random = Random::new(seed);
     let name = Name::file(place.path("object"));
@@ -63,19 +75,19 @@ fn work(place: &Place, shared: &Shared, seed: u64) -> ! {
     while shared.get(END) == 0 {
         watchdog(PATIENCE_S);
         let read_only = random.once_in(5);
-        let Ok(object) = OpenOptions::new().read_only(read_only).open(&name) else {
+        let Ok(object) = times.open(|| OpenOptions::new().read_only(read_only).open(&name)) else {
             shared.add(REFUSED, 1);
             shared.add(DONE, 1);
             continue;
         };
         shared.add(OPENED, 1);
-        let mut session = Session::new(object, &copy, 20);
+        let mut session = times.measure(MANAGE, || Session::new(object, &copy, TIMEOUT_MS));
         for _ in 0..1 + random.below(6) {
             let script = script(&mut random);
             let mut input = Input(&script);
             while !input.0.is_empty() && shared.get(END) == 0 {
                 watchdog(PATIENCE_S);
-                session.step(&mut input, &Elsewhere);
+                times.measure(kind_of(input.0), || session.step(&mut input, &Elsewhere));
                 shared.add(DONE, 1);
             }
         }
@@ -181,13 +193,16 @@ fn beside(image: usize) {
     let rounds =
         support::setting("NETSHM_ROUNDS").unwrap_or(if support::long() { 5_000_000 } else { 150_000 });
     let image = &images()[image];
-    let (place, shared) = (Place::new(), Shared::new(8));
+    let (place, shared, times) = (Place::new(), Shared::new(8), times());
     let file =
         File::options().read(true).write(true).create_new(true).open(place.path("object")).expect("creates");
     image.restore(&file);
     put_right(&file, image);
-    let mut workers: Vec<_> =
-        (0..WORKERS).map(|_| random.next()).map(|seed| fork(|| work(&place, &shared, seed))).collect();
+    let mut workers: Vec<_> = (0..WORKERS)
+        .map(|_| random.next())
+        .map(|seed| fork(|| work(&place, &shared, &times, seed)))
+        .collect();
+    let mut control = fork(|| times.control(|| shared.get(END) != 0));
     let seed = random.next();
     let mut enemy = fork(|| make_trouble(&place, image, &shared, seed));
     let mut told = 0;
@@ -197,7 +212,7 @@ fn beside(image: usize) {
             assert_eq!(
                 worker.poll(),
                 None,
-                "a worker has ended (14 is an operation without end); see NETSHM_SEED"
+                "a worker has ended (14 is an operation without end, 101 one that took too long); see NETSHM_SEED"
             );
         }
         assert_eq!(enemy.poll(), None, "the enemy has ended");
@@ -213,6 +228,8 @@ fn beside(image: usize) {
         assert_eq!(worker.wait(), Exit::Code(0), "how a worker ended");
     }
     assert_eq!(enemy.wait(), Exit::Code(0));
+    assert_eq!(control.wait(), Exit::Code(0));
+    println!("an enemy beside workers: {}", times.text());
     println!(
         "an enemy beside workers: {} operations, opened {} times, refused {} times, {} changes by the enemy",
         shared.get(DONE),
@@ -266,6 +283,8 @@ fn words_that_never_rest() {
     let all = CENTRAL.iter().chain(&buckets).flat_map(|at| (0..7).map(move |n| (*at, n)));
     let all: Vec<_> =
         all.filter(|(at, _)| support::long() || *at == 2 * 4096 || random.once_in(12)).collect();
+    let (times, end) = (times(), Shared::new(1));
+    let mut control = fork(|| times.control(|| end.get(0) != 0));
     for (at, n) in &all {
         let (place, shared) = (Place::new(), Shared::new(8));
         let path = place.path("object");
@@ -293,12 +312,14 @@ fn words_that_never_rest() {
         let outcome = fork(|| {
             bound_memory();
             watchdog(PATIENCE_S);
-            let Ok(object) = OpenOptions::new().open(&Name::file(place.path("object"))) else { return };
-            let mut session = Session::new(object, &place.path("copy"), 20);
+            let name = Name::file(place.path("object"));
+            let Ok(object) = times.open(|| OpenOptions::new().open(&name)) else { return };
+            let copy = place.path("copy");
+            let mut session = times.measure(MANAGE, || Session::new(object, &copy, TIMEOUT_MS));
             let mut input = Input(&script);
             for _ in 0..60 {
                 watchdog(PATIENCE_S);
-                session.step(&mut input, &Elsewhere);
+                times.measure(kind_of(input.0), || session.step(&mut input, &Elsewhere));
                 shared.add(DONE, 1);
             }
         })
@@ -312,11 +333,13 @@ fn words_that_never_rest() {
         shared.set(END, 1);
         assert_eq!(enemy.wait(), Exit::Code(0));
     }
-    println!("words_that_never_rest: {} words and values", all.len());
+    end.set(0, 1);
+    assert_eq!(control.wait(), Exit::Code(0));
+    println!("words_that_never_rest: {} words and values; {}", all.len(), times.text());
 }
 
-/// Goal: the test would see what it looks for. Method: one who trusts a word of the object, and one who waits for a word
-/// without end, in the workers' place.
+/// Goal: the test would see what it looks for. Method: one who trusts a word of the object, one who waits for a word
+/// without end, and one whose call waits longer than it may, in the workers' place.
 fn an_enemy_is_noticed() {
     let trusting = fork(|| {
         let table = [1u8; 64];
@@ -334,4 +357,45 @@ fn an_enemy_is_noticed() {
     })
     .wait();
     assert_eq!(endless, Exit::Signal(libc::SIGALRM));
+    // The allowance is a second here; without a limit the call waits for three.
+    assert_eq!(waits_for_a_lock(TIMEOUT_MS), Exit::Code(0), "a call that ends in time");
+    assert_eq!(waits_for_a_lock(0), Exit::Code(101), "a call that waits for too long");
+    println!(
+        "an_enemy_is_noticed: (the panic above is that of a call that waited for too long, as it was to)"
+    );
+}
+
+/// How somebody ends whose call with that time-out waits for a lock that another has for three seconds.
+fn waits_for_a_lock(timeout_ms: i32) -> Exit {
+    let (place, shared) = (Place::new(), Shared::new(8));
+    let path = place.path("object");
+    let file = File::options().read(true).write(true).create_new(true).open(&path).expect("creates");
+    images()[0].restore(&file);
+    put_right(&file, &images()[0]);
+    let name = Name::file(path);
+    let open = || OpenOptions::new().open(&name).expect("opens");
+    let mut holder = fork(|| {
+        let t = HashTable::manage(&open(), &ManageOptions::new()).expect("manages");
+        let group = t.table().begin().expect("begins");
+        t.replace(&0u32.to_le_bytes(), b"locked").expect("replaces");
+        shared.set(DONE, 1);
+        std::thread::sleep(Duration::from_secs(3));
+        group.abort().expect("aborts");
+    });
+    while shared.get(DONE) == 0 {
+        assert_eq!(holder.poll(), None, "who holds the lock has ended");
+        std::thread::yield_now();
+    }
+    let times = Times::new(Duration::from_millis(TIMEOUT_MS as u64), Duration::from_secs(1));
+    let outcome = fork(|| {
+        let copy = place.path("copy");
+        // That makes a table, so it waits as well.
+        let mut session = times.measure(MANAGE, || Session::new(open(), &copy, timeout_ms));
+        // Removes the key.
+        let script = [60, 0];
+        times.measure(kind_of(&script), || session.step(&mut Input(&script), &Elsewhere));
+    })
+    .wait();
+    assert_eq!(holder.wait(), Exit::Code(0));
+    outcome
 }
