@@ -13,7 +13,8 @@
 //!
 //! `NETSHM_OPERATIONS` operations on single keys, and as many in groups, or `NETSHM_LONG=1` for 2,000,000 of each;
 //! `NETSHM_LOCKING` for one locking method, else both. `NETSHM_SEED` repeats the choices, `NETSHM_ROUND` goes on at
-//! that round, since each round is a recording of its own.
+//! that round, since each round is a recording of its own. `NETSHM_CAMPAIGN` names a directory that keeps which rounds are
+//! done, so that the same command goes on after an interruption.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -32,6 +33,7 @@ use client::{Fault, GROUP_FAULTS, SINGLE_FAULTS};
 use netshm::Locking;
 use recording::{Finding, Plan, Score, Subject, run};
 use std::time::Instant;
+use support::campaign::{Campaign, Counts};
 use support::random::Random;
 
 fn checkers_find_seeded_faults_in_histories_made_by_hand() {
@@ -134,7 +136,10 @@ fn deadly_plan(subject: Subject, locking: Locking, round: u64, seed: u64) -> Pla
 const MOST_UNDECIDED: u32 = 3;
 
 fn campaign(subject: Subject, plan: impl Fn(Subject, Locking, u64, u64) -> Plan, test: &str) {
-    let seed = Random::from_environment(test).next();
+    let mut kept = Campaign::open(&format!("histories.{test}"), "some order of its operations explains it");
+    let start = kept.seed(|| Random::seed(test));
+    let seed = Random::new(start).next();
+    let build = if cfg!(feature = "inject") { "inject, " } else { "" };
     for (locking, share) in methods() {
         let short = if subject == Subject::Groups { 120_000 } else { 240_000 };
         let wanted = support::setting("NETSHM_OPERATIONS").unwrap_or(if support::long() {
@@ -147,9 +152,19 @@ fn campaign(subject: Subject, plan: impl Fn(Subject, Locking, u64, u64) -> Plan,
         let mut round = support::setting("NETSHM_ROUND").unwrap_or(0);
         let (mut told, mut undecided) = (0, 0);
         while score.operations < wanted {
+            let part = format!("{subject:?}, {locking:?}, {build}seed {start}, round {round}");
+            if let Some(counts) = kept.finished(&part) {
+                score = score.plus(score_of(counts));
+                round += 1;
+                continue;
+            }
+            kept.begin(&part);
             let plan = plan(subject, locking, round, seed);
             match run(&plan) {
-                Ok(this) => score = score.plus(this),
+                Ok(this) => {
+                    kept.finish(&counts_of(&this));
+                    score = score.plus(this);
+                }
                 Err(finding @ Finding::Undecided(_)) if undecided < MOST_UNDECIDED => {
                     undecided += 1;
                     println!("  round {round} of {locking:?} is not counted, {plan:?}: {finding}");
@@ -164,7 +179,7 @@ fn campaign(subject: Subject, plan: impl Fn(Subject, Locking, u64, u64) -> Plan,
         }
         println!(
             "  {locking:?}: {} operations in {round} rounds, {} of them with others under way, {} kills cut off {}; at most \
-             {} under way and {} configurations; {:.1} s",
+             {} under way and {} configurations in this run; {:.1} s",
             score.operations,
             score.effort.overlapping,
             score.kills,
@@ -176,6 +191,26 @@ fn campaign(subject: Subject, plan: impl Fn(Subject, Locking, u64, u64) -> Plan,
         assert!(score.effort.overlapping > score.operations / 200, "they hardly ever met");
         assert!(score.kills < 20 || score.cut_off > 0, "no kill cut off anything");
     }
+    kept.end();
+}
+
+/// What a campaign keeps of a round.
+fn counts_of(score: &Score) -> [(&'static str, u64); 4] {
+    [
+        ("operations", score.operations),
+        ("operations with others under way", score.effort.overlapping),
+        ("kills", score.kills),
+        ("operations cut off by kills", score.cut_off),
+    ]
+}
+
+/// The way back; how much effort the judges made is not kept.
+fn score_of(counts: &Counts) -> Score {
+    let mut score = Score::default();
+    let [operations, overlapping, kills, cut_off] = counts_of(&score).map(|(name, _)| counts[name]);
+    (score.operations, score.kills, score.cut_off) = (operations, kills, cut_off);
+    score.effort.overlapping = overlapping;
+    score
 }
 
 fn single_operations_are_linearizable() {

@@ -2,17 +2,21 @@
 //! single-threaded and never touches an object itself, so that forking is harmless, and runs each test in a
 //! forked child.
 //!
+//! - [`campaign`]: what a long run has finished, kept so that it can go on.
 //! - [`scratch`]: objects with unique names that vanish with their guard; judging by the checker.
 //! - [`process`]: forked children with watchdogs, pipes, memory that survives a kill.
 //! - [`model`]: operations as data, the table as a map of stacks, and an actor that does both.
 //! - [`random`]: a small generator, so that a seed repeats a run.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub(crate) mod campaign;
 pub(crate) mod model;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod scratch;
 
+use campaign::Campaign;
+use random::Random;
 use std::time::Instant;
 
 /// A test: its name, and what it does. It fails by panicking.
@@ -74,6 +78,32 @@ pub(crate) fn options() -> netshm::ManageOptions {
 /// Are new objects to have checksums, by `NETSHM_CHECKSUMS`?
 pub(crate) fn checksums() -> bool {
     setting("NETSHM_CHECKSUMS").is_some_and(|n| n != 0)
+}
+
+/// How objects are made, by the environment: part of the name of what a campaign has finished.
+pub(crate) fn kind() -> &'static str {
+    match (locking(), checksums()) {
+        (netshm::Locking::Record, false) => "record",
+        (netshm::Locking::Record, true) => "record, checksums",
+        (_, false) => "futex",
+        (_, true) => "futex, checksums",
+    }
+}
+
+/// Rounds of a campaign, each with random choices of its own, so that any may be left out: those that are finished are.
+/// `one` gives what it has counted.
+pub(crate) fn rounds<const N: usize>(
+    campaign: &mut Campaign,
+    seed: u64,
+    rounds: u64,
+    mut one: impl FnMut(u64, &mut Random) -> [(&'static str, u64); N],
+) {
+    for round in 0..rounds {
+        if campaign.begin(&format!("{}, seed {seed}, round {round}", kind())) {
+            let counts = one(round, &mut Random::new(seed ^ round << 32));
+            campaign.finish(&counts);
+        }
+    }
 }
 
 /// Settles the locking method of a new object, and whether it has checksums, so that tests whose subject is something

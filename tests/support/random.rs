@@ -12,12 +12,17 @@ impl Random {
 
     /// Seeded by `NETSHM_SEED`, or differently each time; says which.
     pub(crate) fn from_environment(test: &str) -> Random {
+        Random(Random::seed(test))
+    }
+
+    /// The seed alone.
+    pub(crate) fn seed(test: &str) -> u64 {
         let seed = super::setting("NETSHM_SEED").unwrap_or_else(|| {
             let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             now.map_or(1, |d| d.as_nanos() as u64 % 1_000_000_007)
         });
         println!("{test}: NETSHM_SEED={seed}");
-        Random(seed)
+        seed
     }
 
     /// The same with a seed of its own in the short form, for what searches rather than tests: there each run is the same.
