@@ -1,5 +1,6 @@
 //! All cases, their images, and the recovery of these.
 
+use crate::campaign::Campaign;
 use crate::cases::*;
 use crate::child::Opened;
 use crate::judge::*;
@@ -41,12 +42,10 @@ impl std::fmt::Display for Seen {
     }
 }
 
-/// Which cases are wanted: `NETSHM_PART=1/2` takes every second one, `NETSHM_FROM` begins with that one of its name
-/// (or its mode and its name), `NETSHM_ONLY` takes those whose names have a text in them.
+/// Which cases are wanted: `NETSHM_PART=1/2` takes every second one, `NETSHM_ONLY` those whose names have a text in them.
 struct Chosen {
     part: usize,
     parts: usize,
-    from: Option<String>,
     only: Option<String>,
     count: usize,
 }
@@ -58,17 +57,16 @@ impl Chosen {
             let numbers = part.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
             numbers.filter(|(i, n)| (1..=*n).contains(i)).unwrap_or_else(|| panic!("NETSHM_PART={part}"))
         });
-        Chosen { part, parts, from: text("NETSHM_FROM"), only: text("NETSHM_ONLY"), count: 0 }
+        Chosen { part, parts, only: text("NETSHM_ONLY"), count: 0 }
     }
 
     /// The running number of a case, if it is wanted.
     fn takes(&mut self, mode: &Mode, case: &Case) -> Option<usize> {
         self.count += 1;
-        let names = [case.name.to_string(), format!("{} {}", mode.name, case.name)];
-        self.from.take_if(|from| names.contains(from));
-        let named = self.only.as_ref().is_none_or(|only| names[1].contains(only.as_str()));
+        let name = format!("{} {}", mode.name, case.name);
+        let named = self.only.as_ref().is_none_or(|only| name.contains(only.as_str()));
         let here = self.count % self.parts == self.part % self.parts;
-        (self.from.is_none() && named && here).then_some(self.count)
+        (named && here).then_some(self.count)
     }
 }
 
@@ -80,12 +78,17 @@ pub(crate) fn every_instruction() {
     let other = if random.below(2) == 0 { &CHECKSUMS } else { &RECORD };
     let modes = if long_form() { vec![&FUTEX, &CHECKSUMS, &RECORD] } else { vec![&FUTEX, other] };
     let mut chosen = Chosen::from_environment();
+    let holds = "after each instruction the object is as before or as after, never as before again; so it is if who recovers dies";
+    let mut campaign = Campaign::open("stepping.every_instruction_of_the_short_operations", holds);
     for mode in modes {
         let (mut steps, mut recoveries) = (Seen::default(), Seen::default());
         for case in &cases(mode) {
             let Some(number) = chosen.takes(mode, case) else { continue };
             // The short form takes half of the cases with the other mode.
             if !long_form() && mode.name != FUTEX.name && number / 2 % 2 == 0 {
+                continue;
+            }
+            if !campaign.begin(&format!("{} {}, {}", mode.name, case.name, recoveries_stepped_through())) {
                 continue;
             }
             let begin = Instant::now();
@@ -103,12 +106,28 @@ pub(crate) fn every_instruction() {
                 again.recovered,
                 begin.elapsed()
             ));
+            campaign.finish(&[
+                ("instructions", seen.instructions),
+                ("images", seen.images as u64),
+                ("recoveries", again.recovered as u64),
+                ("instructions of recoveries", again.instructions),
+                ("images of recoveries", again.images as u64),
+            ]);
             steps.add(&seen);
             recoveries.add(&again);
         }
         say(&format!("  {} in all: {steps}; {} recovered: {recoveries}\n", mode.name, recoveries.recovered));
     }
-    assert!(chosen.from.is_none(), "NETSHM_FROM: there is no case {:?}", chosen.from);
+    campaign.end();
+}
+
+/// Which recoveries are stepped through, and how.
+fn recoveries_stepped_through() -> &'static str {
+    match (long_form(), std::env::var_os("NETSHM_STRETCHES").is_some()) {
+        (false, _) => "a recovery",
+        (true, false) => "all recoveries",
+        (true, true) => "stretches of all recoveries",
+    }
 }
 
 /// What each image of a case shows.
