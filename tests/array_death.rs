@@ -5,12 +5,15 @@
 //! after. For k = 0, 1, 2, ... a child gets a copy and dies before its k-th shared store, until it survives; a second
 //! process, with a watchdog, judges: the contents, the checker's verdict, and whether it can go on. It comes after
 //! the death, or was at work before. The short form strides through the longest, each time from another store on; `NETSHM_LONG=1` takes every k.
+//! `NETSHM_CAMPAIGN` names a directory that keeps which operations are done, so that the same command goes on after an
+//! interruption.
 
 mod support;
 
 use netshm::{Array, ManageOptions, Name, OpenOptions, inject};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
+use support::campaign::Campaign;
 use support::process::{Exit, Pipe, Shared, fork, leave, watchdog};
 use support::random::Random;
 use support::scratch::{Scratch, Snapshot, assert_object_sound};
@@ -266,15 +269,21 @@ fn one_death(p: &Prepared, live: bool, k: u64) -> Option<u64> {
 
 fn operations() {
     let only = std::env::var("NETSHM_DEATH_ONLY").ok();
-    let mut random = Random::from_environment("operations");
+    let holds =
+        "whatever store a process died before, the array was as before or as after, whole, and went on";
+    let mut campaign = Campaign::open("array_death.operations", holds);
+    let mut random = Random::new(campaign.seed(|| Random::seed("operations")));
     for scenario in scenarios() {
         if only.as_ref().is_some_and(|o| !scenario.name.contains(o.as_str())) {
             continue;
         }
+        let stride = if support::long() { 1 } else { scenario.stride };
+        let phase = random.below(stride);
+        if !campaign.begin(&format!("{}, every {stride}. store from {phase}", scenario.name)) {
+            continue;
+        }
         let p = Prepared::new(scenario);
         let start = Instant::now();
-        let stride = if support::long() { 1 } else { p.scenario.stride };
-        let phase = random.below(stride);
         let last = [false, true].map(|live| {
             (phase..).step_by(stride as usize).find_map(|k| one_death(&p, live, k)).expect("survives")
         });
@@ -283,7 +292,10 @@ fn operations() {
             "  {}: {} stores, live {}, every {stride}. ({seconds:.1} s)",
             p.scenario.name, last[0], last[1]
         );
+        let deaths = last.map(|stores| stores.saturating_sub(phase).div_ceil(stride));
+        campaign.finish(&[("deaths", deaths[0]), ("deaths beside others", deaths[1])]);
     }
+    campaign.end();
 }
 
 /// The judge can tell: contents that are neither before nor after are seen.

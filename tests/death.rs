@@ -9,11 +9,13 @@
 //! ("live", so that it has to find out by itself that somebody died). For recovery itself, a second process dies
 //! before its k-th store while it recovers the first, and a third one is the judge. The short form strides through
 //! the longest operations, each time from another store on (`NETSHM_SEED` repeats a run); `NETSHM_LONG=1` takes every k.
+//! `NETSHM_CAMPAIGN` names a directory that keeps which scenarios are done, so that the same command goes on after an interruption.
 
 mod support;
 
 use netshm::{Locking, ManageOptions, Update, inject};
 use std::time::Instant;
+use support::campaign::Campaign;
 use support::model::{Actor, Bytes, Model, Op, Outcome, difference, do_on_table, keys_of};
 use support::process::{Exit, Pipe, Shared, fork, leave, watchdog};
 use support::random::Random;
@@ -1214,7 +1216,7 @@ fn for_every_k((phase, stride): (u64, u64), one: impl Fn(u64) -> Option<u64>) ->
     let workers: Vec<_> = (0..WORKERS)
         .map(|w| {
             fork(|| {
-                let first = support::setting("NETSHM_DEATH_FROM").unwrap_or(0) / stride + w;
+                let first = from() / stride + w;
                 for k in (first..).step_by(WORKERS as usize) {
                     if let Some(stores) = one(phase + k * stride) {
                         shared.set(0, stores);
@@ -1234,31 +1236,61 @@ fn strided(stride: u64, random: &mut Random) -> (u64, u64) {
     if support::long() { (0, 1) } else { (random.below(stride), stride) }
 }
 
+/// How many of these numbers are below the number of stores: each was a death.
+fn deaths((phase, stride): (u64, u64), stores: u64) -> u64 {
+    stores.saturating_sub(phase + from() / stride * stride).div_ceil(stride)
+}
+
+/// The first store before which somebody dies.
+fn from() -> u64 {
+    support::setting("NETSHM_DEATH_FROM").unwrap_or(0)
+}
+
+/// What a campaign calls a scenario.
+fn part_of(scenario: &Scenario, what: &str, (phase, stride): (u64, u64)) -> String {
+    let from = phase + from() / stride * stride;
+    format!("{}, {}{what}, every {stride}. store from {from}", support::kind(), scenario.name)
+}
+
 /// Is a scenario left out, by `NETSHM_DEATH_ONLY`?
 fn is_left_out(scenario: &Scenario) -> bool {
     std::env::var("NETSHM_DEATH_ONLY").is_ok_and(|only| !scenario.name.contains(&only))
 }
 
 fn run(test: &str, scenarios: Vec<Scenario>) {
-    run_lives(test, scenarios, one_death);
+    let holds =
+        "whatever store a process died before, the object was as before or as after, whole, and went on";
+    run_lives(test, scenarios, one_death, holds);
 }
 
-fn run_lives(test: &str, scenarios: Vec<Scenario>, one: fn(&Prepared, bool, u64) -> Option<u64>) {
-    let mut random = Random::from_environment(test);
+fn run_lives(
+    test: &str,
+    scenarios: Vec<Scenario>,
+    one: fn(&Prepared, bool, u64) -> Option<u64>,
+    holds: &'static str,
+) {
+    let mut campaign = Campaign::open(&format!("death.{test}"), holds);
+    let mut random = Random::new(campaign.seed(|| Random::seed(test)));
     for scenario in scenarios {
         if is_left_out(&scenario) {
             continue;
         }
+        let (phase, stride) = strided(scenario.stride, &mut random);
+        if !campaign.begin(&part_of(&scenario, "", (phase, stride))) {
+            continue;
+        }
         let p = Prepared::new(scenario);
         let start = Instant::now();
-        let (phase, stride) = strided(p.scenario.stride, &mut random);
         let cold = for_every_k((phase, stride), |k| one(&p, false, k));
         let live = p.scenario.live.then(|| for_every_k((phase, stride), |k| one(&p, true, k)));
         let live_text = live.map_or(String::new(), |n| format!(", live {n}"));
         let every = if stride > 1 { format!(", every {stride}th from {phase}") } else { String::new() };
         let seconds = start.elapsed().as_secs_f32();
         println!("  {}: {cold} stores{live_text}{every} ({seconds:.1} s)", p.scenario.name);
+        let deaths = |stores| deaths((phase, stride), stores);
+        campaign.finish(&[("deaths", deaths(cold)), ("deaths beside others", live.map_or(0, deaths))]);
     }
+    campaign.end();
 }
 
 /// The recoverer's life: comes upon a dead one's remains and dies itself.
@@ -1346,40 +1378,50 @@ fn for_every_k_alone(one: impl Fn(u64) -> Option<u64>) -> u64 {
     (0..).find_map(one).unwrap_or(0)
 }
 
-fn run_recovery(scenario: Scenario, live: bool, stride: u64, random: &mut Random) {
+fn run_recovery(scenario: Scenario, live: bool, stride: u64, random: &mut Random, campaign: &mut Campaign) {
     if is_left_out(&scenario) {
+        return;
+    }
+    let (phase, stride) = strided(stride, random);
+    let who = if live { ", recovered by one at work" } else { ", recovered by one who comes" };
+    if !campaign.begin(&part_of(&scenario, who, (phase, stride))) {
         return;
     }
     let p = Prepared::new(scenario);
     let start = Instant::now();
-    let (phase, stride) = strided(stride, random);
     let last = for_every_k((phase, stride), |k| deaths_in_recovery(&p, live, k));
     let seconds = start.elapsed().as_secs_f32();
     println!(
         "  recovery of {}, live {live}: deaths at every {stride}. of {last} stores, from {phase} ({seconds:.1} s)",
         p.scenario.name
     );
+    campaign.finish(&[("first deaths", deaths((phase, stride), last))]);
 }
 
 /// Who recovers may die as well, at each of its stores; a third process judges.
 fn recovery() {
-    let mut random = Random::from_environment("recovery");
+    let holds =
+        "whatever store a recovery ended before, the next one left the object as before or as after, whole";
+    let mut campaign = Campaign::open("death.recovery", holds);
+    let mut random = Random::new(campaign.seed(|| Random::seed("recovery")));
     for live in [false, true] {
         let mut of = |name, steps, stride| {
-            run_recovery(Scenario { name, steps, ..PLAIN }, live, stride, &mut random);
+            run_recovery(Scenario { name, steps, ..PLAIN }, live, stride, &mut random, &mut campaign);
         };
         of("add, new key", |_| vec![add(500, 8)], 1);
         of("remove, stack", |_| vec![remove(2)], 1);
         of("group of two", |_| vec![Op::Group(vec![replace(1, 30), replace(10, 8)])], 1);
         of("group", |_| vec![Op::Group(several())], 7);
-        run_recovery(giving_back(), live, 251, &mut random);
+        run_recovery(giving_back(), live, 251, &mut random, &mut campaign);
     }
     run_recovery(
         Scenario { name: "check", steps: |_| vec![Op::Check, Op::Touch(key(3))], ..PLAIN },
         false,
         1,
         &mut random,
+        &mut campaign,
     );
+    campaign.end();
 }
 
 /// Where the file system takes no memory back, a run that was to be given back keeps what it holds, and counts as memory: also
@@ -1432,9 +1474,9 @@ fn a_page_found_missing_at_every_store() {
     scenarios.extend(whole().into_iter().filter(wanted).filter(|s| !(s.steps)(0).contains(&Op::Manage)));
     scenarios.push(Scenario { name: "add, new key", steps: |_| vec![add(500, 8)], ..PLAIN });
     scenarios.push(Scenario { name: "group", steps: |_| vec![Op::Group(several())], stride: 3, ..PLAIN });
-    run_lives("a_page_found_missing_at_every_store", scenarios, |p, live, k| {
-        one_life(p, (guarded_victim, Exit::Code(0)), live, k)
-    });
+    let one = |p: &Prepared, live, k| one_life(p, (guarded_victim, Exit::Code(0)), live, k);
+    let holds = "whatever store a page was found missing before, the object was as before or as after, whole, and went on";
+    run_lives("a_page_found_missing_at_every_store", scenarios, one, holds);
 }
 
 /// The judge can tell: contents that are neither before nor after are seen.

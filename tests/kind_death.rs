@@ -8,7 +8,8 @@
 //! A third one waits for a change, and must be woken. Pairs: each distinct image that a death leaves is recovered by a
 //! process that dies before its k-th store as well, and judged likewise. All of it with futexes, with checksums, and with record
 //! locks. The short form strides, each time from another store on; `NETSHM_LONG=1` takes every one;
-//! `NETSHM_DEATH_ONLY` names a scenario.
+//! `NETSHM_DEATH_ONLY` names a scenario. `NETSHM_CAMPAIGN` names a directory that keeps which scenarios are done, so that
+//! the same command goes on after an interruption.
 
 mod support;
 
@@ -18,6 +19,7 @@ use netshm::{
 };
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
+use support::campaign::Campaign;
 use support::process::{Exit, Pipe, Shared, fork, leave, watchdog};
 use support::random::Random;
 use support::scratch::{Scratch, Snapshot, assert_object_sound, assert_sound};
@@ -426,31 +428,56 @@ fn stride(short: u64, random: &mut Random) -> (u64, u64) {
     if support::long() { (0, 1) } else { (random.below(short), short) }
 }
 
-/// Prepares all scenarios that are asked for, in all modes, and does something with each.
-fn for_all(scenarios: fn() -> Vec<Scenario>, mut one: impl FnMut(&Prepared) -> String) {
+/// Prepares all scenarios that are asked for, in all modes, and does something with each; a stride as in the long form or of
+/// so many stores is chosen for it. What is done gives what is to be told, and how many deaths there were.
+fn for_all(
+    test: &str,
+    scenarios: fn() -> Vec<Scenario>,
+    short: impl Fn(&Scenario) -> u64,
+    mut one: impl FnMut(&Prepared, (u64, u64), &mut Random) -> (String, u64),
+) {
     let only = std::env::var("NETSHM_DEATH_ONLY").ok();
-    for mode in MODES {
-        for scenario in scenarios() {
-            if only.as_ref().is_some_and(|o| !scenario.name.contains(o.as_str())) {
-                continue;
-            }
-            let start = Instant::now();
-            let p = Prepared::new(scenario, mode);
-            let told = one(&p);
-            println!("  {}: {told} ({:.1} s)", p.what(), start.elapsed().as_secs_f32());
+    let holds =
+        "whatever store they died before, all tables were as before or as after, together, and went on";
+    let mut campaign = Campaign::open(&format!("kind_death.{test}"), holds);
+    let seed = campaign.seed(|| Random::seed(test));
+    for (number, (mode, scenario)) in all(scenarios).enumerate() {
+        if only.as_ref().is_some_and(|o| !scenario.name.contains(o.as_str())) {
+            continue;
         }
+        // Whether others are left out makes no difference.
+        let mut random = Random::new(seed ^ (number as u64) << 32);
+        let (phase, stride) = stride(short(&scenario), &mut random);
+        let seeded = if support::long() { String::new() } else { format!(", seed {seed}") };
+        if !campaign.begin(&format!("{}, {}, every {stride}. store{seeded}", mode.name, scenario.name)) {
+            continue;
+        }
+        let start = Instant::now();
+        let p = Prepared::new(scenario, mode);
+        let (told, deaths) = one(&p, (phase, stride), &mut random);
+        println!("  {}: {told} ({:.1} s)", p.what(), start.elapsed().as_secs_f32());
+        campaign.finish(&[("deaths", deaths)]);
     }
+    campaign.end();
+}
+
+fn all(scenarios: fn() -> Vec<Scenario>) -> impl Iterator<Item = (Mode, Scenario)> {
+    MODES.into_iter().flat_map(move |mode| scenarios().into_iter().map(move |scenario| (mode, scenario)))
 }
 
 fn every_store(test: &str, scenarios: fn() -> Vec<Scenario>) {
-    let mut random = Random::from_environment(test);
-    for_all(scenarios, |p| {
-        let (phase, stride) = stride(p.scenario.stride, &mut random);
-        let last = [false, true].map(|live| {
-            (phase..).step_by(stride as usize).find_map(|k| one_death(p, live, k)).expect("survives")
-        });
-        format!("{} stores, live {}, every {stride}. from {phase}", last[0], last[1])
-    });
+    for_all(
+        test,
+        scenarios,
+        |scenario| scenario.stride,
+        |p, (phase, stride), _| {
+            let last = [false, true].map(|live| {
+                (phase..).step_by(stride as usize).find_map(|k| one_death(p, live, k)).expect("survives")
+            });
+            let deaths = last.iter().map(|stores| stores.saturating_sub(phase).div_ceil(stride)).sum();
+            (format!("{} stores, live {}, every {stride}. from {phase}", last[0], last[1]), deaths)
+        },
+    );
 }
 
 /// Comes upon a dead one's remains, and dies itself.
@@ -485,32 +512,35 @@ fn one_pair(p: &Prepared, image: &Snapshot, what: &str, survived: bool, k: u64) 
 
 /// What is left by each death, each image once: recovered by one who dies at each of his stores.
 fn pairs() {
-    let mut random = Random::from_environment("pairs");
-    for_all(tables, |p| {
-        let (phase, stride_1) = stride(97, &mut random);
-        let (mut seen, mut deaths) = (HashSet::new(), 0u64);
-        for k1 in (phase..).step_by(stride_1 as usize) {
-            let scratch = p.snapshot.restore("kind-first");
-            let shared = Shared::new(WORDS);
-            fork(|| victim(p, scratch.name(), &shared, k1)).wait();
-            let survived = shared.get(SURVIVED) == 1;
-            let image = Snapshot::take(&scratch);
-            if seen.insert(image.fingerprint(is_personal)) {
-                let (phase, stride_2) = stride(37, &mut random);
-                let what = format!("{}, k = {k1}", p.what());
-                for k2 in (phase..).step_by(stride_2 as usize) {
-                    deaths += 1;
-                    if one_pair(p, &image, &what, survived, k2) {
-                        break;
+    for_all(
+        "pairs",
+        tables,
+        |_| 97,
+        |p, (phase, stride_1), random| {
+            let (mut seen, mut deaths) = (HashSet::new(), 0u64);
+            for k1 in (phase..).step_by(stride_1 as usize) {
+                let scratch = p.snapshot.restore("kind-first");
+                let shared = Shared::new(WORDS);
+                fork(|| victim(p, scratch.name(), &shared, k1)).wait();
+                let survived = shared.get(SURVIVED) == 1;
+                let image = Snapshot::take(&scratch);
+                if seen.insert(image.fingerprint(is_personal)) {
+                    let (phase, stride_2) = stride(37, random);
+                    let what = format!("{}, k = {k1}", p.what());
+                    for k2 in (phase..).step_by(stride_2 as usize) {
+                        if one_pair(p, &image, &what, survived, k2) {
+                            break;
+                        }
+                        deaths += 1;
                     }
                 }
+                if survived {
+                    break;
+                }
             }
-            if survived {
-                break;
-            }
-        }
-        format!("{} images, {deaths} deaths in their recovery", seen.len())
-    });
+            (format!("{} images, {deaths} deaths in their recovery", seen.len()), deaths)
+        },
+    );
 }
 
 /// Words that differ from process to process: its number and the age of its group, in the first eight slots.
