@@ -4,7 +4,8 @@
 //! Method: a child makes the backup, and is stopped before and after each of its system calls. A model of a device follows it: it
 //! has the bytes that a file had when the child last synced it, and the name that was there when it last synced the directory. At
 //! each stop the machine fails: of a name that is not synced both states are judged, and of each page that has changed since
-//! the last sync, at random, either state. The image gets another boot's id and is opened.
+//! the last sync, at random, either state. The image gets another boot's id and is opened. `NETSHM_CAMPAIGN` names a directory that keeps which rounds are
+//! done, so that the same command goes on after an interruption.
 
 mod support;
 
@@ -27,6 +28,7 @@ mod moments {
     use std::hash::{DefaultHasher, Hash, Hasher};
     use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
+    use support::campaign::Campaign;
     use support::process::{Child, Exit, fork, watchdog};
     use support::random::Random;
     use support::scratch::{Scratch, assert_object_sound};
@@ -58,8 +60,9 @@ mod moments {
 
     /// Nobody changes anything: a copy has all that there is.
     pub(super) fn at_rest() {
-        let mut random = Random::from_environment("a_backup_at_rest");
-        for _ in 0..rounds() {
+        let mut campaign = Campaign::open("backup_crash.a_backup_at_rest", HOLDS);
+        let seed = campaign.seed(|| Random::seed("a_backup_at_rest"));
+        support::rounds(&mut campaign, seed, rounds(), |_, random| {
             let source = Scratch::file("source");
             let (object, table) = open(source.name());
             let mut random_value = random.clone();
@@ -69,26 +72,31 @@ mod moments {
             }
             table.add(b"long", &vec![9; 150_000]).expect("adds");
             let whole = content(&table);
-            every_way("at rest", &source, &mut random, &|found| {
+            let tally = every_way("at rest", &source, random, &|found| {
                 assert!(*found == whole, "it is another state")
             });
             drop(object);
-        }
+            tally.counts()
+        });
+        campaign.end();
     }
 
+    const HOLDS: &str =
+        "at each moment there was no copy, the older one, or a whole one of one moment, in order";
     const ACCOUNTS: u64 = 50;
 
     /// Others move amounts between accounts: a copy has the sum.
     pub(super) fn among_writers() {
-        let mut random = Random::from_environment("a_backup_among_writers");
-        for _ in 0..rounds() {
+        let mut campaign = Campaign::open("backup_crash.a_backup_among_writers", HOLDS);
+        let seed = campaign.seed(|| Random::seed("a_backup_among_writers"));
+        support::rounds(&mut campaign, seed, rounds(), |_, random| {
             let source = Scratch::file("source");
             let (object, table) = open(source.name());
             for n in 0..ACCOUNTS {
                 table.add(&n.to_le_bytes(), &100i64.to_le_bytes()).expect("adds");
             }
             let mut writers: Vec<_> = (0..2).map(|seed| fork(|| transfer(source.name(), seed))).collect();
-            every_way("among writers", &source, &mut random, &|found| {
+            let tally = every_way("among writers", &source, random, &|found| {
                 let value =
                     |n: u64| i64::from_le_bytes(found[&n.to_le_bytes()[..]][..].try_into().expect("8 bytes"));
                 assert_eq!((0..ACCOUNTS).map(value).sum::<i64>(), 100 * ACCOUNTS as i64);
@@ -98,7 +106,9 @@ mod moments {
                 writer.kill();
             }
             drop(object);
-        }
+            tally.counts()
+        });
+        campaign.end();
     }
 
     fn transfer(name: &Name, seed: u64) -> ! {
@@ -147,7 +157,7 @@ mod moments {
 
     /// Backs up under a new name and under that of an older copy, with files that have no name at first, and where a
     /// file system knows none of these.
-    fn every_way(what: &str, source: &Scratch, random: &mut Random, judge: &dyn Fn(&Model)) {
+    fn every_way(what: &str, source: &Scratch, random: &mut Random, judge: &dyn Fn(&Model)) -> Tally {
         let mut tally = Tally::default();
         for replace in [false, true] {
             for nameless in [true, false] {
@@ -199,6 +209,7 @@ mod moments {
         }
         println!("{what}: {tally:?}");
         assert!(tally.whole >= 4 && tally.older >= 2 && tally.none > 0 && tally.unsynced_names > 0);
+        tally
     }
 
     #[derive(Debug, Default)]
@@ -210,6 +221,18 @@ mod moments {
         whole: u64,
         /// Moments at which the name might have been lost.
         unsynced_names: u64,
+    }
+
+    impl Tally {
+        fn counts(&self) -> [(&'static str, u64); 5] {
+            [
+                ("moments", self.moments),
+                ("moments without a copy", self.none),
+                ("distinct older copies judged", self.older),
+                ("distinct whole copies judged", self.whole),
+                ("moments with an unsynced name", self.unsynced_names),
+            ]
+        }
     }
 
     /// Opens what is there after the next boot. Tells whether it is the older copy.

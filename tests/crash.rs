@@ -3,6 +3,7 @@
 //!
 //! Method: a model of a device. It takes pages over when the library syncs them, and of the others, at the moment of
 //! the crash, a random part. The image gets another boot's id and is opened. What was stored is known from a plain map.
+//! `NETSHM_CAMPAIGN` names a directory that keeps which rounds are done, so that the same command goes on after an interruption.
 
 mod support;
 
@@ -12,6 +13,7 @@ use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use support::campaign::Campaign;
 use support::process::{Exit, Shared, fork, watchdog};
 use support::random::Random;
 use support::scratch::Scratch;
@@ -152,20 +154,23 @@ fn rounds(short: u64, long: u64) -> u64 {
 }
 
 fn closed_in_order() {
-    let mut random = Random::from_environment("closed_in_order");
-    for _ in 0..rounds(5, 100) {
+    let mut campaign = Campaign::open("crash.closed_in_order", "the object was as it had been closed");
+    let seed = campaign.seed(|| Random::seed("closed_in_order"));
+    support::rounds(&mut campaign, seed, rounds(5, 100), |_, random| {
         let scratch = Scratch::file("closed");
         watch(&scratch);
         let mut model = Model::new();
         for _ in 0..2 {
             let object = open(scratch.name());
             let table = HashTable::manage(&object, &options()).expect("manages");
-            change(&table, &mut model, &mut History::new(), &mut random, 300);
+            change(&table, &mut model, &mut History::new(), random, 300);
         }
         let image = crash(|| random.once_in(2));
         let object = open(image.name());
         assert_is(&object, &model);
-    }
+        []
+    });
+    campaign.end();
 }
 
 /// How images of crashes have fared.
@@ -180,10 +185,26 @@ struct Fates {
     lost: u64,
 }
 
+impl Fates {
+    fn counts(&self) -> [(&'static str, u64); 7] {
+        [
+            ("unchanged", self.unchanged),
+            ("sound", self.sound),
+            ("damaged", self.damaged),
+            ("not created", self.not_created),
+            ("differing", self.differing),
+            ("bindings salvaged", self.salvaged),
+            ("bindings lost", self.lost),
+        ]
+    }
+}
+
 fn synced_and_unsynced() {
-    let mut random = Random::from_environment("synced_and_unsynced");
-    let mut fates = Fates::default();
-    for _ in 0..rounds(12, 400) {
+    let holds = "what was synced was unchanged; what was not was recognised, and used only if sound";
+    let mut campaign = Campaign::open("crash.synced_and_unsynced", holds);
+    let seed = campaign.seed(|| Random::seed("synced_and_unsynced"));
+    support::rounds(&mut campaign, seed, rounds(12, 400), |_, random| {
+        let mut fates = Fates::default();
         let scratch = Scratch::file("synced");
         watch(&scratch);
         let object = open(scratch.name());
@@ -195,7 +216,7 @@ fn synced_and_unsynced() {
         }
         for _ in 0..3 {
             let changes = 1 << random.below(10);
-            change(&table, &mut model, &mut history, &mut random, changes);
+            change(&table, &mut model, &mut history, random, changes);
             object.sync(0).expect("syncs");
             // Nothing has been changed: whatever else the system has written makes no difference.
             for part in [1, 2, u64::MAX] {
@@ -215,7 +236,7 @@ fn synced_and_unsynced() {
             later.insert(b"key 0".to_vec(), b"surely a change".to_vec());
             let changes = random.below(60);
             history.insert((b"key 0".to_vec(), b"surely a change".to_vec()));
-            change(&table, &mut later, &mut history, &mut random, changes);
+            change(&table, &mut later, &mut history, random, changes);
             // All that came later is lost.
             let image = crash(|| false);
             let object = open(image.name());
@@ -228,9 +249,12 @@ fn synced_and_unsynced() {
             }
             model = later;
         }
-    }
+        fates.counts()
+    });
+    let fates = Fates::default().counts().map(|(name, _)| (name, campaign.sum(name)));
     println!("synced_and_unsynced: {fates:?}");
-    assert!(fates.sound > 0 && fates.damaged > 0, "both are seen: {fates:?}");
+    assert!(campaign.sum("sound") > 0 && campaign.sum("damaged") > 0, "both are seen: {fates:?}");
+    campaign.end();
 }
 
 /// An image of an object that was in use.
@@ -334,7 +358,9 @@ fn synced_while_others_write() {
     }
     let mut writers: Vec<_> = (0..3).map(|seed| fork(|| transfer(scratch.name(), seed))).collect();
     let mut longest = std::time::Duration::ZERO;
-    for round in 0..rounds(20, 2000) {
+    let holds = "among writers, the device had a state of one moment when the sync returned";
+    let mut campaign = Campaign::open("crash.synced_while_others_write", holds);
+    support::rounds(&mut campaign, 0, rounds(20, 2000), |round, _| {
         let start = std::time::Instant::now();
         object.sync(0).expect("syncs");
         longest = longest.max(start.elapsed());
@@ -347,7 +373,8 @@ fn synced_while_others_write() {
         let copied = HashTable::manage(&copy, &options()).expect("is in order");
         assert_eq!(sum(&copied), 100 * ACCOUNTS as i64);
         support::scratch::assert_object_sound(&copy);
-    }
+        []
+    });
     println!("synced_while_others_write: the longest sync took {longest:?}");
     for writer in &mut writers {
         assert_eq!(writer.poll(), None, "writers go on");
@@ -355,6 +382,7 @@ fn synced_while_others_write() {
     }
     assert_eq!(sum(&table), 100 * ACCOUNTS as i64);
     support::scratch::assert_object_sound(&object);
+    campaign.end();
 }
 
 /// Makes some bucket locks look as if slot 2 had come while the gate was held: it takes them, and gives them back without
