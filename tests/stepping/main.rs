@@ -17,8 +17,9 @@
 //! The short form steps through the recovery of one image of each case, with futexes, from all phases by turns, and takes half of
 //! the cases with checksums or record locks besides. `NETSHM_LONG=1` takes all; it prints a line for each case.
 //! `NETSHM_CAMPAIGN` names a directory that keeps which cases are done, so that the same command goes on after an interruption;
-//! `NETSHM_PART=1/2` takes every second case (two processes may share a directory), `NETSHM_ONLY=array` those that have it in their names. `NETSHM_STRETCHES=1` is much faster: of recoveries it does not step through what lies between two
-//! system calls and leaves the object as it was before.
+//! `NETSHM_PART=1/2` takes every second case (two processes may share a directory), `NETSHM_ONLY=array` those that have it in
+//! their names. `NETSHM_STRETCHES=1` is much faster: of recoveries it does not step through what lies between two system calls
+//! and leaves the object as it was before.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 #[path = "../support/campaign.rs"]
