@@ -3,6 +3,7 @@
 //! work with them: those that the fuzzer (`fuzz/`) has found worth keeping, those that once failed, and random ones.
 //!
 //! `NETSHM_ROUNDS` is the number of random scripts, `NETSHM_SEED` repeats a run, `NETSHM_SCRIPT` is the one file to run.
+//! `NETSHM_CAMPAIGN` names a directory that keeps which rounds are done, so that the same command goes on after an interruption.
 //! `NETSHM_GOLDEN=make` makes the objects of `hostile/images` that are missing (with the feature `inject`).
 
 #[path = "hostile/driver.rs"]
@@ -18,6 +19,7 @@ use netshm::{Damage, Error, HashTable, ManageOptions, OpenOptions};
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use support::campaign::Campaign;
 use support::process::{Exit, fork, watchdog};
 use support::random::Random;
 use support::scratch::Scratch;
@@ -155,20 +157,27 @@ fn random_script(random: &mut Random) -> Vec<u8> {
 }
 
 fn random_scripts_do_no_harm() {
-    let mut random = Random::repeatable("random_scripts_do_no_harm", 20261130);
-    let rounds = support::setting("NETSHM_ROUNDS").unwrap_or(if support::long() { 300_000 } else { 2000 });
-    let mut done = 0;
-    while done < rounds {
-        let batch: Vec<_> = (0..100.min(rounds - done))
-            .map(|n| (format!("script {}", done + n), random_script(&mut random)))
-            .collect();
-        survive(&batch);
-        done += batch.len() as u64;
-        if done % 10_000 == 0 {
-            println!("random_scripts_do_no_harm: {done} of {rounds}");
+    let test = "random_scripts_do_no_harm";
+    let holds = "scripts brought about no panic, no fault, no loop without end, no memory without bound";
+    let mut campaign = Campaign::open(&format!("hostile_bytes.{test}"), holds);
+    let seed = campaign.seed(|| Random::repeatable_seed(test, 20261130));
+    let wanted = support::setting("NETSHM_ROUNDS").unwrap_or(if support::long() { 300_000 } else { 2000 });
+    for first in (0..wanted).step_by(1000) {
+        let count = (wanted - first).min(1000);
+        if !campaign.begin(&format!("seed {seed}, {count} scripts from {first}")) {
+            continue;
+        }
+        let mut random = Random::new(seed ^ first << 32);
+        let all: Vec<_> =
+            (first..first + count).map(|n| (format!("script {n}"), random_script(&mut random))).collect();
+        all.chunks(100).for_each(survive);
+        campaign.finish(&[("scripts", count)]);
+        if (first + count) % 10_000 == 0 {
+            println!("{test}: {} of {wanted}", first + count);
         }
     }
-    println!("random_scripts_do_no_harm: {done} scripts");
+    println!("{test}: {} scripts", campaign.sum("scripts"));
+    campaign.end();
 }
 
 /// Goal: signatures, encoded values, and lists of persistent objects may be anything. Method: what the fuzzer has kept, and

@@ -26,14 +26,9 @@ impl Random {
     }
 
     /// The same with a seed of its own in the short form, for what searches rather than tests: there each run is the same.
-    pub(crate) fn repeatable(test: &str, seed: u64) -> Random {
-        if super::long()
-            || super::setting("NETSHM_SEED").is_some()
-            || super::setting("NETSHM_ROUNDS").is_some()
-        {
-            return Random::from_environment(test);
-        }
-        Random(seed)
+    pub(crate) fn repeatable_seed(test: &str, seed: u64) -> u64 {
+        let wanted = super::setting("NETSHM_SEED").or(super::setting("NETSHM_ROUNDS"));
+        if super::long() || wanted.is_some() { Random::seed(test) } else { seed }
     }
 
     /// Any number.
