@@ -6,6 +6,7 @@
 //! that must not show up in the object. docs/security.md says what is promised.
 
 mod support_processes;
+mod support_security;
 
 use netshm::{
     Array, BlockOp, Error, HashTable, KeyHashing, ManageOptions, Name, Object, OpenOptions, PmKind, PmObject,
@@ -18,74 +19,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use support_processes::*;
-
-const NOBODY: u32 = 65534;
-
-fn is_root() -> bool {
-    // SAFETY: a plain system call.
-    unsafe { libc::geteuid() == 0 }
-}
-
-/// Runs `body` as a user who owns nothing. False: it is not possible here, which is said.
-fn as_nobody(what: &str, body: impl FnOnce()) -> bool {
-    if !is_root() {
-        skip(&format!("security: {what}: not root, so there is no other user"));
-        return false;
-    }
-    become_nobody(body).succeeds();
-    true
-}
-
-fn become_nobody(body: impl FnOnce()) -> Child {
-    fork(60, || {
-        // SAFETY: plain system calls.
-        unsafe {
-            assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
-            assert_eq!(libc::setresgid(NOBODY, NOBODY, NOBODY), 0);
-            assert_eq!(libc::setresuid(NOBODY, NOBODY, NOBODY), 0);
-        }
-        body();
-    })
-}
-
-/// A directory that goes away in the end, with all POSIX memory that its tests made.
-struct Place {
-    path: PathBuf,
-    tag: String,
-}
-
-impl Place {
-    fn new(tag: &str, mode: u32) -> Place {
-        let tag = format!("netshm-security-{tag}-{}", std::process::id());
-        let path = Path::new("/dev/shm").join(&tag);
-        std::fs::create_dir(&path).expect("makes a directory");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("permits");
-        Place { path, tag }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
-    }
-
-    fn posix(&self, name: &str) -> Name {
-        Name::posix(self.file(name), format!("/{}-{name}", self.tag))
-    }
-
-    fn memory(&self, name: &str) -> PathBuf {
-        Path::new("/dev/shm").join(format!("{}-{name}", self.tag))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.path);
-        for entry in std::fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&format!("{}-", self.tag)) {
-                let _ = std::fs::remove_file(entry.path()).or_else(|_| std::fs::remove_dir(entry.path()));
-            }
-        }
-    }
-}
+use support_security::*;
 
 fn mode_of(path: &Path) -> u32 {
     std::fs::symlink_metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).mode() & 0o7777
@@ -381,7 +315,7 @@ fn readers_cannot_disturb_writers() {
         })
         .collect();
     words.wait_for(0, 3);
-    let reader = become_nobody(|| disturb(&place, &words));
+    let reader = become_nobody(60, || disturb(&place, &words));
     words.wait_for(3, 1);
     // A process that comes now is kept out, and told so, not kept waiting.
     let late = fork(30, || {
