@@ -12,7 +12,7 @@ mod support;
 use netshm::{Array, HashTable, ManageOptions, Name, Object, OpenOptions, Type, Value};
 use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use support::process::{Child, Exit, Pipe, Shared, fork, watchdog};
 use support::random::Random;
@@ -518,7 +518,7 @@ fn a_group_of_one_element_is_seen_before_what_follows_it() {
             group.commit().expect("commits");
         });
         step(1);
-        let pid = writer.pid();
+        let (pid, seen) = (writer.pid(), AtomicBool::new(false));
         let slice = std::thread::scope(|threads| {
             let reader = threads.spawn(|| {
                 let mut slice = filled(7, LENGTH);
@@ -529,12 +529,16 @@ fn a_group_of_one_element_is_seen_before_what_follows_it() {
             step(2);
             std::thread::sleep(Duration::from_micros(300));
             now.store(3, Ordering::SeqCst);
-            threads.spawn(move || {
-                std::thread::sleep(Duration::from_millis(50));
-                // SAFETY: the child is not waited for before.
-                unsafe { libc::kill(pid, libc::SIGCONT) };
+            threads.spawn(|| {
+                // Again and again: where others have the processors it may stop later than that.
+                while !seen.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(50));
+                    // SAFETY: the child is not waited for before.
+                    unsafe { libc::kill(pid, libc::SIGCONT) };
+                }
             });
             while a.get_i64(0).expect("reads") == 0 {}
+            seen.store(true, Ordering::SeqCst);
             a.set_i64(LENGTH - 1, 1).expect("sets");
             reader.join().expect("ends")
         });

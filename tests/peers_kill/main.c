@@ -1,4 +1,5 @@
-// peers_kill KILLS [DIRECTORY]: the same kills for netshm and for its peers.
+// peers_kill KILLS [DIRECTORY [SYSTEM]]: the same kills for netshm and for its peers, or for those of them that have SYSTEM in
+// their names.
 //
 // Three processes store and remove, each on keys of its own. What each has begun, and what had returned, is noted in memory
 // that outlives them. One of them is killed at a random moment. Then the others must go on; everybody
@@ -6,6 +7,7 @@
 // failure of whatever kind the store is made anew. Counted are kills after which the checker failed, after which something
 // acknowledged was lost or something was there that was never stored, and after which somebody was stuck or broke down.
 #define _GNU_SOURCE
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -13,6 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -180,6 +184,29 @@ static int wait_for_all(volatile uint64_t *(*word)(int), int but, uint64_t secon
     return 0;
 }
 
+// Says what a process sleeps on, if that is a futex: the word's value is of one whose lock it wants, with the bits that
+// the kernel and glibc know.
+static void tell_sleep(const struct system *s, int me) {
+    char name[64], line[256] = "";
+    unsigned long long number, address;
+    uint32_t word = 0;
+    snprintf(name, sizeof name, "/proc/%d/syscall", (int)pids[me]);
+    FILE *file = fopen(name, "r");
+    if (!file) return;
+    if (!fgets(line, sizeof line, file)) line[0] = 0;
+    fclose(file);
+    line[strcspn(line, "\n")] = 0;
+    fprintf(stderr, "%s: writer %d (%d) is in system call %s\n", s->name, me, (int)pids[me], line);
+    if (sscanf(line, "%llu %llx", &number, &address) != 2 || number != SYS_futex) return;
+    struct iovec here = {&word, sizeof word}, there = {(void *)(uintptr_t)address, sizeof word};
+    if (process_vm_readv(pids[me], &here, 1, &there, 1, 0) != (ssize_t)sizeof word) return;
+    pid_t owner = (pid_t)(word & FUTEX_TID_MASK);
+    fprintf(stderr, "%s:   the futex is %#x: owner %d, %s;%s%s\n", s->name, word, (int)owner,
+            owner == 0 ? "nobody" : kill(owner, 0) == 0 ? "who lives" : "who is dead",
+            word & FUTEX_WAITERS ? " somebody waits" : " nobody waits",
+            word & FUTEX_OWNER_DIED ? "; its owner has died" : "");
+}
+
 static volatile uint64_t *first_at(int me) { return &shared->writers[me].first_at; }
 static volatile uint64_t *parked(int me) { return &shared->writers[me].parked; }
 
@@ -237,6 +264,8 @@ static int one_kill(const struct system *s, const char *path, struct tally *tall
     }
     if (outcome != 0) {
         *(outcome == 1 ? &tally->stuck : &tally->broken) += 1;
+        for (int me = 0; outcome == 1 && me < WRITERS; me++)
+            if (me != victim && !*parked(me)) tell_sleep(s, me);
         fprintf(stderr, "%s, while ", outcome == 1 ? "stuck" : "ended by itself");
         return tell(s, tally, when);
     }
@@ -299,11 +328,18 @@ int main(int argc, char **argv) {
         &tdb_transactions_system, &tdb_mutex_system,
 #endif
     };
-    if (kills < 1) return fprintf(stderr, "usage: peers_kill KILLS [DIRECTORY]\n"), 2;
+    const char *only = argc > 3 ? argv[3] : "";
+    if (kills < 1) return fprintf(stderr, "usage: peers_kill KILLS [DIRECTORY [SYSTEM]]\n"), 2;
     seed = now_ns();
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) return perror("mmap"), 1;
     int failures = 0;
-    for (size_t i = 0; i < sizeof systems / sizeof *systems; i++) failures += run(systems[i], directory, (unsigned)kills);
+    size_t runs = 0;
+    for (size_t i = 0; i < sizeof systems / sizeof *systems; i++) {
+        if (!strstr(systems[i]->name, only)) continue;
+        failures += run(systems[i], directory, (unsigned)kills);
+        runs++;
+    }
+    if (runs == 0) return fprintf(stderr, "no system has %s in its name\n", only), 2;
     return failures != 0;
 }
