@@ -455,26 +455,24 @@ pub(crate) fn punch_step(w: &mut Writer) -> Result<bool> {
         return Ok(false);
     }
     let now = time::coarse_seconds();
-    let Some((page, n)) = long_free(w, now) else { return Ok(false) };
+    if long_free(w, now).is_none() {
+        return Ok(false);
+    }
     custody::make_reserve_room(w)?;
+    // Here others may change all that was found.
+    #[cfg(test)]
+    std::thread::sleep(std::time::Duration::from_micros(50));
     let taken = w.mini(|w| {
         w.lock(header::PAGE_LOCK, Rank::Page)?;
-        let head = head_of(w, page);
-        if head.kind() != pages::FREE
-            || head.unbacked()
-            || head.number() < n
-            || !lies_inside(w, page, head.number())
-        {
-            return Ok(None);
-        }
-        if !has_rested(w.word(descriptor(page).word(2)), now) {
-            return Ok(None);
-        }
-        carve(w, Found { page, pages: head.number(), unbacked: false }, n, Purpose::Record)?;
+        // Not what was found before: that may be in the middle of another run by now, and its head is still what it was.
+        let Some((page, n)) = long_free(w, now) else { return Ok(None) };
+        let pages = head_of(w, page).number();
+        carve(w, Found { page, pages, unbacked: false }, n, Purpose::Record)?;
         w.put(descriptor(page), Head::run(n, Purpose::Record, false, true).0);
-        custody::put_in_reserve(w, page.offset()).map(Some)
+        let cell = custody::put_in_reserve(w, page.offset())?;
+        Ok(Some((page, n, cell)))
     })?;
-    let Some(cell) = taken else { return Ok(false) };
+    let Some((page, n, cell)) = taken else { return Ok(false) };
     let punched = punch(w, page, n)?;
     w.mini(|w| {
         w.lock(header::PAGE_LOCK, Rank::Page)?;
@@ -518,6 +516,42 @@ mod tests {
     use super::*;
     use crate::lock::Patience;
     use crate::object::{ManageOptions, OpenOptions};
+
+    /// Goal: what one thread wants to give back and another one merges, or takes, just before is not given back as it was. Method: a
+    /// thread that gives back without a pause, others that change what is free; the checker.
+    #[cfg(feature = "inject")]
+    #[test]
+    fn what_is_merged_meanwhile_is_not_given_back() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+
+        crate::segment::inject::set_quarantine_seconds(0);
+        let object = OpenOptions::new().anonymous().expect("memory");
+        let hash_table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table");
+        let ended = AtomicBool::new(false);
+        let changes = |thread: u64| {
+            let mut random = thread + 1;
+            for _ in 0..20_000 {
+                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+                let key = [thread as u8, (random >> 33) as u8 % 64];
+                let len = (1 << ((random >> 40) % 8)) * (1000 + (random >> 48) as usize % 1000);
+                hash_table.replace(&key, &vec![key[1]; len]).expect("replaces");
+            }
+        };
+        std::thread::scope(|threads| {
+            let others: Vec<_> = (0..3).map(|thread| threads.spawn(move || changes(thread))).collect();
+            threads.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    let mut entered = hash_table.table.engine.enter(Patience::FOR_EVER).expect("enters");
+                    punch_step(&mut entered.writer(Patience::FOR_EVER)).expect("gives back");
+                }
+            });
+            let outcomes: Vec<_> = others.into_iter().map(|other| other.join()).collect();
+            ended.store(true, Ordering::Relaxed);
+            outcomes.into_iter().for_each(|outcome| outcome.expect("ends"));
+        });
+        crate::segment::inject::set_quarantine_seconds(u64::MAX);
+        object.check(|finding| panic!("{finding:?}")).expect("is in order");
+    }
 
     /// Goal: memory that became free before the machine was started anew, by a clock that has begun anew as well, goes back to the
     /// system. Method: free runs are given a time that is still to come.
