@@ -517,6 +517,9 @@ mod tests {
     use crate::lock::Patience;
     use crate::object::{ManageOptions, OpenOptions};
 
+    /// The quarantine is the process's: tests that change it, or count on it, run one after another.
+    static QUARANTINE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
     /// Goal: what one thread wants to give back and another one merges, or takes, just before is not given back as it was. Method: a
     /// thread that gives back without a pause, others that change what is free; the checker.
     #[cfg(feature = "inject")]
@@ -524,6 +527,7 @@ mod tests {
     fn what_is_merged_meanwhile_is_not_given_back() {
         use std::sync::atomic::{AtomicBool, Ordering};
 
+        let _alone = QUARANTINE.lock().expect("the other one has passed");
         crate::segment::inject::set_quarantine_seconds(0);
         let object = OpenOptions::new().anonymous().expect("memory");
         let hash_table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table");
@@ -557,6 +561,7 @@ mod tests {
     /// system. Method: free runs are given a time that is still to come.
     #[test]
     fn what_became_free_before_a_new_start_goes_back() {
+        let _alone = QUARANTINE.lock().expect("the other one has passed");
         let object = OpenOptions::new().anonymous().expect("memory");
         let hash_table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table");
         for n in 0..8u8 {
