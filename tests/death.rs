@@ -865,6 +865,34 @@ fn named_tables() -> Vec<Scenario> {
     ]
 }
 
+/// Calls of several changes each, whose chores sweep a table in between.
+fn chores() -> Vec<Scenario> {
+    /// Somebody has died when he had dropped a table and had not swept it.
+    fn unswept(t: &mut Template) -> u64 {
+        t.add_keys(0..255);
+        t.apply(&Op::GroupOfTwo("a", vec![], (0..20).map(|n| add(n, 8)).collect()));
+        t.apply(&Op::Close);
+        let exit = fork(|| {
+            t.actor.table();
+            inject::arm(50);
+            t.actor.apply(&Op::DropNamed("a"));
+            leave(0)
+        })
+        .wait();
+        assert_eq!(exit, Exit::KILLED, "the sweep takes more stores");
+        t.model.apply(&Op::DropNamed("a"));
+        0
+    }
+    vec![Scenario {
+        name: "add many, splitting and sweeping",
+        template: Some(unswept),
+        warm: nothing,
+        steps: |_| vec![Op::AddMany((500..520).map(|n| (key(n), value(n, 8))).collect())],
+        live: false,
+        ..PLAIN
+    }]
+}
+
 /// What a victim tells.
 const RETURNED: usize = 0;
 const STORES: usize = 1;
@@ -1474,6 +1502,7 @@ fn a_page_found_missing_at_every_store() {
     scenarios.extend(whole().into_iter().filter(wanted).filter(|s| !(s.steps)(0).contains(&Op::Manage)));
     scenarios.push(Scenario { name: "add, new key", steps: |_| vec![add(500, 8)], ..PLAIN });
     scenarios.push(Scenario { name: "group", steps: |_| vec![Op::Group(several())], stride: 3, ..PLAIN });
+    scenarios.extend(chores());
     let one = |p: &Prepared, live, k| one_life(p, (guarded_victim, Exit::Code(0)), live, k);
     let holds = "whatever store a page was found missing before, the object was as before or as after, whole, and went on";
     run_lives("a_page_found_missing_at_every_store", scenarios, one, holds);

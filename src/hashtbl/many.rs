@@ -246,11 +246,15 @@ impl HashTable {
             for i in 0..batch.len() {
                 let (key, value, hash) = batch.key(i);
                 let stored = match (&mut seat, batch.sight(i)) {
-                    (Some(seat), Some(sight)) => {
-                        let mut w = seat.writer(self.table.patience());
+                    (Some(seated), Some(sight)) => {
+                        let mut w = seated.writer(self.table.patience());
                         let stored = short(&mut w, table, hash, sight, key, value).is_some();
                         if stored && fast::has_chores(&w, table) {
                             fast::chores(&mut w, table);
+                            // What these may have left for others in an object that has been cut is not to be written over.
+                            if !w.segment.is_whole() {
+                                seat = None;
+                            }
                         }
                         stored
                     }
