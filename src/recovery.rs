@@ -23,6 +23,7 @@ pub(crate) fn recover(
     base: Offset,
     seen: State,
 ) -> Result<()> {
+    segment.require_whole()?;
     // Another generation each time: who has been given the registration of a dead recoverer would else exchange the
     // word for itself, and whoever has found that one dead as well could take the slot over once more.
     let mine = State::new(slot::RECOVERING, me.number(), seen.generation().wrapping_add(1));

@@ -491,6 +491,10 @@ impl<'a> Writer<'a> {
     #[cold]
     pub(crate) fn forget(&mut self) {
         self.s.p.held.clear();
+        self.forget_plans();
+    }
+
+    fn forget_plans(&mut self) {
         self.s.set.clear();
         self.s.outer.clear();
         self.s.net_added.clear();
@@ -499,8 +503,9 @@ impl<'a> Writer<'a> {
     /// Forgets the planned changes and releases all locks.
     pub(crate) fn abort(&mut self) {
         if !self.segment.is_whole() {
-            // The file was cut: what is in it now may be another object, with locks of its own.
-            return self.forget();
+            // The file was cut: what is in it now may be another object, with locks of its own. If it is sound, those who
+            // recover the slot release them: they stay listed, here as well, or whatever comes next would end the list.
+            return self.forget_plans();
         }
         for held in &mut self.s.p.held {
             held.changes = false;
@@ -514,7 +519,10 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::PAGE_BYTES;
     use crate::object::{ManageOptions, OpenOptions};
+    use crate::os::guard;
+    use crate::os::name::Name;
 
     /// Goal: bytes by which a session waits for itself are an error, also without a time-out. Method: the gate, which it has, is
     /// marked as being changed by it.
@@ -530,6 +538,33 @@ mod tests {
         assert_eq!(table.view.refresh(&w), Err(Error::corrupt(Damage::StrayLock, header::GATE)));
         w.segment.store(header::GATE, sound);
         w.abort();
+    }
+
+    /// Goal: a lock that is left to others, since a page of the object was found missing, stays in the list. Method: the last
+    /// page is read while the file is shorter, and a mini-transaction is tried after the lock has been left.
+    #[test]
+    fn locks_left_in_an_object_that_has_been_cut_stay_listed() {
+        guard::install().expect("a handler");
+        let path = std::env::temp_dir().join(format!("netshm-left-{}", std::process::id()));
+        let object = OpenOptions::new().create(true).open(&Name::file(&path)).expect("opens");
+        let table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table").table;
+        let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+        let mut w = entered.writer(Patience::FOR_EVER);
+        let lock = header::arena(3);
+        w.lock(lock, Rank::Arena).expect("is free");
+        let list = [slot::W_LIST_LEN, slot::LOCK_LIST.inline_word].map(|n| w.slot_word(n));
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opens");
+        let end = w.segment.limit();
+        file.set_len(end - PAGE_BYTES).expect("cuts");
+        w.segment.load(Offset(end - 8));
+        file.set_len(end).expect("lengthens");
+        assert!(!w.segment.is_whole(), "it was noticed");
+        w.abort();
+        let other = w.mini(|w| w.lock(header::arena(4), Rank::Arena));
+        assert!(matches!(other, Err(Error::Corrupt { what: Damage::Truncated, .. })), "{other:?}");
+        assert_eq!(LockWord(w.segment.load(lock)).owner(), w.s.p.slot);
+        assert_eq!(list.map(|at| w.segment.load(at)), [1, lock.0]);
+        std::fs::remove_file(path).expect("removes");
     }
 
     /// Goal: bytes that let one word be two things lead to an error, and nothing is changed. Method: a mini-transaction

@@ -78,6 +78,8 @@ fn use_ticket(w: &mut Writer, table: &TableView, target: u64) -> Result<()> {
     if target >= 1 << bucket::MAX_LEVEL || !make_ready(w, table, target)? {
         return Ok(());
     }
+    // Else a lock may be left from the ticket before, and be written over by the short way.
+    w.segment.require_whole()?;
     // The bucket that has the keys of the target may be some levels behind.
     for _ in 0..4 {
         let Some((index, level)) = living_ancestor(w, table, target) else { return Ok(()) };

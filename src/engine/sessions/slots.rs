@@ -129,7 +129,13 @@ impl Engine {
                 patience: Patience::from_millis(1000),
             };
             let result = if w.s.is_at_rest() { Ok(()) } else { txn::abort(&mut w) };
+            let result = result.and_then(|()| self.segment.require_whole());
             let result = result.and_then(|()| txn::retire_session(&mut w));
+            if !self.segment.is_whole() {
+                // It may list locks, or have a log, for those who find it without its registration.
+                outcome = outcome.and(self.segment.require_whole());
+                continue;
+            }
             let base = session.p.base;
             let state = State(self.segment.load(base.word(slot::W_STATE)));
             let free = State::new(slot::FREE, 0, state.generation().wrapping_add(1));
