@@ -446,9 +446,10 @@ int netshm_close(netshm_object *o);
  *
  * That is also what happens to a thread that has stood still in the middle of a lookup until its memory was given back and the
  * device full, see "Signals" above. Nothing in the object is damaged then, though the code is NETSHM_E_CORRUPT and the place the
- * object's whole length. The call under way gives the right answer, or this error. Open the object again, before or after
- * closing the old handles, and go on. Other processes notice nothing, unless other threads of this one were changing something:
- * what these had locked stays locked until the old handles are closed.
+ * object's whole length. The call under way gives the right answer, or this error. Close all old handles, open the
+ * object again, and go on. Other processes notice nothing, unless other threads of this one were changing something:
+ * what these had locked stays locked until the old handles are closed, and all who change anything may have to wait for that.
+ * So a thread that opens the object first should have a time-out: it may wait for what its own process has left.
  *
  * The handler uses system calls and atomics alone, and returns: it jumps nowhere. A SIGBUS that does not concern an
  * object, or that was sent by kill(2), goes to the handler that was there before, or does what it did by default. Call this

@@ -227,8 +227,8 @@ impl Segment {
     /// the place of one of the object's.
     #[inline(always)]
     pub(crate) fn is_whole_after_stores(&self) -> bool {
-        // Taking a page away interrupts all processors of the process. On x86 an interrupted store has either been made, or is made
-        // again after a load that follows it.
+        // Whoever takes a page away waits until no processor uses the former mapping. On x86 loads and stores are made in an order in
+        // which a store that comes later than that is followed by a load that sees the mark.
         self.fence_after_exchange();
         self.is_whole()
     }

@@ -333,6 +333,7 @@ impl Engine {
             return Ok(None);
         }
         let summary = check();
+        self.segment.require_whole()?;
         if summary.findings == 0 && summary.complete {
             settle::bring_to_rest(&self.segment)?;
             life::adopt(&self.segment)?;
@@ -368,7 +369,8 @@ impl Engine {
         let options = crate::check::Options { own_slot: w.s.p.slot.0, after_crash: false };
         let summary = crate::check::check(&live, &options, report);
         w.abort();
-        Ok(summary)
+        // Else what was looked at may be pages of this process alone.
+        self.segment.require_whole().map(|()| summary)
     }
 }
 
