@@ -678,7 +678,8 @@ fn a_fork_in_a_callback() {
     let _alone = alone();
     let s = Scratch::posix("callback-fork");
     stage(30, || {
-        let t = s.open();
+        // So that the other key has another bucket: the child would wait for that of the first one, and the parent for the child.
+        let t = open_wide(&s.0);
         t.replace(b"a", b"before").expect("replaces");
         let mut in_child = false;
         let mut child = None;
