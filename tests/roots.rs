@@ -167,6 +167,40 @@ fn growth_of_two_tables_by_turns() {
     assert!(summary.buckets < 20_000 / 3 + 200, "{summary:?}");
 }
 
+/// Goal: a table in the memory of one that was dropped is as good as new, whatever its session had in mind for that.
+/// Method: the session drops it after each number of keys, most of them in the middle of growth; the memory is ready for
+/// a new one when it has been swept.
+#[test]
+fn a_table_in_the_place_of_a_dropped_one() {
+    let scratch = Scratch::posix("roots");
+    let object = open(&scratch);
+    let other = table(&object, "other");
+    let add = |table: &HashTable, range: std::ops::Range<u64>| {
+        for n in range {
+            table.add(&n.to_le_bytes(), b"value").expect("adds");
+        }
+    };
+    for keys in 2000..2000 + 128 {
+        let former = table(&object, "former");
+        add(&former, 0..keys);
+        object.drop_table("former").expect("drops");
+        // Each of these sweeps a little.
+        add(&other, 0..300);
+        let new = table(&object, "new");
+        add(&new, 0..300);
+        // Now everybody looks anew where the tables are.
+        table(&object, "another");
+        object.drop_table("another").expect("drops");
+        for n in 0..400u64 {
+            let found = new.find(&n.to_le_bytes()).unwrap_or_else(|e| panic!("{n} after {keys}: {e}"));
+            assert_eq!(found.is_some(), n < 300, "{n} after {keys}");
+        }
+        object.drop_table("new").expect("drops");
+        add(&other, 0..100);
+    }
+    assert_sound(&scratch);
+}
+
 #[test]
 fn reinitialising_one_or_all() {
     let scratch = Scratch::posix("reinit-roots");

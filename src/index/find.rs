@@ -303,11 +303,7 @@ pub(crate) fn attempt<R>(
                     let result = take(view, None);
                     return finish(segment, roots, bucket, seen, result);
                 }
-                if home >= roots.ready() {
-                    return Err(Obstacle::Stale);
-                }
-                roots.expect(home + 1);
-                index = home;
+                index = roots.way_to(segment, home).ok_or(Obstacle::Stale)?;
             }
             None if index != 0 => index = bucket::ancestor(index),
             _ => return Err(implausible(segment, view, roots, bucket, seen, at)),

@@ -48,11 +48,7 @@ pub(crate) fn home(segment: &Segment, roots: &Roots, hash: u64) -> Result<Home, 
                     let gate_version = LockWord(roots_version).version();
                     return Ok(Home { bucket, level, word, gate_version });
                 }
-                if home >= roots.ready() {
-                    return Err(Obstacle::Stale);
-                }
-                roots.expect(home + 1);
-                index = home;
+                index = roots.way_to(segment, home).ok_or(Obstacle::Stale)?;
             }
             None if index != 0 => index = bucket::ancestor(index),
             _ => return Err(Obstacle::Failed(Error::corrupt(Damage::Level, bucket))),

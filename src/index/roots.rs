@@ -2,7 +2,7 @@
 
 use super::catalog::{self, Identity};
 use crate::error::{Damage, Error, Result};
-use crate::format::bucket::{LINE_BYTES, mask};
+use crate::format::bucket::{LINE_BYTES, ancestor, mask};
 use crate::format::lock_word::LockWord;
 use crate::format::root;
 use crate::format::{Offset, PAGE_BYTES, header};
@@ -148,6 +148,29 @@ impl Roots {
                 self.set_expected(buckets);
             }
         }
+    }
+
+    /// The bucket where to look next for a hash that is at home in this one, as the level of another tells. None: there are
+    /// more buckets than this hint knows.
+    ///
+    /// What is permitted is advisory, so splits may come in any order, and levels differ by any number: the home may lie
+    /// behind all that is ready. Then it is not born, and its keys are with the nearest of its ancestors that is.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn way_to(&self, segment: &Segment, home: u64) -> Option<u64> {
+        let ready = self.ready();
+        let mut index = home;
+        if home >= ready {
+            // Buckets become ready before they are born.
+            if ready == 0 || home < segment.load_acquire(self.root().word(root::W_READY)) {
+                return None;
+            }
+            while index >= ready {
+                index = ancestor(index);
+            }
+        }
+        self.expect(index + 1);
+        Some(index)
     }
 
     fn set_expected(&self, buckets: u64) {
@@ -297,9 +320,9 @@ mod tests {
                 assert_eq!(index, hash & mask(level), "{hash} of {}", levels.len());
                 assert_eq!(index, roots.guess(hash));
             }
-            let ancestor = crate::format::bucket::ancestor(levels.len() as u64) as usize;
-            levels[ancestor] += 1;
-            levels.push(levels[ancestor]);
+            let parent = ancestor(levels.len() as u64) as usize;
+            levels[parent] += 1;
+            levels.push(levels[parent]);
         }
     }
 

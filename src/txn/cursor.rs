@@ -193,11 +193,7 @@ pub(crate) fn attempt(
             Some(level) if level <= bucket::MAX_LEVEL => {
                 let home = hash & mask(level);
                 if home != index {
-                    if home >= roots.ready() {
-                        return Err(Obstacle::Stale);
-                    }
-                    roots.expect(home + 1);
-                    index = home;
+                    index = roots.way_to(segment, home).ok_or(Obstacle::Stale)?;
                     continue;
                 }
                 // The bucket's last split has made its partner, which whoever goes by the hint should expect.
@@ -260,7 +256,7 @@ pub(crate) fn read_under_gate(
                     })?;
                     return Ok(position.after(level));
                 }
-                index = home;
+                index = roots.way_to(w.segment, home).ok_or(Error::corrupt(Damage::Level, roots.root()))?;
             }
             None if index > 0 => index = bucket::ancestor(index),
             _ => break,

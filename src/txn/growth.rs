@@ -51,7 +51,9 @@ fn report_step(w: &mut Writer, root: Offset, steps: i64) {
     let wanted = rough.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS;
     let permitted_at = root.word(root::W_PERMITTED);
     let permitted = w.segment.load(permitted_at);
-    if delta <= 0 || wanted <= permitted || permitted >= 1 << bucket::MAX_LEVEL || !w.s.p.tickets.is_empty() {
+    // Those of another table are lost: nobody knows when this session will be there again.
+    let has_tickets = w.s.p.tickets_of == root && !w.s.p.tickets.is_empty();
+    if delta <= 0 || wanted <= permitted || permitted >= 1 << bucket::MAX_LEVEL || has_tickets {
         return;
     }
     let n = (wanted - permitted).min(TICKETS);
@@ -69,6 +71,11 @@ pub(crate) fn use_tickets(w: &mut Writer, table: &TableView, most: u32) -> Resul
             break;
         }
         let Some(target) = w.s.p.tickets.next() else { break };
+        if target >= w.segment.load(table.roots.root().word(root::W_PERMITTED)) {
+            // They are of another table, which had this place before.
+            w.s.p.tickets = 0..0;
+            break;
+        }
         use_ticket(w, table, target)?;
     }
     Ok(())
@@ -305,8 +312,11 @@ pub(crate) fn add_slots(w: &mut Writer) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::find;
+    use crate::index::home::home;
     use crate::lock::Patience;
     use crate::object::{ManageOptions, OpenOptions};
+    use crate::txn::cursor::{self, Batch, Part, Position};
 
     /// Goal: growth does not give memory to what damaged bytes call an array of buckets. Method: the next array lies where none
     /// can be: between two lines, before the pages that are used end, or far behind them.
@@ -331,5 +341,110 @@ mod tests {
         }
         w.segment.store(array_at, 0);
         assert_eq!(make_ready(&mut w, &table.view, ready), Ok(true));
+    }
+
+    /// Goal: what is permitted is advisory, so that keys are found whatever the order was in which buckets have been
+    /// split. Method: single buckets are split as far as there are partners for them; a hint that says as little as it can is
+    /// made before each operation, of every kind that looks for a bucket.
+    #[test]
+    fn keys_are_found_whatever_the_order_of_splits_was() {
+        for rarely in [2, 5, 11] {
+            let object = OpenOptions::new().anonymous().expect("memory");
+            let hash_table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table");
+            let keys: Vec<_> = (0..2000u64).map(u64::to_le_bytes).collect();
+            for key in &keys {
+                hash_table.add(key, b"value").expect("adds");
+            }
+            let table = &hash_table.table;
+            let view = &table.view;
+            let permitted_at = view.roots.root().word(root::W_PERMITTED);
+            let know_little = || {
+                let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+                let w = entered.writer(Patience::FOR_EVER);
+                w.segment.store(permitted_at, 0);
+                view.refresh(&w).expect("refreshes");
+                assert_eq!(view.roots.expected(), 1 << view.roots.base_level());
+            };
+            let mut behind_all = 0;
+            {
+                let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
+                let mut w = entered.writer(Patience::FOR_EVER);
+                for index in (0..view.roots.ready()).step_by(rarely) {
+                    while let Some((_, level)) = living_ancestor(&w, view, index).filter(|at| at.0 == index) {
+                        if !split_generally(&mut w, view, index, level).expect("splits") {
+                            break;
+                        }
+                        behind_all += u64::from(2 << level > view.roots.ready());
+                    }
+                }
+            }
+            assert!(
+                behind_all > 10,
+                "{behind_all}: levels by which keys are at home behind all that is ready"
+            );
+
+            let segment = &table.engine.segment;
+            for (n, key) in keys.iter().enumerate() {
+                let hash = view.key_hash.hash(key);
+                know_little();
+                let found = find::attempt(segment, &view.roots, hash, key, |_, found| found.is_some());
+                assert!(matches!(found, Ok((true, _))), "{n}");
+                know_little();
+                assert!(home(segment, &view.roots, hash).is_ok(), "{n}");
+                let value = &[b'v'; 20][..n % 20];
+                know_little();
+                hash_table.replace(key, value).expect("replaces");
+                know_little();
+                assert_eq!(hash_table.find_many(&[key]).expect("finds"), [Some(value.to_vec())]);
+                let absent = (1 << 32 | n as u64).to_le_bytes();
+                know_little();
+                let hash = view.key_hash.hash(&absent);
+                let found = find::attempt(segment, &view.roots, hash, &absent, |_, found| found.is_some());
+                assert!(matches!(found, Ok((false, _))), "{n}");
+            }
+            let (mut position, mut batch, mut count) = (Position::START, Batch::default(), 0);
+            while !position.is_end() {
+                know_little();
+                position = cursor::attempt(segment, view, position, Part::Keys, &mut batch)
+                    .unwrap_or_else(|obstacle| panic!("{obstacle:?} behind {count}"));
+                while batch.take().is_some() {
+                    count += 1;
+                }
+            }
+            assert_eq!(count, keys.len());
+            let in_group: Result<usize> = table.group(|| {
+                hash_table.add(b"one more", b"value")?;
+                hash_table.iter().try_fold(0, |n, binding| binding.map(|_| n + 1))
+            });
+            assert_eq!(in_group, Ok(keys.len() + 1));
+            let summary = object.check(|finding| panic!("{finding:?}")).expect("checks");
+            assert_eq!(summary.bindings, keys.len() as u64 + 1);
+        }
+    }
+
+    /// Goal: a table grows, whatever splits of another one its only session has still to make. Method: the session leaves one
+    /// table just when it has taken tickets, and fills another.
+    #[test]
+    fn tickets_of_another_table_do_not_stop_growth() {
+        let object = OpenOptions::new().anonymous().expect("memory");
+        let manage =
+            |name| crate::HashTable::manage(&object, ManageOptions::new().root(name)).expect("a table");
+        let (left, filled) = (manage("left"), manage("filled"));
+        let tickets = || {
+            let mut entered = left.table.engine.enter(Patience::FOR_EVER).expect("enters");
+            entered.writer(Patience::FOR_EVER).s.p.tickets.clone().count()
+        };
+        let mut n = 0u64;
+        while tickets() == 0 {
+            left.add(&n.to_le_bytes(), b"value").expect("adds");
+            n += 1;
+        }
+        let keys = 10_000u64;
+        for n in 0..keys {
+            filled.add(&n.to_le_bytes(), b"value").expect("adds");
+        }
+        let permitted = filled.table.view.roots.root().word(root::W_PERMITTED);
+        let permitted = filled.table.engine.segment.load(permitted);
+        assert!(permitted >= (keys - 200) * root::LOAD_BUCKETS / root::LOAD_KEYS, "{permitted}");
     }
 }

@@ -143,8 +143,13 @@ fn lock_home(w: &mut Writer, table: &TableView, hash: u64) -> Result<Home> {
                     return Ok(Home { bucket, index, level, hash });
                 }
                 give_back(w);
-                roots.expect(home + 1);
-                index = home;
+                index = match roots.way_to(w.segment, home) {
+                    Some(next) => next,
+                    None => {
+                        table.refresh(w)?;
+                        roots.guess(hash)
+                    }
+                };
             }
         }
     }
