@@ -17,7 +17,7 @@ use super::descriptor::{Identity, common_flags, io_error, open_error, open_path,
 use super::management::{Management, ManagementFlags};
 use super::name::Name;
 use super::process::random_bytes;
-use super::shm::Files;
+use super::shm::{Files, path_of_memory};
 use crate::error::{Error, Result};
 
 /// Bytes of a file's name that its hidden one has: a replaced byte that is no text takes three.
@@ -145,15 +145,9 @@ impl Drop for Draft {
 fn place_of(name: &Name) -> Result<PathBuf> {
     match name {
         Name::File(path) => Ok(path.clone()),
-        #[cfg(target_os = "linux")]
         Name::Posix { mem, .. } => {
-            use std::os::unix::ffi::OsStrExt;
-            // `validate` has seen to the one slash in front.
-            let mem = std::ffi::OsStr::from_bytes(mem.as_bytes().get(1..).unwrap_or_default());
-            Ok(Path::new("/dev/shm").join(mem))
+            path_of_memory(mem).ok_or(Error::Unsupported("making POSIX shared memory without a name first"))
         }
-        #[cfg(not(target_os = "linux"))]
-        Name::Posix { .. } => Err(Error::Unsupported("making POSIX shared memory without a name first")),
     }
 }
 

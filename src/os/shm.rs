@@ -6,9 +6,10 @@
 //! shorten it, and to use a file that other machines may change.
 
 use std::ffi::{OsStr, OsString};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -365,8 +366,28 @@ fn memory_exists(mem: &OsStr) -> Result<bool> {
         Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
             Err(open_error("shm_open", "mem_name", errno))
         }
+        // It is another's, or all memory lies where it may not even be looked for.
+        Err(Errno::EACCES) => match path_of_memory(mem).map(|path| path.symlink_metadata()) {
+            Some(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Some(Err(_)) => Err(Error::Permission),
+            _ => Ok(true),
+        },
         _ => Ok(true),
     }
+}
+
+/// Where the memory of a name, which was validated, lies in the file system.
+#[cfg(target_os = "linux")]
+pub(super) fn path_of_memory(mem: &OsStr) -> Option<PathBuf> {
+    // `validate` has seen to the one slash in front.
+    let mem = OsStr::from_bytes(mem.as_bytes().get(1..).unwrap_or_default());
+    Some(Path::new("/dev/shm").join(mem))
+}
+
+/// It does not lie there.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn path_of_memory(_: &OsStr) -> Option<PathBuf> {
+    None
 }
 
 /// Memory without a name that somebody else has made may not be sealed yet: from now on nobody can shorten it. Where seals
