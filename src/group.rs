@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::lock::{self, Patience};
 use crate::log::Savepoint;
 use crate::os::{process, time};
-use crate::txn::{self, growth};
+use crate::txn::{self, growth, lifecycle};
 use crate::writer::{Known, NetAdded, Writer};
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -20,8 +20,8 @@ use std::time::Duration;
 /// The open groups of a session, outermost first.
 #[derive(Default)]
 pub(crate) struct Nest {
-    /// For each inner group, where it goes back to.
-    savepoints: RefCell<Vec<Savepoint>>,
+    /// For each inner group, where it goes back to: what was planned, and what that added to tables.
+    savepoints: RefCell<Vec<(Savepoint, NetAdded)>>,
     /// Tells the outermost groups of a session apart.
     number: Cell<u64>,
     /// A deadlock was found in it: all that is left is to roll back.
@@ -56,8 +56,18 @@ impl Nest {
     }
 
     /// Forgets the innermost group.
-    fn pop(&self) -> Option<Savepoint> {
+    fn pop(&self) -> Option<(Savepoint, NetAdded)> {
         self.savepoints.borrow_mut().pop()
+    }
+
+    /// Rolls back all groups inside of the one of this level.
+    fn roll_back_to(&self, level: usize, w: &mut Writer) {
+        while self.depth() > level {
+            if let Some((savepoint, added)) = self.pop() {
+                w.s.set().roll_back(savepoint);
+                w.s.net_added = added;
+            }
+        }
     }
 }
 
@@ -136,8 +146,8 @@ pub(crate) fn begin(engine: &Engine, timeout_ms: i32) -> Result<Transaction> {
         if nest.is_doomed() {
             return Err(Error::Deadlock);
         }
-        let savepoint = entered.writer(Patience::Try).s.set().savepoint();
-        nest.savepoints.borrow_mut().push(savepoint);
+        let w = entered.writer(Patience::Try);
+        nest.savepoints.borrow_mut().push((w.s.set().savepoint(), w.s.net_added.clone()));
         nest.depth()
     } else {
         nest.open();
@@ -418,23 +428,15 @@ impl Transaction {
         if self.level > 0 {
             // Groups inside of this one that were not ended are rolled back with their handles' knowledge:
             // they will be told that they are aborted.
-            while nest.depth() > self.level {
-                if let Some(savepoint) = nest.pop() {
-                    w.s.set().roll_back(savepoint);
-                }
-            }
-            if let Some(savepoint) = nest.pop() {
-                if commit && !doomed {
-                    w.s.set().keep(savepoint);
-                } else {
-                    w.s.set().roll_back(savepoint);
-                }
+            nest.roll_back_to(self.level, &mut w);
+            if !commit || doomed {
+                nest.roll_back_to(self.level - 1, &mut w);
+            } else if let Some((savepoint, _)) = nest.pop() {
+                w.s.set().keep(savepoint);
             }
             return if commit && doomed { Err(Error::Deadlock) } else { Ok(()) };
         }
-        while let Some(savepoint) = nest.pop() {
-            w.s.set().roll_back(savepoint);
-        }
+        nest.roll_back_to(0, &mut w);
         let result = if commit && !doomed {
             let result = txn::commit(&mut w);
             if result.is_ok() {
@@ -446,6 +448,10 @@ impl Transaction {
             if commit { Err(Error::Deadlock) } else { result }
         };
         w.s.p.end_group(w.segment);
+        if commit && result.is_ok() {
+            // Programs that do all in groups have to do their share as well. What fails is tried again by others.
+            let _ = lifecycle::upkeep(&mut w);
+        }
         entered.leave_as(SeatState::Idle);
         drop(entered);
         if doomed {

@@ -19,8 +19,8 @@ use crate::os::{process, time};
 use crate::recovery;
 use crate::segment::Segment;
 use crate::segment::view::Block;
-use remembered::LastSlice;
 pub(crate) use remembered::{Counter, Known, Written};
+use remembered::{LastSlice, Tickets};
 use smallvec::SmallVec;
 use std::time::Duration;
 
@@ -68,6 +68,8 @@ pub(crate) struct Session {
     pub(crate) newly_pending: u32,
     /// The slot's counter in the table that it changed last.
     pub(crate) counter: Option<Counter>,
+    /// Splits that the session has taken on.
+    pub(crate) tickets: Tickets,
     /// Reserve cells below this one are known to be in use.
     pub(crate) reserve_cursor: u64,
     /// Second of the coarse clock when a long slice was written last, unless what it kept has gone back since.
@@ -97,6 +99,7 @@ impl Session {
             pending: u32::MAX,
             newly_pending: 0,
             counter: None,
+            tickets: Tickets::none(),
             reserve_cursor: 0,
             long_slice: None,
             known: Known::NOTHING,

@@ -8,12 +8,11 @@ use crate::error::{Error, Result};
 use crate::format::Offset;
 use crate::format::array::{Geometry, Layout, MAX_LENGTH};
 use crate::format::lock_word::LockWord;
-use crate::format::root;
 use crate::hashtbl::Quick;
 use crate::index::find::{self, Found, Obstacle, Seen};
 use crate::segment::Segment;
 use crate::segment::copy::Caching;
-use crate::txn::{TableView, array, fast_slice, ops};
+use crate::txn::{TableView, array, fast_slice, growth, ops};
 use crate::writer::Writer;
 use smallvec::SmallVec;
 use std::mem::MaybeUninit;
@@ -135,7 +134,7 @@ impl Array {
         let chunks = count / g.per_chunk;
         if chunks >= MANY_CHUNKS {
             let all = self.length()? / g.per_chunk + 1;
-            let now = self.segment().load(self.view().roots.root().word(root::W_ROUGH_COUNT));
+            let now = growth::rough_count(self.segment(), self.view().roots.root());
             self.cells.grow_for(all.min(now.saturating_add(chunks)))?;
         }
         self.transact(|w, table| {

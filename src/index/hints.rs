@@ -6,7 +6,7 @@
 //! array's length is. Therefore a hint is used only under the version of the roots that it was made under.
 
 use super::find::{Seen, Sight};
-use super::roots::Roots;
+use super::roots::{NOTHING_KNOWN, Roots};
 use crate::format::Offset;
 use crate::format::array::KEY_BYTES;
 use crate::format::bucket::{ENTRIES, LINE_BYTES, W_ENTRY, entry_record};
@@ -123,6 +123,10 @@ impl Hints {
 
     /// Takes note of a chunk that was found by its hash, unless its place is another chunk's.
     pub(crate) fn remember(&self, chunk: u64, record: Offset, at: &SeenChunk) {
+        // What was found while the roots were read anew counts under no version.
+        if at.seen.roots_version == NOTHING_KNOWN {
+            return;
+        }
         let hint = self.of(chunk);
         let is_taken = hint.version.load(Ordering::Relaxed) == at.seen.roots_version;
         if !is_taken || hint.chunk.load(Ordering::Relaxed) == chunk {

@@ -37,7 +37,7 @@ pub(crate) struct Roots {
 }
 
 /// The version of a hint that says nothing: none that the gate has.
-const NOTHING_KNOWN: u64 = u64::MAX;
+pub(super) const NOTHING_KNOWN: u64 = u64::MAX;
 
 /// Level and number of buckets, as a [`Roots`] knew them at one moment.
 #[derive(Clone, Copy)]
@@ -129,9 +129,10 @@ impl Roots {
         self.base_level.load(Ordering::Relaxed) as u32
     }
 
+    /// What is read afterwards of where they are is not older.
     #[inline(always)]
     pub(crate) fn ready(&self) -> u64 {
-        self.ready.load(Ordering::Relaxed)
+        self.ready.load(Ordering::Acquire)
     }
 
     /// Buckets that the hint expects to be born.
@@ -150,26 +151,34 @@ impl Roots {
         }
     }
 
-    /// The bucket where to look next for a hash that is at home in this one, as the level of another tells. None: there are
-    /// more buckets than this hint knows.
+    /// The bucket where to look next for a hash that is at home in this one, as the level of another tells. None: the hint
+    /// does not know it yet.
     ///
     /// What is permitted is advisory, so splits may come in any order, and levels differ by any number: the home may lie
-    /// behind all that is ready. Then it is not born, and its keys are with the nearest of its ancestors that is.
+    /// behind all that is ready, by the root's word. Then it is not born, and its keys are with the nearest of its ancestors
+    /// that is.
     #[cold]
     #[inline(never)]
     pub(crate) fn way_to(&self, segment: &Segment, home: u64) -> Option<u64> {
-        let ready = self.ready();
+        let known = self.ready();
         let mut index = home;
-        if home >= ready {
-            // Buckets become ready before they are born.
-            if ready == 0 || home < segment.load_acquire(self.root().word(root::W_READY)) {
+        if home >= known {
+            if known == 0 {
                 return None;
             }
+            // Buckets become ready before they are born.
+            let ready = segment.load_acquire(self.root().word(root::W_READY)).max(known);
             while index >= ready {
                 index = ancestor(index);
             }
+            if index >= known {
+                return None;
+            }
         }
-        self.expect(index + 1);
+        // A bucket that is ahead of all others says nothing about them.
+        if index < segment.load(self.root().word(root::W_PERMITTED)) {
+            self.expect(index + 1);
+        }
         Some(index)
     }
 
@@ -225,21 +234,24 @@ impl Roots {
         segment: &Segment,
         mut wait: impl FnMut(Option<LockWord>) -> Result<()>,
     ) -> Result<()> {
-        let _turn = self.refreshing.take();
         loop {
+            let turn = self.refreshing.take();
             let gate = LockWord(segment.load_acquire(header::GATE));
-            if gate.is_writing() {
-                wait(Some(gate))?;
-                continue;
-            }
-            let outcome = self.read(segment, Roots::version_of(gate));
-            segment.fence_acquire();
-            if gate.unchanged_for_readers(LockWord(segment.load(header::GATE))) {
-                // Whether pages were taken away is told before anything that follows from it.
-                return segment.require_whole().and(outcome);
-            }
-            self.version.store(NOTHING_KNOWN, Ordering::Release);
-            wait(None)?;
+            let writer = if gate.is_writing() {
+                Some(gate)
+            } else {
+                let outcome = self.read(segment, Roots::version_of(gate));
+                segment.fence_acquire();
+                if gate.unchanged_for_readers(LockWord(segment.load(header::GATE))) {
+                    // Whether pages were taken away is told before anything that follows from it.
+                    return segment.require_whole().and(outcome);
+                }
+                self.version.store(NOTHING_KNOWN, Ordering::Release);
+                None
+            };
+            // Others may have less patience.
+            drop(turn);
+            wait(writer)?;
         }
     }
 

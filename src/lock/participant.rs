@@ -33,10 +33,6 @@ pub(crate) struct Participant {
     lists: [Offset; slot::EXTENSIONS as usize],
     logs: [Offset; slot::EXTENSIONS as usize],
     reserves: [Offset; slot::EXTENSIONS as usize],
-    /// Buckets that this participant may split, `[next, end)`.
-    pub(crate) tickets: std::ops::Range<u64>,
-    /// Root of the table that these are of.
-    pub(crate) tickets_of: Offset,
     /// For each class, a magazine cell that probably holds a block.
     pub(crate) full_cell: [u8; crate::format::size_class::CLASSES as usize],
     /// Operations since the last look at what should be given back.
@@ -60,8 +56,6 @@ impl Participant {
             lists: [Offset::NONE; slot::EXTENSIONS as usize],
             logs: [Offset::NONE; slot::EXTENSIONS as usize],
             reserves: [Offset::NONE; slot::EXTENSIONS as usize],
-            tickets: 0..0,
-            tickets_of: Offset::NONE,
             full_cell: [0; crate::format::size_class::CLASSES as usize],
             chores: 0,
             in_group: false,

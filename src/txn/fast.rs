@@ -300,7 +300,7 @@ const TICKETS_PER_OPERATION: u32 = 2;
 /// What an operation leaves to be done when it is over: returning freed blocks, splitting a bucket.
 #[inline(always)]
 pub(crate) fn has_chores(w: &Writer, table: &TableView) -> bool {
-    custody::is_drain_due(w) || (!w.s.p.tickets.is_empty() && w.s.p.tickets_of == table.roots.root())
+    custody::is_drain_due(w) || w.s.tickets.are_of(table.roots.root())
 }
 
 /// Does some of it.

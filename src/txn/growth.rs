@@ -2,7 +2,8 @@
 //!
 //! Splits are spread over the operations that add: a slot that has added 64 bindings looks whether the table
 //! is above its target load, and takes tickets for some splits, which its next operations use up one by one.
-//! A ticket that its holder cannot use is lost; a bucket left behind is split by the next adder that locks it.
+//! A ticket that its holder cannot use is lost; a bucket left behind is split by the next adder that locks it the general
+//! way. The words that say what is permitted and how much there is are advisory: whatever they say, growth goes on.
 
 use super::{TableView, commit, fast_split};
 use crate::alloc;
@@ -14,6 +15,7 @@ use crate::format::size_class::LINE_CLASS;
 use crate::format::{Offset, PAGE_BYTES, doubling_chunk_len, header, root, slot};
 use crate::index::split::{Lines, split};
 use crate::lock::Rank;
+use crate::segment::Segment;
 use crate::writer::{Words, Writer};
 
 /// Buckets that get memory at once: 16 KiB, some 10 microseconds.
@@ -45,21 +47,45 @@ pub(crate) fn report(w: &mut Writer, root: Offset, before: i64, now: i64) {
 #[cold]
 #[inline(never)]
 fn report_step(w: &mut Writer, root: Offset, steps: i64) {
-    let delta = steps * REPORT;
-    let rough = w.segment.add_advisory(root.word(root::W_ROUGH_COUNT), delta as u64);
-    let rough = (rough as i64).wrapping_add(delta).max(0) as u64;
-    let wanted = rough.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS;
-    let permitted_at = root.word(root::W_PERMITTED);
-    let permitted = w.segment.load(permitted_at);
-    // Those of another table are lost: nobody knows when this session will be there again.
-    let has_tickets = w.s.p.tickets_of == root && !w.s.p.tickets.is_empty();
-    if delta <= 0 || wanted <= permitted || permitted >= 1 << bucket::MAX_LEVEL || has_tickets {
+    let delta = steps.wrapping_mul(REPORT);
+    w.segment.add_advisory(root.word(root::W_ROUGH_COUNT), delta as u64);
+    if delta <= 0 || w.s.tickets.bring_forward(root) {
         return;
     }
-    let n = (wanted - permitted).min(TICKETS);
-    let first = w.segment.add_advisory(permitted_at, n);
-    w.s.p.tickets = first..first.saturating_add(n);
-    w.s.p.tickets_of = root;
+    let wanted = buckets_for(rough_count(w.segment, root));
+    let permitted_at = root.word(root::W_PERMITTED);
+    let permitted = w.segment.load(permitted_at);
+    if permitted >= 1 << bucket::MAX_LEVEL {
+        return;
+    }
+    let ready = w.segment.load(root.word(root::W_READY));
+    if wanted > permitted {
+        let n = (wanted - permitted).min(TICKETS);
+        let first = w.segment.add_advisory(permitted_at, n);
+        w.s.tickets.take_on(root, first..first.saturating_add(n));
+    } else if wanted > ready {
+        // Whoever was to bring these to life may be dead, or have had no memory.
+        w.s.tickets.take_on(root, ready..wanted.min(ready + TICKETS));
+    }
+}
+
+/// Roughly how many bindings a table has. What one slot has added and another one removed is rounded for each of them, so
+/// that the sum may come out below 0.
+pub(crate) fn rough_count(segment: &Segment, root: Offset) -> u64 {
+    (segment.load(root.word(root::W_ROUGH_COUNT)) as i64).max(0) as u64
+}
+
+/// How many buckets so many bindings are to have.
+fn buckets_for(bindings: u64) -> u64 {
+    bindings.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS
+}
+
+/// Growth that cannot be had now is no error of the operation that would have liked it.
+fn unless_hopeless(outcome: Result<bool>) -> Result<bool> {
+    match outcome {
+        Err(Error::NoSpace | Error::NoMemory | Error::Timeout { .. } | Error::Busy(_)) => Ok(false),
+        outcome => outcome,
+    }
 }
 
 /// Uses some tickets, each for an operation of its own. Failing to split is no error: the bucket stays behind.
@@ -67,13 +93,12 @@ fn report_step(w: &mut Writer, root: Offset, steps: i64) {
 #[inline(never)]
 pub(crate) fn use_tickets(w: &mut Writer, table: &TableView, most: u32) -> Result<()> {
     for _ in 0..most {
-        if w.s.p.tickets_of != table.roots.root() {
+        if !w.s.tickets.are_of(table.roots.root()) {
             break;
         }
-        let Some(target) = w.s.p.tickets.next() else { break };
+        let Some(target) = w.s.tickets.use_first() else { break };
         if target >= w.segment.load(table.roots.root().word(root::W_PERMITTED)) {
-            // They are of another table, which had this place before.
-            w.s.p.tickets = 0..0;
+            // It is of another table, which had this place before. So are the others, which are told in turn.
             break;
         }
         use_ticket(w, table, target)?;
@@ -177,19 +202,24 @@ pub(crate) fn report_commit(w: &mut Writer) {
 /// Splits buckets ahead, until the table has room for so many keys: before an operation that adds many of them at
 /// once. Nothing is planned. What could not be split stays behind, and is split by whoever adds to it.
 pub(crate) fn grow_for(w: &mut Writer, table: &TableView, keys: u64) -> Result<()> {
-    let wanted = keys.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS;
+    let wanted = buckets_for(keys);
     let permitted_at = table.roots.root().word(root::W_PERMITTED);
     let permitted = w.segment.load(permitted_at);
-    if wanted <= permitted || wanted >= 1 << bucket::MAX_LEVEL {
+    if wanted <= permitted || wanted > 1 << bucket::MAX_LEVEL {
         return Ok(());
     }
-    if w.segment.compare_exchange(permitted_at, permitted, wanted).is_ok() {
-        // Tickets that are lost by this leave buckets behind, which are split by whoever adds to them.
-        w.s.p.tickets = permitted..wanted;
-        w.s.p.tickets_of = table.roots.root();
-        use_tickets(w, table, u32::MAX)?;
+    // Memory comes first: buckets that are permitted and have none would keep the table from growing.
+    if !unless_hopeless(make_ready(w, table, wanted - 1))?
+        || w.segment.compare_exchange(permitted_at, permitted, wanted).is_err()
+    {
+        return Ok(());
     }
-    Ok(())
+    let root = table.roots.root();
+    if w.s.tickets.bring_forward(root) {
+        w.s.tickets.discard();
+    }
+    w.s.tickets.take_on(root, permitted..wanted);
+    use_tickets(w, table, u32::MAX).inspect_err(|_| w.s.tickets.discard())
 }
 
 /// In a group, where no operation comes afterwards that could use tickets: raises the permission so that the
@@ -197,16 +227,28 @@ pub(crate) fn grow_for(w: &mut Writer, table: &TableView, keys: u64) -> Result<(
 #[inline]
 pub(crate) fn permit_for_group(w: &mut Writer, table: &TableView) -> Result<()> {
     let root = table.roots.root();
-    let added = w.s.net_added.iter().find(|added| added.0 == root).map_or(0, |added| added.2);
-    if added <= 0 || added % REPORT != 0 {
-        return Ok(());
+    match w.s.net_added.iter().find(|added| added.0 == root) {
+        // The slot's count goes on from one group to the next.
+        Some(&(_, line, added)) if added > 0 && w.word(line) as i64 % REPORT == 0 => {
+            permit(w, table, rough_count(w.segment, root).saturating_add(added as u64))
+        }
+        _ => Ok(()),
     }
-    let added = added as u64;
-    let rough = w.segment.load(root.word(root::W_ROUGH_COUNT)).saturating_add(added);
-    let wanted = rough.saturating_mul(root::LOAD_BUCKETS) / root::LOAD_KEYS;
+}
+
+/// Raises the permission to what so many bindings are to have.
+#[cold]
+fn permit(w: &mut Writer, table: &TableView, bindings: u64) -> Result<()> {
+    let root = table.roots.root();
+    let wanted = buckets_for(bindings);
     let permitted_at = root.word(root::W_PERMITTED);
     let permitted = w.segment.load(permitted_at);
-    if wanted > permitted && wanted < 1 << bucket::MAX_LEVEL && make_ready(w, table, wanted)? {
+    let is_enough = wanted <= permitted.min(w.segment.load(root.word(root::W_READY)));
+    if !is_enough
+        && wanted < 1 << bucket::MAX_LEVEL
+        && unless_hopeless(make_ready(w, table, wanted))?
+        && wanted > permitted
+    {
         let _ = w.segment.compare_exchange(permitted_at, permitted, wanted);
     }
     Ok(())
@@ -310,141 +352,4 @@ pub(crate) fn add_slots(w: &mut Writer) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::index::find;
-    use crate::index::home::home;
-    use crate::lock::Patience;
-    use crate::object::{ManageOptions, OpenOptions};
-    use crate::txn::cursor::{self, Batch, Part, Position};
-
-    /// Goal: growth does not give memory to what damaged bytes call an array of buckets. Method: the next array lies where none
-    /// can be: between two lines, before the pages that are used end, or far behind them.
-    #[test]
-    fn what_cannot_be_an_array_gets_no_memory() {
-        let object = OpenOptions::new().anonymous().expect("memory");
-        let table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table").table;
-        let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
-        let mut w = entered.writer(Patience::FOR_EVER);
-        let (root, base, ready) =
-            (table.view.roots.root(), table.view.roots.base_level(), table.view.roots.ready());
-        let (k, i) = root::bucket_place(ready, base);
-        let array_at = root.word(root::W_ARRAYS + k as u64);
-        assert_eq!((w.segment.load(array_at), i), (0, 0), "it is not there yet");
-        let (size, used) = (w.segment.limit(), w.segment.load(header::USED_PAGES) * PAGE_BYTES);
-        for wrong in [16, used - PAGE_BYTES + 8, used, used + (1 << 40), !(PAGE_BYTES - 1)] {
-            w.segment.store(array_at, wrong);
-            let outcome = make_ready(&mut w, &table.view, ready);
-            assert_eq!(outcome, Err(Error::corrupt(Damage::Root, array_at)), "{wrong:#x}");
-            w.segment.refresh().expect("is whole");
-            assert_eq!(w.segment.limit(), size, "{wrong:#x}");
-        }
-        w.segment.store(array_at, 0);
-        assert_eq!(make_ready(&mut w, &table.view, ready), Ok(true));
-    }
-
-    /// Goal: what is permitted is advisory, so that keys are found whatever the order was in which buckets have been
-    /// split. Method: single buckets are split as far as there are partners for them; a hint that says as little as it can is
-    /// made before each operation, of every kind that looks for a bucket.
-    #[test]
-    fn keys_are_found_whatever_the_order_of_splits_was() {
-        for rarely in [2, 5, 11] {
-            let object = OpenOptions::new().anonymous().expect("memory");
-            let hash_table = crate::HashTable::manage(&object, &ManageOptions::new()).expect("a table");
-            let keys: Vec<_> = (0..2000u64).map(u64::to_le_bytes).collect();
-            for key in &keys {
-                hash_table.add(key, b"value").expect("adds");
-            }
-            let table = &hash_table.table;
-            let view = &table.view;
-            let permitted_at = view.roots.root().word(root::W_PERMITTED);
-            let know_little = || {
-                let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
-                let w = entered.writer(Patience::FOR_EVER);
-                w.segment.store(permitted_at, 0);
-                view.refresh(&w).expect("refreshes");
-                assert_eq!(view.roots.expected(), 1 << view.roots.base_level());
-            };
-            let mut behind_all = 0;
-            {
-                let mut entered = table.engine.enter(Patience::FOR_EVER).expect("enters");
-                let mut w = entered.writer(Patience::FOR_EVER);
-                for index in (0..view.roots.ready()).step_by(rarely) {
-                    while let Some((_, level)) = living_ancestor(&w, view, index).filter(|at| at.0 == index) {
-                        if !split_generally(&mut w, view, index, level).expect("splits") {
-                            break;
-                        }
-                        behind_all += u64::from(2 << level > view.roots.ready());
-                    }
-                }
-            }
-            assert!(
-                behind_all > 10,
-                "{behind_all}: levels by which keys are at home behind all that is ready"
-            );
-
-            let segment = &table.engine.segment;
-            for (n, key) in keys.iter().enumerate() {
-                let hash = view.key_hash.hash(key);
-                know_little();
-                let found = find::attempt(segment, &view.roots, hash, key, |_, found| found.is_some());
-                assert!(matches!(found, Ok((true, _))), "{n}");
-                know_little();
-                assert!(home(segment, &view.roots, hash).is_ok(), "{n}");
-                let value = &[b'v'; 20][..n % 20];
-                know_little();
-                hash_table.replace(key, value).expect("replaces");
-                know_little();
-                assert_eq!(hash_table.find_many(&[key]).expect("finds"), [Some(value.to_vec())]);
-                let absent = (1 << 32 | n as u64).to_le_bytes();
-                know_little();
-                let hash = view.key_hash.hash(&absent);
-                let found = find::attempt(segment, &view.roots, hash, &absent, |_, found| found.is_some());
-                assert!(matches!(found, Ok((false, _))), "{n}");
-            }
-            let (mut position, mut batch, mut count) = (Position::START, Batch::default(), 0);
-            while !position.is_end() {
-                know_little();
-                position = cursor::attempt(segment, view, position, Part::Keys, &mut batch)
-                    .unwrap_or_else(|obstacle| panic!("{obstacle:?} behind {count}"));
-                while batch.take().is_some() {
-                    count += 1;
-                }
-            }
-            assert_eq!(count, keys.len());
-            let in_group: Result<usize> = table.group(|| {
-                hash_table.add(b"one more", b"value")?;
-                hash_table.iter().try_fold(0, |n, binding| binding.map(|_| n + 1))
-            });
-            assert_eq!(in_group, Ok(keys.len() + 1));
-            let summary = object.check(|finding| panic!("{finding:?}")).expect("checks");
-            assert_eq!(summary.bindings, keys.len() as u64 + 1);
-        }
-    }
-
-    /// Goal: a table grows, whatever splits of another one its only session has still to make. Method: the session leaves one
-    /// table just when it has taken tickets, and fills another.
-    #[test]
-    fn tickets_of_another_table_do_not_stop_growth() {
-        let object = OpenOptions::new().anonymous().expect("memory");
-        let manage =
-            |name| crate::HashTable::manage(&object, ManageOptions::new().root(name)).expect("a table");
-        let (left, filled) = (manage("left"), manage("filled"));
-        let tickets = || {
-            let mut entered = left.table.engine.enter(Patience::FOR_EVER).expect("enters");
-            entered.writer(Patience::FOR_EVER).s.p.tickets.clone().count()
-        };
-        let mut n = 0u64;
-        while tickets() == 0 {
-            left.add(&n.to_le_bytes(), b"value").expect("adds");
-            n += 1;
-        }
-        let keys = 10_000u64;
-        for n in 0..keys {
-            filled.add(&n.to_le_bytes(), b"value").expect("adds");
-        }
-        let permitted = filled.table.view.roots.root().word(root::W_PERMITTED);
-        let permitted = filled.table.engine.segment.load(permitted);
-        assert!(permitted >= (keys - 200) * root::LOAD_BUCKETS / root::LOAD_KEYS, "{permitted}");
-    }
-}
+mod tests;

@@ -299,13 +299,11 @@ pub(super) fn count_freeing(w: &mut Writer) {
 
 /// A little of the work that somebody has to do: sweeping, giving memory back to the system.
 pub(crate) fn upkeep(w: &mut Writer) -> Result<()> {
-    if w.segment.load(header::RETIRED) != 0 {
-        sweep_step(w)?;
-    }
+    let swept = if w.segment.load(header::RETIRED) == 0 { Ok(false) } else { sweep_step(w) };
     w.s.p.chores += 1;
     if w.s.p.chores >= UPKEEP_INTERVAL {
         w.s.p.chores = 0;
         pages::punch_step(w)?;
     }
-    Ok(())
+    swept.map(drop)
 }

@@ -8,6 +8,68 @@ use crate::format::lock_word::LockWord;
 use crate::format::record::Shape;
 use crate::segment::view::Pinned;
 use smallvec::SmallVec;
+use std::ops::Range;
+
+/// Splits that a session is to make, each named by the bucket that it brings to life: those of one table, which are used
+/// up before it goes on with those of others.
+pub(crate) struct Tickets {
+    /// The table's root.
+    of: Offset,
+    next: Range<u64>,
+    /// Those of other tables, which it has left in the middle.
+    others: SmallVec<[(Offset, Range<u64>); MOST_TABLES]>,
+}
+
+/// Other tables whose splits a session keeps in mind. Those of further ones are lost.
+const MOST_TABLES: usize = 4;
+
+impl Tickets {
+    pub(super) fn none() -> Tickets {
+        Tickets { of: Offset::NONE, next: 0..0, others: SmallVec::new() }
+    }
+
+    /// Are there some of this table that it goes on with now?
+    #[inline(always)]
+    pub(crate) fn are_of(&self, root: Offset) -> bool {
+        !self.next.is_empty() && self.of == root
+    }
+
+    /// Are there some of this table? Then it goes on with them.
+    pub(crate) fn bring_forward(&mut self, root: Offset) -> bool {
+        if self.are_of(root) {
+            return true;
+        }
+        let Some(i) = self.others.iter().position(|others| others.0 == root) else { return false };
+        let (of, next) = self.others.remove(i);
+        self.take_on(of, next);
+        true
+    }
+
+    /// Takes on some of a table that it has none of, and goes on with them.
+    pub(crate) fn take_on(&mut self, root: Offset, tickets: Range<u64>) {
+        if !self.next.is_empty() {
+            if self.others.len() == MOST_TABLES {
+                self.others.remove(0);
+            }
+            self.others.push((self.of, self.next.clone()));
+        }
+        (self.of, self.next) = (root, tickets);
+    }
+
+    /// The first one of those that it goes on with. The last one makes room for those of another table.
+    pub(crate) fn use_first(&mut self) -> Option<u64> {
+        let first = self.next.next();
+        if self.next.is_empty() {
+            self.discard();
+        }
+        first
+    }
+
+    /// Forgets those that it goes on with.
+    pub(crate) fn discard(&mut self) {
+        (self.of, self.next) = self.others.pop().unwrap_or((Offset::NONE, 0..0));
+    }
+}
 
 /// A slot's count of the bindings of a table.
 #[derive(Clone, Copy)]
