@@ -448,11 +448,11 @@ impl Transaction {
             if commit { Err(Error::Deadlock) } else { result }
         };
         w.s.p.end_group(w.segment);
+        entered.leave_as(SeatState::Idle);
         if commit && result.is_ok() {
             // Programs that do all in groups have to do their share as well. What fails is tried again by others.
-            let _ = lifecycle::upkeep(&mut w);
+            let _ = lifecycle::upkeep(&mut entered.writer(Patience::from_millis(self.timeout_ms)));
         }
-        entered.leave_as(SeatState::Idle);
         drop(entered);
         if doomed {
             lock::let_others_look(&self.engine.segment);

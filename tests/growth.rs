@@ -6,7 +6,7 @@
 
 mod support_processes;
 
-use netshm::{HashTable, ManageOptions, OpenOptions};
+use netshm::{Error, HashTable, ManageOptions, OpenOptions};
 use std::time::Instant;
 use support_processes::*;
 
@@ -281,4 +281,37 @@ fn long_values_are_whole() {
     }
     writer.succeeds();
     check(&s.0);
+}
+
+/// Goal: a table does not stay behind what another process has permitted it and not done. Method: that one adds many keys in a
+/// group and takes them back, so that there is memory for buckets, and none is split; then keys are added by a process that
+/// knows nothing of it, one by one, and by groups.
+#[test]
+fn what_others_have_only_permitted_is_done() {
+    let _alone = alone();
+    const MANY: u64 = 40_000;
+    for in_groups in [false, true] {
+        let s = Scratch::posix("permitted");
+        let t = s.open();
+        t.add(b"first", b"value").expect("adds");
+        let other = fork(60, || {
+            let t = s.open();
+            let outcome: Result<(), Error> = t.table().group(|| {
+                for n in 0..MANY {
+                    t.add(&key(n), b"value")?;
+                }
+                Err(Error::Range)
+            });
+            assert_eq!(outcome, Err(Error::Range));
+        });
+        assert_eq!(other.wait(), End::Exit(0));
+        for from in (0..MANY).step_by(100) {
+            let add =
+                || -> Result<(), Error> { (from..from + 100).try_for_each(|n| t.add(&key(n), b"value")) };
+            if in_groups { t.table().group(add) } else { add() }.expect("adds");
+        }
+        let lines = t.table().dump().expect("dumps").matches("overflow line").count() as u64;
+        assert!(lines < MANY / 10, "{lines} overflow lines for {MANY} keys, in groups: {in_groups}");
+        check(&s.0);
+    }
 }

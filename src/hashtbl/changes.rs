@@ -407,8 +407,9 @@ impl HashTable {
         let mut entered = engine.enter(patience)?;
         if entered.in_group() {
             return group::operate(&mut entered, patience, |w| {
+                let before = growth::added(w, &self.table.view);
                 let result = general(w, &self.table.view)?;
-                growth::permit_for_group(w, &self.table.view)?;
+                growth::permit_for_group(w, &self.table.view, before)?;
                 Ok(result)
             });
         }

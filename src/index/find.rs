@@ -60,8 +60,8 @@ pub(crate) enum Obstacle {
 
 /// Lines of a chain that are looked at. A chain of honest growth has a handful.
 pub(crate) const LONGEST_CHAIN: u32 = 1 << 20;
-/// Steps from one bucket to another: a level at a time, from the top one at most.
-const LONGEST_ROUTE: u32 = 64;
+/// Steps from one bucket to another: from the top level a level at a time, and once more so from each bucket that is ahead.
+pub(crate) const LONGEST_ROUTE: u32 = 1024;
 
 /// What the short way of a lookup has seen. It counts only once it is validated: by [`Sight::is_valid`], or
 /// by taking the bucket's lock with a compare-and-swap from the word that was seen.

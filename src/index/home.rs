@@ -1,15 +1,12 @@
 //! Finding the bucket where a hash is at home, and nothing in it.
 
-use super::find::Obstacle;
+use super::find::{LONGEST_ROUTE, Obstacle};
 use super::roots::Roots;
 use crate::error::{Damage, Error};
 use crate::format::Offset;
 use crate::format::bucket::{self, Link, W_LINK, level_of, mask};
 use crate::format::lock_word::LockWord;
 use crate::segment::Segment;
-
-/// Steps from one bucket to another: a level at a time, from the top one at most.
-const LONGEST_ROUTE: u32 = 64;
 
 /// Where a hash was at home, at one moment.
 #[derive(Debug, Clone, Copy)]

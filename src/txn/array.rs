@@ -375,6 +375,7 @@ pub(crate) fn write_part(
     caching: Caching,
 ) -> Result<()> {
     let key = part.chunk.to_le_bytes();
+    let before = growth::added(w, table);
     let at = ops::at(w, table, &key)?;
     let value = value_at(g, at.hit)?;
     if let Some(value) = value.filter(|_| part.count * g.stride <= IN_PLACE_BYTES) {
@@ -393,7 +394,7 @@ pub(crate) fn write_part(
         ops::seal(w, block, Shape::new(KEY_BYTES, g.value_bytes));
     }
     at.rebind(w, table, block)?;
-    growth::permit_for_group(w, table)
+    growth::permit_for_group(w, table, before)
 }
 
 /// Changes the length. New elements show the default value; those cut off are gone.

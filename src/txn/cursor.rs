@@ -13,7 +13,7 @@ use crate::format::record::{PIECE_BYTES, PUNCHABLE_BYTES, Shape};
 use crate::format::root;
 use crate::format::{Offset, UNIT_BYTES};
 use crate::index::chain;
-use crate::index::find::Obstacle;
+use crate::index::find::{LONGEST_ROUTE, Obstacle};
 use crate::segment::Segment;
 use crate::segment::view::View;
 use crate::writer::{Words, Writer};
@@ -182,7 +182,7 @@ pub(crate) fn attempt(
     let version = roots.version();
     let hash = position.hash();
     let mut index = roots.guess(hash);
-    for _ in 0..64 {
+    for _ in 0..LONGEST_ROUTE {
         let Some(bucket) = roots.bucket(index) else { return Err(Obstacle::Stale) };
         let word = LockWord(segment.load_acquire(bucket));
         if word.is_writing() {
@@ -242,7 +242,7 @@ pub(crate) fn read_under_gate(
     table.refresh(w)?;
     let hash = position.hash();
     let mut index = roots.guess(hash);
-    for _ in 0..64 {
+    for _ in 0..LONGEST_ROUTE {
         let bucket = roots.bucket(index).ok_or(Error::corrupt(Damage::Level, roots.root()))?;
         match level_of(index, Link(w.word(bucket.word(W_LINK))), roots.base_level()) {
             Some(level) if level <= bucket::MAX_LEVEL => {

@@ -55,9 +55,6 @@ fn report_step(w: &mut Writer, root: Offset, steps: i64) {
     let wanted = buckets_for(rough_count(w.segment, root));
     let permitted_at = root.word(root::W_PERMITTED);
     let permitted = w.segment.load(permitted_at);
-    if permitted >= 1 << bucket::MAX_LEVEL {
-        return;
-    }
     let ready = w.segment.load(root.word(root::W_READY));
     if wanted > permitted {
         let n = (wanted - permitted).min(TICKETS);
@@ -70,9 +67,11 @@ fn report_step(w: &mut Writer, root: Offset, steps: i64) {
 }
 
 /// Roughly how many bindings a table has. What one slot has added and another one removed is rounded for each of them, so
-/// that the sum may come out below 0.
+/// that the sum may come out below 0; and more than twice as much as there are buckets for is not believed at once.
 pub(crate) fn rough_count(segment: &Segment, root: Offset) -> u64 {
-    (segment.load(root.word(root::W_ROUGH_COUNT)) as i64).max(0) as u64
+    let most = segment.load(root.word(root::W_READY)).min(1 << bucket::MAX_LEVEL) * 2 * root::LOAD_KEYS
+        / root::LOAD_BUCKETS;
+    u64::try_from(segment.load(root.word(root::W_ROUGH_COUNT)) as i64).map_or(0, |count| count.min(most))
 }
 
 /// How many buckets so many bindings are to have.
@@ -92,16 +91,19 @@ fn unless_hopeless(outcome: Result<bool>) -> Result<bool> {
 #[cold]
 #[inline(never)]
 pub(crate) fn use_tickets(w: &mut Writer, table: &TableView, most: u32) -> Result<()> {
+    let root = table.roots.root();
     for _ in 0..most {
-        if !w.s.tickets.are_of(table.roots.root()) {
+        if !w.s.tickets.are_of(root) {
             break;
         }
-        let Some(target) = w.s.tickets.use_first() else { break };
-        if target >= w.segment.load(table.roots.root().word(root::W_PERMITTED)) {
-            // It is of another table, which had this place before. So are the others, which are told in turn.
+        let permitted = w.segment.load(root.word(root::W_PERMITTED));
+        let Some(target) = w.s.tickets.use_first().filter(|target| *target < permitted) else {
+            // They are of another table, which had this place before.
+            w.s.tickets.discard(root);
             break;
-        }
-        use_ticket(w, table, target)?;
+        };
+        // Without memory for one there is none for the others. They are asked for again.
+        use_ticket(w, table, target).inspect_err(|_| w.s.tickets.discard(root))?;
     }
     Ok(())
 }
@@ -173,8 +175,13 @@ fn living_ancestor(w: &Writer, table: &TableView, target: u64) -> Option<(u64, u
 /// Splits a locked bucket that is behind, as part of the transaction that has added to it.
 pub(crate) fn split_if_behind(w: &mut Writer, table: &TableView, home: super::ops::Home) -> Result<()> {
     let partner = home.index + (1u64 << home.level);
-    let permitted = w.segment.load(table.roots.root().word(root::W_PERMITTED));
-    if partner >= permitted.min(table.roots.ready()) {
+    let root = table.roots.root();
+    let permitted = w.segment.load(root.word(root::W_PERMITTED));
+    if partner >= permitted.min(w.segment.load(root.word(root::W_READY))) {
+        return Ok(());
+    }
+    // The memory is there, but this process may not know it yet.
+    if !unless_hopeless(make_ready(w, table, partner))? {
         return Ok(());
     }
     super::reserve_lock(w)?;
@@ -203,33 +210,40 @@ pub(crate) fn report_commit(w: &mut Writer) {
 /// once. Nothing is planned. What could not be split stays behind, and is split by whoever adds to it.
 pub(crate) fn grow_for(w: &mut Writer, table: &TableView, keys: u64) -> Result<()> {
     let wanted = buckets_for(keys);
-    let permitted_at = table.roots.root().word(root::W_PERMITTED);
+    let root = table.roots.root();
+    let permitted_at = root.word(root::W_PERMITTED);
     let permitted = w.segment.load(permitted_at);
     if wanted <= permitted || wanted > 1 << bucket::MAX_LEVEL {
         return Ok(());
     }
     // Memory comes first: buckets that are permitted and have none would keep the table from growing.
     if !unless_hopeless(make_ready(w, table, wanted - 1))?
+        || table.roots.root() != root
         || w.segment.compare_exchange(permitted_at, permitted, wanted).is_err()
     {
         return Ok(());
     }
-    let root = table.roots.root();
-    if w.s.tickets.bring_forward(root) {
-        w.s.tickets.discard();
-    }
+    w.s.tickets.discard(root);
     w.s.tickets.take_on(root, permitted..wanted);
-    use_tickets(w, table, u32::MAX).inspect_err(|_| w.s.tickets.discard())
+    let outcome = use_tickets(w, table, u32::MAX);
+    // Some are left if the table is another one by now.
+    w.s.tickets.discard(root);
+    outcome
+}
+
+/// What is planned adds so many bindings to a table.
+pub(crate) fn added(w: &Writer, table: &TableView) -> i64 {
+    w.s.net_added.iter().find(|added| added.0 == table.roots.root()).map_or(0, |added| added.2)
 }
 
 /// In a group, where no operation comes afterwards that could use tickets: raises the permission so that the
-/// buckets which the group adds to are split as it goes.
+/// buckets which the group adds to are split as it goes. `before` is what it had added before the operation that is over.
 #[inline]
-pub(crate) fn permit_for_group(w: &mut Writer, table: &TableView) -> Result<()> {
+pub(crate) fn permit_for_group(w: &mut Writer, table: &TableView, before: i64) -> Result<()> {
     let root = table.roots.root();
     match w.s.net_added.iter().find(|added| added.0 == root) {
         // The slot's count goes on from one group to the next.
-        Some(&(_, line, added)) if added > 0 && w.word(line) as i64 % REPORT == 0 => {
+        Some(&(_, line, added)) if added > before.max(0) && w.word(line) as i64 % REPORT == 0 => {
             permit(w, table, rough_count(w.segment, root).saturating_add(added as u64))
         }
         _ => Ok(()),

@@ -60,13 +60,19 @@ impl Tickets {
     pub(crate) fn use_first(&mut self) -> Option<u64> {
         let first = self.next.next();
         if self.next.is_empty() {
-            self.discard();
+            self.go_on_with_others();
         }
         first
     }
 
-    /// Forgets those that it goes on with.
-    pub(crate) fn discard(&mut self) {
+    /// Forgets those of a table.
+    pub(crate) fn discard(&mut self, root: Offset) {
+        if self.bring_forward(root) {
+            self.go_on_with_others();
+        }
+    }
+
+    fn go_on_with_others(&mut self) {
         (self.of, self.next) = self.others.pop().unwrap_or((Offset::NONE, 0..0));
     }
 }

@@ -313,3 +313,21 @@ fn growth_that_cannot_be_had_is_no_error() {
     });
     assert_eq!(grouped, Ok(()));
 }
+
+/// Goal: tickets that cannot be used do not keep a session from what it has to do. Method: one operation with tickets of a table
+/// that had this place before, and with some for which there is no memory.
+#[test]
+fn tickets_in_vain_are_given_up_at_once() {
+    let object = OpenOptions::new().anonymous().expect("memory");
+    let table = HashTable::manage(&object, ManageOptions::new().max_bytes(1 << 20)).expect("a table");
+    add(&table, 0..10);
+    let root = table.table.view.roots.root();
+    for (permitted, first) in [(64, 1000), (1 << 30, 1 << 29)] {
+        table.table.engine.segment.store(root_word(&table, root::W_PERMITTED), permitted);
+        let session = || table.table.engine.enter(Patience::FOR_EVER).expect("enters");
+        session().writer(Patience::FOR_EVER).s.tickets.take_on(root, first..first + 100_000);
+        table.replace(&0u64.to_le_bytes(), b"other").expect("replaces");
+        assert!(!session().writer(Patience::FOR_EVER).s.tickets.are_of(root), "{permitted}");
+    }
+    assert_eq!(table.len(), Ok(10));
+}
