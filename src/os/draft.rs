@@ -15,9 +15,10 @@ use nix::sys::stat::Mode;
 
 use super::descriptor::{Identity, common_flags, io_error, open_error, open_path, permissions, retry};
 use super::management::{Management, ManagementFlags};
+use super::memory::path_of_memory;
 use super::name::Name;
 use super::process::random_bytes;
-use super::shm::{Files, path_of_memory};
+use super::shm::Files;
 use crate::error::{Error, Result};
 
 /// Bytes of a file's name that its hidden one has: a replaced byte that is no text takes three.

@@ -13,6 +13,7 @@
 //! | `descriptor` | one descriptor that knows its file, and notices when it was swept away |
 //! | `management` | the small text file beside a POSIX object; the quoting of names |
 //! | `persistent` | a list of persistent kernel objects as a text file; the removal of such objects |
+//! | `memory` | shared memory itself, by a name and without one |
 //! | `shm` | the files behind an object: open, create, unlink, chmod, reopen |
 //! | `draft` | a file that gets its name when it is finished |
 //! | `space` | blocks of the file: allocate, punch, read, write |
@@ -32,6 +33,7 @@ pub(crate) mod futex;
 pub(crate) mod guard;
 pub(crate) mod management;
 pub(crate) mod map;
+mod memory;
 pub(crate) mod name;
 pub(crate) mod persistent;
 pub(crate) mod process;

@@ -6,10 +6,9 @@
 //! shorten it, and to use a file that other machines may change.
 
 use std::ffi::{OsStr, OsString};
-use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,10 +16,10 @@ use nix::sys::stat::Mode;
 
 pub(crate) use super::descriptor::Identity;
 use super::descriptor::{
-    Descriptor, common_flags, open_error, open_or_create, open_path, permissions, require_regular, retry,
-    unlink_path,
+    Descriptor, open_error, open_or_create, open_path, permissions, require_regular, retry, unlink_path,
 };
 use super::management::{Management, ManagementFlags};
+use super::memory::{create_memfd, memory_exists, open_memory};
 use super::name::{Kind, Name};
 use super::process::random_bytes;
 use crate::error::{Error, Result};
@@ -353,43 +352,6 @@ fn open_registered_memory(
     Ok((fd, created))
 }
 
-/// Opens POSIX shared memory; the library call adds `O_NOFOLLOW` by itself, but not everywhere.
-fn open_memory(mem: &OsStr, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
-    retry(|| nix::sys::mman::shm_open(mem, flags | common_flags() | OFlag::O_NOFOLLOW, mode))
-}
-
-/// Is there memory of that name, whether we may open it or not?
-fn memory_exists(mem: &OsStr) -> Result<bool> {
-    match open_memory(mem, OFlag::O_RDONLY, Mode::empty()) {
-        Err(Errno::ENOENT) => Ok(false),
-        // Nothing was learnt.
-        Err(errno @ (Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM)) => {
-            Err(open_error("shm_open", "mem_name", errno))
-        }
-        // It is another's, or all memory lies where it may not even be looked for.
-        Err(Errno::EACCES) => match path_of_memory(mem).map(|path| path.symlink_metadata()) {
-            Some(Err(error)) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Some(Err(_)) => Err(Error::Permission),
-            _ => Ok(true),
-        },
-        _ => Ok(true),
-    }
-}
-
-/// Where the memory of a name, which was validated, lies in the file system.
-#[cfg(target_os = "linux")]
-pub(super) fn path_of_memory(mem: &OsStr) -> Option<PathBuf> {
-    // `validate` has seen to the one slash in front.
-    let mem = OsStr::from_bytes(mem.as_bytes().get(1..).unwrap_or_default());
-    Some(Path::new("/dev/shm").join(mem))
-}
-
-/// It does not lie there.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn path_of_memory(_: &OsStr) -> Option<PathBuf> {
-    None
-}
-
 /// Memory without a name that somebody else has made may not be sealed yet: from now on nobody can shorten it. Where seals
 /// are not possible (other files, a descriptor for reading only, seals that are sealed) nothing changes. A seal is for
 /// ever, so it has to be known that the memory holds an object.
@@ -401,29 +363,6 @@ pub(crate) fn seal_against_shrinking(files: &Files) {
         // SAFETY: the command takes an integer.
         unsafe { libc::fcntl(files.fd().as_raw_fd(), libc::F_ADD_SEALS, libc::F_SEAL_SHRINK) };
     }
-}
-
-#[cfg(target_os = "linux")]
-fn create_memfd() -> nix::Result<OwnedFd> {
-    use std::os::fd::{AsRawFd, FromRawFd};
-
-    /// `MFD_NOEXEC_SEAL`: systems may insist on it, kernels before 6.3 do not know it.
-    const NOEXEC_SEAL: libc::c_uint = 8;
-
-    let create = |flags: libc::c_uint| {
-        // SAFETY: the name is a C string; the call touches nothing else.
-        Errno::result(unsafe { libc::memfd_create(c"netshm".as_ptr(), libc::MFD_CLOEXEC | flags) })
-    };
-    let number = match create(NOEXEC_SEAL | libc::MFD_ALLOW_SEALING) {
-        Err(Errno::EINVAL) => create(libc::MFD_ALLOW_SEALING),
-        outcome => outcome,
-    }?;
-    // SAFETY: the system has just made this descriptor for us.
-    let fd = unsafe { OwnedFd::from_raw_fd(number) };
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
-    // SAFETY: the command takes an integer.
-    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })?;
-    Ok(fd)
 }
 
 /// Refuses file systems that other machines share: neither mapped memory nor locks are common there.
